@@ -1,0 +1,1 @@
+"""The admin API: how people, the command line and programs change routes and see what they do."""

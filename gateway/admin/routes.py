@@ -1,0 +1,136 @@
+"""Handlers that read and change routes. Each is thin: what a change means is said in `gateway/control/changes.py`."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.admin import views
+from gateway.admin.context import Admin, author_of, body_of, expected_of, object_of, page_of, wait_of
+from gateway.admin.replies import AdminError, answer
+from gateway.control.changes import EndpointAbsent
+from gateway.state.revision import Revision
+
+
+async def list_routes(admin: Admin, request: Request) -> Response:
+    currents = (admin.store.current(endpoint) for endpoint in admin.store.endpoints())
+    return answer({"routes": [views.route(admin.store, admin.fleet, current) for current in currents if current]})
+
+
+async def get_route(admin: Admin, request: Request) -> Response:
+    current = _current(admin, request)
+    return answer(views.route(admin.store, admin.fleet, current), headers={"ETag": views.etag(current)})
+
+
+async def put_route(admin: Admin, request: Request) -> Response:
+    author, expected, wait_s = author_of(admin, request), expected_of(request, creates=True), wait_of(request)
+    document = await object_of(request)
+    document.pop("status", None)  # what a GET added
+    revision = admin.changes.put(_endpoint(request), document, expected=expected, author=author)
+    return await _written(admin, revision, wait_s)
+
+
+async def patch_weights(admin: Admin, request: Request) -> Response:
+    author, expected, wait_s = author_of(admin, request), expected_of(request), wait_of(request)
+    body = await object_of(request)
+    revision, route = admin.changes.weights(_endpoint(request), body, expected=expected, author=author)
+    return await _written(admin, revision, wait_s, weights=views.weights(route))
+
+
+async def delete_route(admin: Admin, request: Request) -> Response:
+    author, expected, wait_s = author_of(admin, request), expected_of(request), wait_of(request)
+    revision = admin.changes.delete(_endpoint(request), expected=expected, author=author)
+    return await _written(admin, revision, wait_s)
+
+
+async def plan_route(admin: Admin, request: Request) -> Response:
+    body = await body_of(request)
+    if isinstance(body, dict):
+        body.pop("status", None)
+    return answer(await admin.planner.plan(_endpoint(request), body))
+
+
+async def promote(admin: Admin, request: Request) -> Response:
+    body = await object_of(request)
+    author, expected, wait_s = author_of(admin, request, body), expected_of(request), wait_of(request)
+    kinds = [kind for kind in ("variant", "mirror") if kind in body]
+    if len(kinds) != 1 or not isinstance(body[kinds[0]], str):
+        raise AdminError(400, "body_invalid", 'wanted {"variant": name} or {"mirror": name}')
+    revision = admin.changes.promote(
+        _endpoint(request), body[kinds[0]], is_mirror=kinds[0] == "mirror", expected=expected, author=author
+    )
+    return await _written(admin, revision, wait_s)
+
+
+async def rollback(admin: Admin, request: Request) -> Response:
+    body = await object_of(request)
+    author, wait_s = author_of(admin, request, body), wait_of(request)
+    to, move_alias = body.get("to"), body.get("move_alias", False)
+    if not (to is None or (isinstance(to, int) and not isinstance(to, bool))) or not isinstance(move_alias, bool):
+        raise AdminError(400, "body_invalid", 'wanted {"to"?: revision, "move_alias"?: true | false}')
+    revision = admin.changes.rollback(_endpoint(request), to=to, move_alias=move_alias, author=author)
+    return await _written(admin, revision, wait_s)
+
+
+async def resume(admin: Admin, request: Request) -> Response:
+    author = author_of(admin, request, await object_of(request))
+    admin.changes.resume(_endpoint(request), author=author)
+    return answer({"endpoint": _endpoint(request), "following_paused": False})
+
+
+async def history(admin: Admin, request: Request) -> Response:
+    endpoint = _endpoint(request)
+    limit, before = page_of(request)
+    found = admin.store.revisions(limit=limit, before=before, endpoint=endpoint)
+    if not found and before is None:
+        raise EndpointAbsent(f"there is no endpoint '{endpoint}', and there never was")
+    return answer({"endpoint": endpoint, "revisions": [views.history(admin.store, revision) for revision in found]})
+
+
+async def list_revisions(admin: Admin, request: Request) -> Response:
+    limit, before = page_of(request)
+    found = admin.store.revisions(limit=limit, before=before)
+    return answer({"revisions": [views.history(admin.store, revision) for revision in found]})
+
+
+async def get_revision(admin: Admin, request: Request) -> Response:
+    number = str(request.path_params["number"])
+    found = admin.store.revision(int(number)) if number.isdigit() and len(number) < 19 else None
+    if found is None:
+        raise AdminError(404, "revision_unknown", f"there is no revision {number}")
+    return answer(views.revision(admin.store, found))
+
+
+async def audit(admin: Admin, request: Request) -> Response:
+    limit, before = page_of(request)
+    rows = admin.store.audit(limit=limit, before=before, endpoint=request.query_params.get("endpoint"))
+    broken_at = admin.store.audit_broken_at
+    return answer({"intact": broken_at is None, "broken_at": broken_at, "rows": [views.audit(row) for row in rows]})
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def _endpoint(request: Request) -> str:
+    return str(request.path_params["endpoint"])
+
+
+def _current(admin: Admin, request: Request) -> Revision:
+    current = admin.store.current(_endpoint(request))
+    if current is None:
+        raise EndpointAbsent(f"there is no endpoint '{_endpoint(request)}'")
+    return current
+
+
+async def _written(admin: Admin, revision: Revision, wait_s: float | None, **more: object) -> Response:
+    """202 with the revision and its state; for a caller who waits 200 once it is live, 409 when it failed or was overtaken."""
+    status = 202
+    if wait_s is not None:
+        revision = await admin.reconciler.finished(revision.number, wait_s)
+        status = {"live": 200, "failed": 409, "superseded": 409}.get(revision.state, 202)
+    document = views.written(revision) | more
+    compiled = admin.store.compiled(revision.number)
+    if compiled is not None:
+        document["shares"] = views.shares(compiled)
+    if status == 409:
+        kind = "failed" if revision.state == "failed" else "was superseded by a newer one before it was live"
+        document |= {"error": f"revision {revision.number} of endpoint '{revision.endpoint}' {kind}", "code": f"revision_{revision.state}"}
+    return answer(document, status, {"ETag": views.etag(revision)})

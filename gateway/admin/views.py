@@ -1,0 +1,106 @@
+"""How revisions, routes and models look to a caller: the shapes of the admin API's answers, in one place."""
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from gateway.admin.replies import time_text
+from gateway.control.fleet import Fleet
+from gateway.state.audit import AuditRow
+from gateway.state.compiled import CompiledRoute
+from gateway.state.revision import Revision
+from gateway.state.store import StateStore
+from routing.split import BUCKETS
+from routing.traffic import Route
+
+
+def etag(revision: Revision) -> str:
+    return f'"{revision.number}"'
+
+
+def written(revision: Revision) -> dict[str, Any]:
+    """The answer to a write."""
+    return {
+        "endpoint": revision.endpoint,
+        "revision": revision.number,
+        "state": revision.state,
+        "problems": revision.problems,
+    }
+
+
+def route(store: StateStore, fleet: Fleet, current: Revision) -> dict[str, Any]:
+    """The document as it may be put back, and `status`: what of it is served. A PUT ignores `status`."""
+    assert current.document is not None, "a deleted endpoint has no view"
+    live = store.live(current.endpoint)
+    compiled = store.compiled(live.number) if live else None
+    newest = store.revisions(limit=1, endpoint=current.endpoint)[0]
+    failed = newest if newest.state == "failed" else None
+    active = fleet.answers(live.number).active if live else set()
+    previous = store.previous(current.endpoint)
+    status = {
+        "revision": current.number,
+        "state": current.state,
+        "live": live.number if live else None,
+        "previous": previous.number if previous else None,
+        "failed": failed.number if failed else None,
+        "problem": "; ".join(str(problem) for problem in failed.problems) if failed else None,
+        "author": current.author,
+        "reason": current.reason,
+        "changed_at": time_text(current.changed_unix_us),
+        "weights": {variant["name"]: variant["weight"] for variant in current.document["variants"]},
+        "shares": shares(compiled) if compiled else {},
+        "versions": {arm: str(model.key) for arm, model in compiled.models.items()} if compiled else {},
+        "mirrors": [mirror["name"] for mirror in current.document.get("mirrors", ())],
+        "workers": {"live": len(fleet.live), "active": len(active & fleet.live)},
+        "following_paused": store.following_paused(current.endpoint),
+        "alias_moves": store.alias_moves(endpoint=current.endpoint),
+    }
+    return {**current.document, "status": status}
+
+
+def shares(compiled: CompiledRoute) -> dict[str, float]:
+    """Exact shares of the table that is served, by variant."""
+    counts = Counter(compiled.split)
+    return {variant["name"]: counts[place] / BUCKETS for place, variant in enumerate(compiled.document["variants"])}
+
+
+def weights(wanted: Route) -> dict[str, float]:
+    return dict(wanted.weights)
+
+
+def history(store: StateStore, revision: Revision) -> dict[str, Any]:
+    """One revision in a list: who, when, why, what it changed and what became of it."""
+    return {
+        "revision": revision.number,
+        "endpoint": revision.endpoint,
+        "state": revision.state,
+        "action": revision.action,
+        "author": revision.author,
+        "reason": revision.reason,
+        "created_at": time_text(revision.created_unix_us),
+        "changed_at": time_text(revision.changed_unix_us),
+        "replaced": revision.replaced,
+        "restores": revision.restores,
+        "versions": {arm: str(model.key) for arm, model in revision.resolutions.items()},
+        "changes": store.changes(revision.number),
+        "problems": revision.problems,
+        "problem": "; ".join(str(problem) for problem in revision.problems) or None,
+    }
+
+
+def revision(store: StateStore, found: Revision) -> dict[str, Any]:
+    """One revision whole, with its document and the digest of its split."""
+    compiled = store.compiled(found.number)
+    return {
+        **history(store, found),
+        "document": found.document,
+        "models": found.resolutions,
+        "split_sha256": compiled.split_sha256 if compiled else None,
+        "shares": shares(compiled) if compiled else None,
+    }
+
+
+def audit(row: AuditRow) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(row)
+    return {**fields, "at": time_text(row.at_unix_us)}

@@ -1,0 +1,36 @@
+"""Room 7: what may wait. A request is refused at once when it would wait too long, rather than late when it has waited."""
+
+from gateway.errors import NotReady, Overloaded
+from gateway.live import ServedEndpoint
+from models.catalog import LoadedModel
+
+
+class Admission:
+    """Bounds of one worker: requests in flight over all endpoints, and each endpoint's own `limits`."""
+
+    def __init__(self, inflight_max: int) -> None:
+        self._inflight_max = inflight_max
+
+    def enter(self, endpoint: ServedEndpoint, model: LoadedModel, queued: int) -> None:
+        """Raises Overloaded or NotReady.
+
+        The wait is predicted from the model's own curve: full batches ahead, each as long as a batch takes. Models under a
+        millisecond have no wait to speak of: there the door stops reading instead (refusing costs as much as answering).
+        """
+        limits = endpoint.route.limits
+        if endpoint.inflight >= limits.concurrency_max:
+            raise Overloaded(
+                f"endpoint '{endpoint.name}': {endpoint.inflight} requests in flight, at most {limits.concurrency_max}",
+                "concurrency",
+            )
+        if queued >= self._inflight_max:
+            raise NotReady("this process holds as many requests as it may", "process_bound")
+        if queued:
+            batch_s = model.predicted_s(model.rows_max)
+            wait_s = (queued // model.rows_max + 1) * batch_s
+            if batch_s > 0.001 and wait_s > limits.queue_wait_max_s:
+                raise Overloaded(
+                    f"endpoint '{endpoint.name}': the wait would be {wait_s:.3f} s, at most {limits.queue_wait_max_s} s",
+                    "queue_wait",
+                    max(1, round(wait_s)),
+                )

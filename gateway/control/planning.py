@@ -1,0 +1,99 @@
+"""A dry run of a change: what `routing.plan` sees in the two documents, and what the registry and the artifacts add to it."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from gateway.control.changes import Changes
+from gateway.control.preparation import Preparation
+from gateway.state.compiled import CompiledModel
+from gateway.state.difference import differences
+from gateway.state.store import StateStore
+from models.errors import ModelsError
+from models.ref import parse_ref
+from models.staged import StagedModel
+from routing import plan as dry_run
+from routing.errors import Problem, RouteInvalid
+from routing.traffic import Route, to_document
+from routing.validate import validate
+
+
+class ArmPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One arm's model. `version` is None when the registry could not say; `memory_bytes` when it is not staged yet."""
+
+    arm: str
+    reference: str
+    model: str | None
+    was: str | None
+    state: str
+    memory_bytes: int | None = None
+
+
+class Planner:
+    """Reads the store and asks the registry (on a thread); changes nothing."""
+
+    def __init__(self, store: StateStore, changes: Changes, preparation: Preparation) -> None:
+        self._store = store
+        self._changes = changes
+        self._preparation = preparation
+
+    async def plan(self, endpoint: str, document: object) -> dict[str, Any]:
+        """Problems, differences, models to load and their memory, and which units move. A body of None plans the route as it is."""
+        current = self._store.current(endpoint)
+        before = validate(current.document) if current else None
+        base: dict[str, Any] = {"endpoint": endpoint, "revision": current.number if current else None}
+        try:
+            route = self._changes.read(endpoint, current.document if document is None and current else document)
+        except RouteInvalid as error:
+            return base | {"problems": error.problems, "changes": []}
+        planned = dry_run.plan(before, to_document(route))
+        arms, problems = await self._arms(route, current.resolutions if current else {})
+        changes = differences(to_document(before) if before else None, to_document(route))
+        changes += [
+            f"{arm.arm}: {arm.reference} is {arm.model} now (was {arm.was})"
+            for arm in arms
+            if before and before.models.get(arm.arm) == arm.reference and arm.was and arm.model and arm.was != arm.model
+        ]
+        return base | {
+            "problems": problems,
+            "warnings": planned.warnings,
+            "changes": changes,
+            "models": arms,
+            "memory_bytes": sum(arm.memory_bytes or 0 for arm in arms if arm.state != "loaded"),
+            "shares": {share.variant: share.share for share in planned.shares},
+            "moves": planned.moves,
+            "moved": planned.moved,
+        }
+
+    async def _arms(self, route: Route, loaded: dict[str, CompiledModel]) -> tuple[list[ArmPlan], list[Problem]]:
+        taken = self._changes.taken(route)
+        found = await asyncio.gather(*(self._arm(arm, text, taken, loaded) for arm, text in route.models.items()))
+        return [plan for plan, _ in found], [problem for _, problem in found if problem]
+
+    async def _arm(
+        self, arm: str, text: str, taken: dict[str, CompiledModel], loaded: dict[str, CompiledModel]
+    ) -> tuple[ArmPlan, Problem | None]:
+        was = loaded.get(arm)
+        problem, model, manifest = None, None, None
+        try:
+            model, manifest = await self._found(taken.get(arm), text)
+        except ModelsError as error:
+            problem = Problem(arm, "model_unresolved", str(error))
+        digests = {known.digest for known in loaded.values()}
+        state = "unknown" if model is None else "to_stage" if manifest is None else "staged"
+        if manifest and manifest.digest in digests:
+            state = "loaded"
+        memory = manifest.profile.memory_bytes if manifest and manifest.profile else None
+        plan = ArmPlan(
+            arm=arm, reference=text, model=model, was=str(was.key) if was else None, state=state, memory_bytes=memory
+        )
+        return plan, problem
+
+    async def _found(self, taken: CompiledModel | None, text: str) -> tuple[str | None, StagedModel | None]:
+        """The version a reference means now, and its manifest if it is staged; raises ModelsError."""
+        if taken is not None:
+            return str(taken.key), self._preparation.manifest(taken.digest)
+        exact = await self._preparation.resolve(parse_ref(text))
+        digest = self._store.digest_of(exact.uri)
+        return str(exact.key), self._preparation.manifest(digest) if digest else None

@@ -1,0 +1,186 @@
+"""Takes every written revision to live, or to failed with its problem while the old one stays: one task an endpoint, one step a transaction.
+
+    pending ──▶ loading ──▶ warming ──▶ live         (weights only, rollback: pending ──▶ live at once)
+       │           │           │
+       └───────────┴───────────┴──▶ failed, or superseded by a newer revision of the same endpoint
+
+Control may die at any step: what is unfinished in the store is taken up again at its start.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from gateway.control.fleet import Fleet
+from gateway.control.preparation import Preparation, Prepared, compile_route, needs_warming
+from gateway.state.compiled import CompiledRoute
+from gateway.state.revision import Revision
+from gateway.state.store import StateStore
+from models.compatibility import incompatibilities
+from models.signature import Signature
+from routing.errors import Problem, RouteInvalid
+from routing.traffic import Route
+from routing.validate import validate
+
+WARM_UP_S: Final = 300.0
+"""How long all workers together may take to load and warm a revision's models."""
+FLEET_KNOWN_S: Final = 5.0
+"""How long control waits at its start for the supervisor to say who is live, before it takes nobody to be."""
+
+log = structlog.get_logger()
+
+
+class Reconciler:
+    """`written` starts the work on a revision, `finished` waits for its end. One event loop; the store is read and written on it."""
+
+    def __init__(
+        self,
+        store: StateStore,
+        preparation: Preparation,
+        fleet: Fleet,
+        *,
+        warm_up_s: float = WARM_UP_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._preparation = preparation
+        self._fleet = fleet
+        self._warm_up_s = warm_up_s
+        self._clock = clock
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+
+    def start(self) -> None:
+        """Takes up what an earlier control left unfinished. A revision that was warming is prepared again: who had answered is lost."""
+        for revision in self._store.unfinished():
+            self._store.advance(revision.number, "pending")
+            self.written(revision)
+
+    def written(self, revision: Revision) -> None:
+        """Goes to work on a revision just written; what needs no preparation is live when this returns."""
+        if self._is_at_once(revision):
+            self._note()
+            return
+        task = self._tasks.get(revision.endpoint)
+        if task is None or task.done():
+            self._tasks[revision.endpoint] = asyncio.create_task(self._work(revision.endpoint))
+        self._fleet.wake()
+
+    async def finished(self, number: int, timeout_s: float) -> Revision:
+        """The revision once it is live, failed or superseded, or as it is after `timeout_s`."""
+        deadline = self._clock() + timeout_s
+        while True:
+            revision = self._store.revision(number)
+            assert revision is not None, "a revision is never deleted"
+            remaining = deadline - self._clock()
+            if not revision.is_unfinished or remaining <= 0:
+                return revision
+            changed = self._changed
+            try:
+                async with asyncio.timeout(remaining):
+                    await changed.wait()
+            except TimeoutError:
+                continue
+
+    async def close(self) -> None:
+        """Stops working; unfinished revisions go on at the next start."""
+        tasks = [task for task in self._tasks.values() if not task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ----------------------------------------------------------------
+
+    async def _work(self, endpoint: str) -> None:
+        """Until this endpoint has nothing unfinished. Each turn of the loop ends one revision, so it ends."""
+        while True:
+            revision = next((found for found in self._store.unfinished() if found.endpoint == endpoint), None)
+            if revision is None:
+                return
+            problems = await self._take_further(revision)
+            if problems and self._store.fail(revision.number, problems):
+                log.warning(
+                    "revision_failed", endpoint=endpoint, revision=revision.number, problems=[str(p) for p in problems]
+                )
+            self._note()
+
+    async def _take_further(self, revision: Revision) -> list[Problem]:
+        """One revision to its end; empty when it is live or superseded."""
+        assert revision.document is not None, "a deletion is live at once"
+        try:
+            route = validate(revision.document)
+        except RouteInvalid as error:  # written by an older release
+            return list(error.problems)
+        if not self._store.advance(revision.number, "loading"):
+            return []
+        prepared = await self._preparation.prepare(route, revision.resolutions)
+        if prepared.problems:
+            return list(prepared.problems)
+        signature, problems = self._declared(route, prepared)
+        if problems:
+            return problems
+        compiled = compile_route(route, revision=revision.number, models=prepared.models, signature=signature)
+        if self._needs_warming(compiled):
+            if not self._store.advance(revision.number, "warming", compiled):
+                return []
+            await self._fleet.known(FLEET_KNOWN_S)
+            problems = await self._fleet.warm(revision.number, self._warm_up_s, lambda: self._is_wanted(revision.number))
+            if problems:
+                return problems
+        if self._store.activate(revision.number, compiled):
+            log.info("revision_live", endpoint=revision.endpoint, revision=revision.number, author=revision.author)
+        return []
+
+    def _is_at_once(self, revision: Revision) -> bool:
+        """Whether the revision could be made live right here, because workers hold all that it needs."""
+        if revision.document is None:
+            return self._store.activate(revision.number, None)
+        live = self._live(revision.endpoint)
+        if live is None:
+            return False
+        route = validate(revision.document)
+        models = {name: model for name, model in revision.resolutions.items() if name in route.models}
+        if models.keys() != route.models.keys():
+            return False
+        compiled = compile_route(route, revision=revision.number, models=models, signature=live.signature)
+        if self._needs_warming(compiled) or any(self._preparation.manifest(model.digest) is None for model in models.values()):
+            return False
+        return self._store.activate(revision.number, compiled)
+
+    def _declared(self, route: Route, prepared: Prepared) -> tuple[Signature, list[Problem]]:
+        """The endpoint's signature (at first its champion's) and how each arm fails to fit it."""
+        champion = prepared.manifests[route.champion]
+        live = self._live(route.endpoint)
+        signature = live.signature if live else champion.signature
+        problems = []
+        for kind, arms in (("variants", route.variants), ("mirrors", route.mirrors)):
+            for place, arm in enumerate(arms):
+                manifest = prepared.manifests.get(arm.name)
+                if manifest is None:
+                    continue
+                problems += [
+                    Problem(f"{kind}[{place}].model", "signature_incompatible", f"{manifest.key}: {difference}")
+                    for difference in incompatibilities(signature, manifest.signature)
+                ]
+        return signature, problems
+
+    def _live(self, endpoint: str) -> CompiledRoute | None:
+        live = self._store.live(endpoint)
+        return self._store.compiled(live.number) if live else None
+
+    def _needs_warming(self, compiled: CompiledRoute) -> bool:
+        previous = self._store.previous(compiled.endpoint)
+        return needs_warming(
+            compiled, self._live(compiled.endpoint), self._store.compiled(previous.number) if previous else None
+        )
+
+    def _is_wanted(self, number: int) -> bool:
+        revision = self._store.revision(number)
+        return revision is not None and revision.is_unfinished
+
+    def _note(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -1,0 +1,156 @@
+"""The corridor for doors that wait: an awaitable around tickets, for ASGI and gRPC. The wire door submits its own tickets."""
+
+import asyncio
+from collections.abc import Mapping
+
+from gateway.dataplane import Dataplane
+from gateway.errors import SpoolClosed, VersionUnknown
+from gateway.live import LiveTable, ServedEndpoint
+from gateway.recorder import Recorder
+from gateway.request import InferReply, InferRequest, ModelView
+from gateway.spool.segment import SpoolFull
+from gateway.ticket import Ticket
+from models.signature_check import check, refuse_nonfinite
+from routing.records import LabelRow
+
+
+class _Waiting:
+    """The door of one awaited ticket."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: "asyncio.Future[Ticket]") -> None:
+        self.future = future
+
+    def complete(self, ticket: Ticket) -> None:
+        if not self.future.done():
+            self.future.set_result(ticket)
+
+    def flush(self) -> None:
+        """Nothing is held back: the awaiting coroutine goes on by itself."""
+
+
+class PlaneCorridor:
+    """`gateway.request.Corridor` over the data plane of this worker."""
+
+    def __init__(self, plane: Dataplane, loop: asyncio.AbstractEventLoop) -> None:
+        self._plane = plane
+        self._loop = loop
+
+    async def infer(self, request: InferRequest) -> InferReply:
+        """Rooms 4 to 9 for one decoded request. Cancelling the awaiting task cancels the ticket."""
+        plane = self._plane
+        endpoint = plane.endpoint(request.endpoint)
+        inputs, rows = check(endpoint.signature, request.inputs)
+        if endpoint.route.nonfinite == "reject":
+            refuse_nonfinite(endpoint.signature, inputs)
+        door = _Waiting(self._loop.create_future())
+        ticket = Ticket(door, endpoint, inputs, rows, request.protocol, request.received_ns)
+        ticket.headers = request.headers
+        ticket.parameters = request.parameters
+        ticket.request_id = request.request_id
+        ticket.timeout_s = request.timeout_s
+        ticket.pin_variant = request.variant
+        ticket.pin_version = request.version if request.alias is None else _version_of(endpoint, request.alias)
+        ticket.explain = request.explain
+        ticket.traceparent = request.traceparent
+        ticket.priority = request.priority
+        plane.submit(ticket)
+        try:
+            done = await door.future
+        except asyncio.CancelledError:
+            plane.cancel(ticket)
+            raise
+        return _reply(done)
+
+    def view(self, endpoint: str, version: str | None = None) -> ModelView:
+        """Metadata of an endpoint; raises EndpointUnknown or VersionUnknown."""
+        served = self._plane.endpoint(endpoint)
+        if version is not None:
+            self._plane.table.arm_of_version(served, version)
+        return _view(self._plane.table, served)
+
+    def views(self) -> list[ModelView]:
+        """Every endpoint of the live table."""
+        table = self._plane.table
+        return [_view(table, endpoint) for endpoint in table.endpoints.values()]
+
+    def default_endpoint(self) -> str:
+        """The endpoint of a bare `/invocations`; raises EndpointUnknown."""
+        return self._plane.endpoint(None).name
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether this worker may be sent requests."""
+        return not self._plane.is_draining
+
+
+class SpoolLabels:
+    """`gateway.request.LabelSink` over the worker's spool."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def accept(self, rows: list[LabelRow]) -> None:
+        """Writes the labels as one block; raises SpoolClosed when the spool takes nothing."""
+        try:
+            self._recorder.write_labels(rows)
+        except (SpoolFull, OSError) as error:
+            raise SpoolClosed("the spool takes no labels now") from error
+
+
+def _version_of(endpoint: ServedEndpoint, alias: str) -> str:
+    """A TensorFlow Serving label is an alias that a variant follows."""
+    for variant in endpoint.route.variants:
+        if variant.model.endswith(f"@{alias}"):
+            return endpoint.variant_places[variant.name].model.staged.key.version
+    raise VersionUnknown(
+        f"unknown label '{alias}' of model '{endpoint.name}': no variant follows an alias of this name"
+    )
+
+
+def _view(table: LiveTable, served: ServedEndpoint) -> ModelView:
+    return ModelView(
+        endpoint=served.name,
+        signature=served.signature,
+        champion=served.champion.model.staged,
+        versions=tuple(sorted(served.pins, key=lambda version: (len(version), version))),
+        is_ready=True,
+        revision=served.revision,
+        allow_pin=served.route.allow_pin,
+        default=table.default == served.name,
+    )
+
+
+def _reply(ticket: Ticket) -> InferReply:
+    if ticket.error is not None:
+        error = ticket.error
+        error.prediction_id = ticket.prediction_id  # type: ignore[attr-defined]  # doors name the id in the error's body
+        raise error
+    return InferReply(
+        prediction_id=ticket.prediction_id,
+        endpoint=ticket.endpoint.name,
+        variant=ticket.answered.name,
+        assigned=ticket.arm.name,
+        model=ticket.answered.model.staged,
+        revision=ticket.endpoint.revision,
+        outputs=ticket.outputs(),
+        explain=_explain(ticket) if ticket.explain and ticket.endpoint.route.explain else None,
+    )
+
+
+def _explain(ticket: Ticket) -> dict[str, str | int | float | None]:
+    """Why this answer: the draw, and where the time went."""
+    batch = ticket.batch
+    assert batch is not None
+    grounds: Mapping[int, str] = {0: "split", 1: "rule", 2: "pin"}
+    return {
+        "assigned": ticket.arm.name,
+        "assigned_by": grounds[ticket.assigned_by],
+        "rule": ticket.rule,
+        "bucket": ticket.bucket,
+        "share": ticket.propensity,
+        "queue_us": (batch.started_ns - ticket.submitted_ns) // 1000,
+        "compute_us": (batch.finished_ns - batch.started_ns) // 1000,
+        "batch_rows": batch.rows,
+    }

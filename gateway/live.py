@@ -1,0 +1,149 @@
+"""The live table of a worker: every endpoint at its live revision, with its variants' loaded models, thought through once per change."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from gateway.errors import EndpointUnknown, VersionUnknown
+from gateway.state.compiled import CompiledRoute
+from models.batching import Part, to_array
+from models.catalog import Catalog, LoadedModel
+from models.errors import NotWarm
+from models.signature import Signature
+from models.tensors import Array
+from routing.table import EndpointTable
+from routing.traffic import Route
+from routing.validate import validate
+
+
+class Arm:
+    """One variant, or one pinned version, as this process serves it.
+
+    `select` picks the model's inputs out of the endpoint's (None: all of them, in this order); `index` is its place in the
+    endpoint's `variant_names`, which records use.
+    """
+
+    __slots__ = ("fallback", "index", "model", "name", "select", "series", "template")
+
+    def __init__(self, index: int, name: str, model: LoadedModel, signature: Signature, *, fallback: bool) -> None:
+        places = {spec.name: place for place, spec in enumerate(signature.inputs)}
+        select = tuple(places[spec.name] for spec in model.staged.signature.inputs)
+        self.index = index
+        self.name = name
+        self.model = model
+        self.select = None if select == tuple(range(len(signature.inputs))) else select
+        self.fallback = fallback
+        self.series: dict[int, object] = {}
+        self.template: object | None = None
+
+
+class ServedEndpoint:
+    """One endpoint at one revision. Immutable but for `inflight`, which admission counts."""
+
+    __slots__ = (
+        "_unit_place",
+        "arms",
+        "champion",
+        "header_names",
+        "inflight",
+        "mirror_names",
+        "mirrors_running",
+        "name",
+        "pins",
+        "revision",
+        "route",
+        "signature",
+        "table",
+        "timeout_ns",
+        "variant_names",
+        "variant_places",
+    )
+
+    def __init__(self, compiled: CompiledRoute, catalog: Catalog) -> None:
+        """Raises NotWarm when a model of the revision is not loaded here."""
+        route = validate(compiled.document)
+        self.name = compiled.endpoint
+        self.revision = compiled.revision
+        self.route: Route = route
+        self.table = EndpointTable.compile(route, compiled.revision, compiled.split, compiled.split_sha256)
+        self.signature = compiled.signature
+        self.arms = [
+            Arm(place, variant.name, _warm(catalog, compiled, variant.name), self.signature, fallback=variant.fallback)
+            for place, variant in enumerate(route.variants)
+        ]
+        self.champion = next(arm for arm in self.arms if arm.name == route.champion)
+        self.pins: dict[str, Arm] = {}
+        for arm in (self.champion, *self.arms):
+            self.pins.setdefault(arm.model.staged.key.version, arm)
+        for pin in compiled.pins:
+            model = catalog.get(pin.digest)
+            if model is not None and pin.key.version not in self.pins:
+                arm = Arm(len(self.arms), f"pin-{pin.key.version}", model, self.signature, fallback=False)
+                self.arms.append(arm)
+                self.pins[pin.key.version] = arm
+        self.variant_names = tuple(arm.name for arm in self.arms)
+        self.variant_places = {arm.name: arm for arm in self.arms[: len(route.variants)]}
+        self.mirror_names = tuple(mirror.name for mirror in route.mirrors)
+        self.mirrors_running = (1 << len(route.mirrors)) - 1
+        self.header_names = frozenset(
+            condition.name.encode() for rule in route.rules for condition in rule.when if condition.source == "header"
+        ) | ({route.unit.name.encode()} if route.unit.kind == "header" else set())
+        self._unit_place = next(
+            (
+                place
+                for place, spec in enumerate(self.signature.inputs)
+                if (route.unit.kind, route.unit.name) == ("input", spec.name)
+            ),
+            None,
+        )
+        self.timeout_ns = int(route.limits.timeout_s * 1e9)
+        self.inflight = 0
+
+    def unit_column(self, inputs: Sequence[Part]) -> Mapping[str, Array]:
+        """The unit's input column as the split reads it; empty where the unit is not an input."""
+        place = self._unit_place
+        if place is None:
+            return _NO_COLUMN
+        spec = self.signature.inputs[place]
+        return {spec.name: to_array(inputs[place], spec)}
+
+    def mirrors_drawn(self, prediction_id: bytes) -> int:
+        """The mirrors that see this prediction, as a bit mask; those whose `until` has passed see nothing more."""
+        return self.table.mirrors_drawn(prediction_id) & self.mirrors_running
+
+    @property
+    def models(self) -> list[LoadedModel]:
+        """The models that answer for this endpoint."""
+        return [arm.model for arm in self.arms]
+
+
+class LiveTable(msgspec.Struct, frozen=True):
+    """What one request sees, from room 4 to the end. A change makes a new table; nobody edits one."""
+
+    endpoints: dict[str, ServedEndpoint] = {}
+    default: str | None = None
+
+    def endpoint(self, name: str) -> ServedEndpoint:
+        """Raises EndpointUnknown."""
+        found = self.endpoints.get(name)
+        if found is None:
+            raise EndpointUnknown(f"unknown model '{name}': no endpoint of this name is served here")
+        return found
+
+    def arm_of_version(self, endpoint: ServedEndpoint, version: str) -> Arm:
+        """The arm that serves a version named in the path; raises VersionUnknown."""
+        arm = endpoint.pins.get(version)
+        if arm is None:
+            warm = ", ".join(sorted(endpoint.pins))
+            raise VersionUnknown(f"unknown version '{version}' of model '{endpoint.name}': warm versions are {warm}")
+        return arm
+
+
+_NO_COLUMN: Mapping[str, Array] = {}
+
+
+def _warm(catalog: Catalog, compiled: CompiledRoute, name: str) -> LoadedModel:
+    model = catalog.get(compiled.models[name].digest)
+    if model is None:
+        raise NotWarm(f"{compiled.endpoint} revision {compiled.revision}: {compiled.models[name].key} is not loaded")
+    return model

@@ -1,0 +1,149 @@
+"""What the corridor counts: plain additions into the worker's counter page, and the closed minutes for the lake."""
+
+import time
+from bisect import bisect_left
+from typing import Final
+
+from gateway.live import Arm, ServedEndpoint
+from gateway.telemetry.catalogue import DURATION_BOUNDS_S
+from gateway.telemetry.counters import CounterPage, Histogram
+from gateway.ticket import Batch, Ticket
+from routing.records import PROTOCOLS, MetricBlock, MinuteRow
+
+_BOUNDS_US: Final = tuple(round(bound * 1e6) for bound in DURATION_BOUNDS_S)
+
+
+class ArmSeries:
+    """The slots of one arm for one protocol, looked up once."""
+
+    __slots__ = ("batch_rows", "by_status", "compute", "duration", "errors", "labels", "page", "queue", "rows")
+
+    def __init__(self, page: CounterPage, endpoint: ServedEndpoint, arm: Arm, protocol: int) -> None:
+        key = arm.model.staged.key
+        pair = {"endpoint": endpoint.name, "variant": arm.name}
+        self.page = page
+        self.labels = {**pair, "model": key.name, "version": key.version, "protocol": PROTOCOLS[protocol]}
+        self.by_status: dict[int, int] = {}
+        self.duration: Histogram = page.histogram("runoff_request_duration_seconds", self.labels)
+        self.queue: Histogram = page.histogram("runoff_queue_duration_seconds", pair)
+        self.compute: Histogram = page.histogram("runoff_compute_duration_seconds", {**pair, "role": "live"})
+        self.batch_rows: Histogram = page.histogram("runoff_batch_rows", {**pair, "role": "live"})
+        self.rows = 0
+        self.errors = 0
+
+    def slot(self, status: int) -> int:
+        """The request counter's slot for a status."""
+        slot = self.by_status.get(status)
+        if slot is None:
+            slot = self.page.counter("runoff_requests_total", {**self.labels, "code": str(status)})
+            self.by_status[status] = slot
+        return slot
+
+
+class Meter:
+    """Counts for one worker. Belongs to the event loop.
+
+    Minutes are the difference of the page between two minutes' ends, so that they cost nothing on a request's path.
+    """
+
+    def __init__(self, page: CounterPage) -> None:
+        self.page = page
+        self._assigned = page.counter("runoff_records_total", {"outcome": "assigned"})
+        self._outcomes = {
+            outcome: page.counter("runoff_records_total", {"outcome": outcome})
+            for outcome in ("recorded", "sampled_out", "dropped", "failed")
+        }
+        self._series: dict[tuple[str, str, str, str, int], ArmSeries] = {}
+        self._minute_base: dict[tuple[str, str, str, str, int], list[int]] = {}
+        self._minute_unix_s = int(time.time()) // 60 * 60
+
+    def assigned(self) -> None:
+        """One request was given a variant."""
+        self.page.cells[self._assigned] += 1
+
+    def records(self, outcome: str, count: int) -> None:
+        """How `count` assigned requests ended: recorded, sampled_out, dropped or failed."""
+        self.page.cells[self._outcomes[outcome]] += count
+
+    def refused(self, endpoint: str, reason: str) -> None:
+        """One request was refused before a variant was assigned."""
+        self.page.cells[self.page.counter("runoff_refused_total", {"endpoint": endpoint, "reason": reason})] += 1
+
+    def count(self, name: str, labels: dict[str, str], amount: int = 1) -> None:
+        """Adds to a counter that is not on the hot path."""
+        self.page.cells[self.page.counter(name, labels)] += amount
+
+    def finished(self, batch: Batch, tickets: list[Ticket], now_ns: int) -> None:
+        """Counts the answered `tickets` of one endpoint out of `batch`."""
+        cells = self.page.cells
+        started_ns = batch.started_ns
+        series = None
+        for ticket in tickets:
+            arm = ticket.answered
+            found = arm.series.get(ticket.protocol)
+            series = found if type(found) is ArmSeries else self._series_of(ticket.endpoint, arm, ticket.protocol)
+            cells[series.slot(ticket.status)] += 1
+            total_us = (now_ns - ticket.received_ns) // 1000
+            histogram = series.duration
+            cells[histogram.base + bisect_left(_BOUNDS_US, total_us)] += 1
+            cells[histogram.sum] += total_us
+            if started_ns:
+                queue_us = (started_ns - ticket.submitted_ns) // 1000
+                histogram = series.queue
+                cells[histogram.base + bisect_left(_BOUNDS_US, queue_us)] += 1
+                cells[histogram.sum] += queue_us
+            series.rows += ticket.rows
+            if ticket.error is not None:
+                series.errors += 1
+        if series is not None and started_ns:
+            series.compute.observe((batch.finished_ns - started_ns) // 1000)
+            series.batch_rows.observe(batch.rows)
+
+    def close_minute(self, now_unix_s: float) -> MetricBlock | None:
+        """The minute that has ended since the last call, None while it lasts or when nothing was asked in it."""
+        minute = int(now_unix_s) // 60 * 60
+        if minute == self._minute_unix_s:
+            return None
+        return self._cut(minute)
+
+    def close_last(self, now_unix_s: float) -> MetricBlock | None:
+        """What was counted since the last closed minute; for the end of the process."""
+        return self._cut(int(now_unix_s) // 60 * 60)
+
+    def _cut(self, minute: int) -> MetricBlock | None:
+        merged: dict[tuple[str, str, str, str], MinuteRow] = {}
+        for key, series in self._series.items():
+            base = series.duration.base
+            cells = list(self.page.cells[base : base + len(_BOUNDS_US) + 2])
+            now = [*cells, series.rows, series.errors]
+            before = self._minute_base.get(key, [0] * len(now))
+            self._minute_base[key] = now
+            *buckets, sum_us, rows, errors = (a - b for a, b in zip(now, before, strict=True))
+            requests = sum(buckets)
+            if not requests:
+                continue
+            endpoint, variant, model, version, _ = key
+            have = merged.get(key[:4])
+            merged[key[:4]] = MinuteRow(
+                endpoint,
+                variant,
+                model,
+                version,
+                self._minute_unix_s,
+                requests + (have.requests if have else 0),
+                errors + (have.errors if have else 0),
+                rows + (have.rows if have else 0),
+                sum_us / 1e6 + (have.latency_sum_s if have else 0.0),
+                [a + b for a, b in zip(buckets, have.latency_buckets, strict=True)] if have else buckets,
+            )
+        self._minute_unix_s = minute
+        return MetricBlock(list(merged.values())) if merged else None
+
+    def _series_of(self, endpoint: ServedEndpoint, arm: Arm, protocol: int) -> ArmSeries:
+        staged = arm.model.staged.key
+        key = (endpoint.name, arm.name, staged.name, staged.version, protocol)
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = ArmSeries(self.page, endpoint, arm, protocol)
+        arm.series[protocol] = series
+        return series

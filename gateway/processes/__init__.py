@@ -1,0 +1,1 @@
+"""What the supervisor and its children are made of: sockets, locks, restarts, and what a child is born with."""

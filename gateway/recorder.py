@@ -1,0 +1,239 @@
+"""Room 9: exactly one record for each answered assignment, written before the reply leaves.
+
+A turn's tickets become one block per endpoint and model: the rows of inputs and outputs are the run's own arrays, so a record
+costs one small tuple (1.6 µs with its share of the encode and the write, `loadtests/micro.py`).
+"""
+
+import hmac
+from hashlib import blake2b, sha256
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from gateway.live import ServedEndpoint
+from gateway.spool.segment import SegmentWriter, SpoolFull
+from gateway.ticket import Batch, Ticket
+from models.batching import gather
+from models.signature import TensorSpec
+from models.tensors import Array
+from routing.records import Column, LabelBlock, LabelRow, MetricBlock
+from routing.traffic import Record
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_TAG_PREDICTIONS: Final = "p"
+_TAG_MIRROR: Final = "m"
+
+
+class Recorder:
+    """Writes prediction, mirror, label and metric blocks of one worker. Belongs to the event loop.
+
+    `records` is the spool segment that follows the reply policy, `mirrors` the second, bounded one for rows drawn for mirrors,
+    `synced` the segment of routes with `durability: disk` (its sync is the data plane's to call).
+    """
+
+    def __init__(self, records: SegmentWriter, mirrors: SegmentWriter, synced: SegmentWriter, unit_key: bytes) -> None:
+        self._records = records
+        self._mirrors = mirrors
+        self._synced = synced
+        self._unit_key = unit_key
+        self._pending: list[bytes] = []
+        self._pending_synced: list[bytes] = []
+        self._pending_mirror: list[bytes] = []
+        self._mirror_requests = 0
+        self.mirror_overflow = 0
+        """Requests drawn for a mirror whose rows could not be written; the caller counts and resets."""
+
+    def add(self, batch: Batch, tickets: list[Ticket], offset_us: int, now_ns: int) -> None:
+        """Encodes the finished `tickets` of one endpoint out of `batch`; `offset_us` turns monotonic into wall-clock microseconds."""
+        endpoint = tickets[0].endpoint
+        record = endpoint.route.record
+        kept = tickets if record.sample >= 1.0 else [ticket for ticket in tickets if _is_sampled(ticket, record.sample)]
+        if kept:
+            payload = self._block(endpoint, batch, kept, offset_us, now_ns)
+            (self._pending_synced if record.durability == "disk" else self._pending).append(payload)
+        if endpoint.mirror_names and batch.outputs is not None:
+            drawn = [ticket for ticket in tickets if ticket.mirrors]
+            if drawn:
+                self._pending_mirror.append(self._mirror_block(endpoint, batch, drawn, offset_us, now_ns))
+                self._mirror_requests += len(drawn)
+
+    def flush(self) -> Exception | None:
+        """Writes what `add` encoded. Answers the error if records could not be written; mirror rows that could not are counted."""
+        if self._pending_mirror:
+            try:
+                self._mirrors.append(self._pending_mirror)
+            except (SpoolFull, OSError):
+                self.mirror_overflow += self._mirror_requests
+            self._pending_mirror = []
+            self._mirror_requests = 0
+        failure: Exception | None = None
+        for writer, pending in ((self._records, self._pending), (self._synced, self._pending_synced)):
+            if pending:
+                try:
+                    writer.append(pending)
+                except (SpoolFull, OSError) as error:
+                    failure = error
+        self._pending, self._pending_synced = [], []
+        return failure
+
+    def write_labels(self, rows: list[LabelRow]) -> None:
+        """Writes one label block at once; raises SpoolFull or OSError."""
+        self._records.append([_ENCODER.encode(LabelBlock(rows))])
+
+    def write_minutes(self, block: MetricBlock) -> None:
+        """Writes the closed minutes; raises SpoolFull or OSError."""
+        self._records.append([_ENCODER.encode(block)])
+
+    def sync(self) -> None:
+        """Makes the synced segment durable. Blocks: runs on the sync thread."""
+        self._synced.sync()
+
+    def close(self) -> None:
+        """Closes all segments."""
+        for writer in (self._records, self._mirrors, self._synced):
+            writer.close()
+
+    def _block(
+        self, endpoint: ServedEndpoint, batch: Batch, tickets: list[Ticket], offset_us: int, now_ns: int
+    ) -> bytes:
+        record = endpoint.route.record
+        inputs = self._declared_inputs(endpoint, batch, tickets)
+        digests = None
+        size = sum(array.nbytes for array in inputs)
+        if record.inputs == "hash" or size > record.inputs_bytes_max * len(tickets):
+            digests = [_digest(ticket, endpoint) for ticket in tickets]
+        columns = [
+            self._column(spec, array, record, is_kept=digests is None and record.inputs == "full")
+            for spec, array in zip(endpoint.signature.inputs, inputs, strict=True)
+        ]
+        staged = batch.model.staged
+        return _ENCODER.encode(
+            (
+                _TAG_PREDICTIONS,
+                endpoint.name,
+                endpoint.revision,
+                endpoint.variant_names,
+                staged.key.name,
+                staged.key.version,
+                staged.digest,
+                self._rows(batch, tickets, record, offset_us, now_ns),
+                columns,
+                self._outputs(batch, tickets),
+                digests,
+                None,
+            )
+        )
+
+    def _mirror_block(
+        self, endpoint: ServedEndpoint, batch: Batch, tickets: list[Ticket], offset_us: int, now_ns: int
+    ) -> bytes:
+        staged = batch.model.staged
+        inputs = self._declared_inputs(endpoint, batch, tickets)
+        return _ENCODER.encode(
+            (
+                _TAG_MIRROR,
+                endpoint.name,
+                endpoint.revision,
+                endpoint.variant_names,
+                staged.key.name,
+                staged.key.version,
+                endpoint.mirror_names,
+                self._rows(batch, tickets, endpoint.route.record, offset_us, now_ns),
+                [_plain_column(spec, array) for spec, array in zip(endpoint.signature.inputs, inputs, strict=True)],
+                self._outputs(batch, tickets),
+            )
+        )
+
+    def _rows(
+        self, batch: Batch, tickets: list[Ticket], record: Record, offset_us: int, now_ns: int
+    ) -> list[tuple[object, ...]]:
+        """`routing.records.RequestRow`, field by field, as tuples: a third of a Struct's cost (a test compares the two)."""
+        started_ns, rows = batch.started_ns, batch.rows
+        compute_us = (batch.finished_ns - started_ns) // 1000
+        is_raw = record.unit == "raw"
+        key = self._unit_key
+        return [
+            (
+                ticket.prediction_bytes,
+                ticket.rows,
+                offset_us + ticket.received_ns // 1000,
+                ticket.arm.index,
+                ticket.answered.index if ticket.error is None else -1,
+                ticket.assigned_by,
+                ticket.bucket,
+                ticket.propensity,
+                ticket.protocol,
+                ticket.status,
+                (started_ns - ticket.submitted_ns) // 1000,
+                compute_us,
+                (now_ns - ticket.received_ns) // 1000,
+                rows,
+                None
+                if ticket.unit is None
+                else ticket.unit.decode()
+                if is_raw
+                else hmac.digest(key, ticket.unit, "sha256")[:16],
+                ticket.unit_missing,
+                ticket.request_id,
+                ticket.rule,
+                ticket.code,
+                None if ticket.trace is None else ticket.trace.trace_id,
+                ticket.mirrors,
+                ticket.experiment,
+            )
+            for ticket in tickets
+        ]
+
+    def _declared_inputs(self, endpoint: ServedEndpoint, batch: Batch, tickets: list[Ticket]) -> list[Array]:
+        """All declared inputs of `tickets`: the run's own arrays where the run had just these, else gathered again."""
+        if tickets[0].answered.select is None and len(tickets) == len(batch.tickets) and batch.inputs:
+            return batch.inputs
+        return [
+            gather([ticket.inputs[place] for ticket in tickets], spec)
+            for place, spec in enumerate(endpoint.signature.inputs)
+        ]
+
+    def _outputs(self, batch: Batch, tickets: list[Ticket]) -> list[Column]:
+        if batch.outputs is None:
+            return []
+        specs = batch.model.staged.signature.outputs
+        if len(tickets) == len(batch.tickets):
+            return [_plain_column(spec, array) for spec, array in zip(specs, batch.outputs, strict=True)]
+        cut = [ticket.outputs() for ticket in tickets]
+        return [_plain_column(spec, np.concatenate([part[i] for part in cut])) for i, spec in enumerate(specs)]
+
+    def _column(self, spec: TensorSpec, array: Array, record: Record, *, is_kept: bool) -> Column:
+        """An input as the route lets it be recorded: whole, not at all, or each value as a keyed hash."""
+        rule = next((how for name, how in record.mask if name == spec.name), None)
+        if not is_kept or rule == "drop" or spec.name in record.sensitive:
+            return Column(spec.name, spec.datatype, array.shape[1:], None)
+        if rule == "hmac":
+            hashed = [
+                hmac.digest(self._unit_key, str(value).encode(), "sha256")[:16].hex()
+                for value in array.ravel().tolist()
+            ]
+            return Column(spec.name, "BYTES", array.shape[1:], hashed)
+        return _plain_column(spec, array)
+
+
+def _plain_column(spec: TensorSpec, array: Array) -> Column:
+    data = array.ravel().tolist() if array.dtype == object else array.tobytes()
+    return Column(spec.name, spec.datatype, array.shape[1:], data)
+
+
+def _is_sampled(ticket: Ticket, share: float) -> bool:
+    """A draw of its own, apart from split and mirrors, from the prediction id."""
+    return int.from_bytes(blake2b(ticket.prediction_bytes, digest_size=4, person=b"record").digest(), "big") < share * (
+        1 << 32
+    )
+
+
+def _digest(ticket: Ticket, endpoint: ServedEndpoint) -> str:
+    """SHA-256 over a request's inputs: name, datatype, shape, then the values as recorded, each input in the declared order."""
+    digest = sha256()
+    for spec, part in zip(endpoint.signature.inputs, ticket.inputs, strict=True):
+        array = gather([part], spec)
+        digest.update(f"{spec.name}\0{spec.datatype}\0{list(array.shape)}\0".encode())
+        digest.update(msgspec.msgpack.encode(array.ravel().tolist()) if array.dtype == object else array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,74 @@
+"""Tensors as little-endian bytes: the binary extension of V2 over REST, and the raw contents of gRPC.
+
+Row-major; BOOL is one byte an element; BYTES is a 4-byte length before each element (Triton, "Binary Tensor Data Extension").
+Every count is checked against the bytes that are there before anything is allocated.
+"""
+
+import struct
+from collections.abc import Sequence
+from math import prod
+from typing import Final
+
+import numpy as np
+
+from models.errors import InputInvalid
+from models.tensors import NUMPY_OF, Array
+
+_LENGTH: Final = struct.Struct("<I")
+
+
+def read_raw(name: str, datatype: str, shape: Sequence[int], data: bytes | memoryview) -> Array:
+    """The array that `data` holds; a view on it wherever its alignment allows. Raises InputInvalid."""
+    dtype = NUMPY_OF.get(datatype)
+    if dtype is None:
+        raise InputInvalid(datatype_unknown(name, datatype))
+    count = prod(shape)
+    if datatype == "BYTES":
+        return _texts(name, count, data).reshape(shape)
+    if len(data) != count * dtype.itemsize:
+        raise InputInvalid(
+            f"input '{name}': wanted {count * dtype.itemsize} bytes for {datatype} {list(shape)}, got {len(data)}"
+        )
+    if datatype == "BOOL":  # a byte other than 0 and 1 would be no valid numpy bool
+        flags: Array = np.frombuffer(data, dtype=np.uint8) != 0
+        return flags.reshape(shape)
+    array: Array = np.frombuffer(data, dtype=dtype.newbyteorder("<")).reshape(shape)
+    return array if array.flags.aligned else array.copy()
+
+
+def write_raw(array: Array) -> bytes:
+    """The bytes of an array."""
+    if array.dtype.kind in "OUS":
+        encoded = [value if isinstance(value, bytes) else str(value).encode() for value in array.ravel().tolist()]
+        return b"".join(part for value in encoded for part in (_LENGTH.pack(len(value)), value))
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def datatype_unknown(name: str, datatype: str) -> str:
+    """The message for a datatype that no model here takes; BF16 is one."""
+    return f"input '{name}': datatype '{datatype[:16]}' is not taken here; known are {', '.join(NUMPY_OF)}"
+
+
+def texts_of(name: str, values: Sequence[bytes]) -> Array:
+    """BYTES elements as a flat object array of str. Raises InputInvalid for what is not UTF-8: models take text."""
+    array = np.empty(len(values), dtype=object)
+    try:
+        array[:] = [value.decode() for value in values]
+    except UnicodeDecodeError:
+        raise InputInvalid(f"input '{name}': wanted BYTES that are UTF-8 text") from None
+    return array
+
+
+def _texts(name: str, count: int, data: bytes | memoryview) -> Array:
+    values: list[bytes] = []
+    at, end = 0, len(data)
+    while at < end and len(values) < count:
+        start = at + 4
+        at = start + (_LENGTH.unpack_from(data, at)[0] if start <= end else end)
+        if at > end:
+            raise InputInvalid(f"input '{name}': the BYTES element at {len(values)} is longer than the data")
+        values.append(bytes(data[start:at]))
+    if at != end or len(values) != count:
+        more = " and more" if at != end else ""
+        raise InputInvalid(f"input '{name}': wanted {count} BYTES elements, got {len(values)}{more}")
+    return texts_of(name, values)

@@ -1,0 +1,111 @@
+"""Triton's statistics extension: the numbers it needs of the data plane, and the document it makes of them."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from gateway.request import ModelView
+
+
+class Duration(msgspec.Struct, frozen=True):
+    """How often something happened and how long it took in sum, in nanoseconds."""
+
+    count: int = 0
+    ns: int = 0
+
+
+class BatchStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """The runs of one batch size."""
+
+    batch_size: int
+    compute_input: Duration = Duration()
+    compute_infer: Duration = Duration()
+    compute_output: Duration = Duration()
+
+
+class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of one endpoint since this worker started.
+
+    `inference_count` counts rows and `execution_count` runs, so that their ratio is the mean batch (Triton's definition).
+    `queue` and the `compute_` ones count requests. `last_inference_unix_ms` is 0 when there was none.
+    """
+
+    endpoint: str
+    version: str
+    last_inference_unix_ms: int = 0
+    inference_count: int = 0
+    execution_count: int = 0
+    success: Duration = Duration()
+    fail: Duration = Duration()
+    queue: Duration = Duration()
+    compute_input: Duration = Duration()
+    compute_infer: Duration = Duration()
+    compute_output: Duration = Duration()
+    batches: tuple[BatchStatistics, ...] = ()
+    memory_bytes: int = 0
+
+
+class Statistics(Protocol):
+    """Where the doors read statistics: the data plane's counters, and in tests the kit's."""
+
+    def statistics(self, endpoint: str, version: str) -> ModelStatistics | None:
+        """What this worker has counted; None when the version has not run yet."""
+        ...
+
+
+class NoStatistics:
+    """The side that has counted nothing, so that the path answers where no counters are wired."""
+
+    def statistics(self, endpoint: str, version: str) -> ModelStatistics | None:
+        return None
+
+
+def gathered(statistics: Statistics, views: Sequence[ModelView], version: str | None = None) -> list[ModelStatistics]:
+    """One entry for each endpoint and warm version, with zeros where nothing ran."""
+    return [
+        statistics.statistics(view.endpoint, text) or ModelStatistics(endpoint=view.endpoint, version=text)
+        for view in views
+        for text in view.versions
+        if version is None or text == version
+    ]
+
+
+def stats_document(entries: Sequence[ModelStatistics]) -> dict[str, object]:
+    """Triton's JSON form."""
+    return {"model_stats": [_entry(entry) for entry in entries]}
+
+
+def _entry(entry: ModelStatistics) -> dict[str, object]:
+    return {
+        "name": entry.endpoint,
+        "version": entry.version,
+        "last_inference": entry.last_inference_unix_ms,
+        "inference_count": entry.inference_count,
+        "execution_count": entry.execution_count,
+        "inference_stats": {
+            "success": _duration(entry.success),
+            "fail": _duration(entry.fail),
+            "queue": _duration(entry.queue),
+            "compute_input": _duration(entry.compute_input),
+            "compute_infer": _duration(entry.compute_infer),
+            "compute_output": _duration(entry.compute_output),
+            "cache_hit": _duration(Duration()),
+            "cache_miss": _duration(Duration()),
+        },
+        "response_stats": {},
+        "batch_stats": [
+            {
+                "batch_size": batch.batch_size,
+                "compute_input": _duration(batch.compute_input),
+                "compute_infer": _duration(batch.compute_infer),
+                "compute_output": _duration(batch.compute_output),
+            }
+            for batch in entry.batches
+        ],
+        "memory_usage": [{"type": "CPU", "id": 0, "byte_size": entry.memory_bytes}] if entry.memory_bytes else [],
+    }
+
+
+def _duration(duration: Duration) -> dict[str, int]:
+    return {"count": duration.count, "ns": duration.ns}

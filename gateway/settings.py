@@ -1,0 +1,295 @@
+"""What an operator may set, once, before a start: the file `runoff.toml`, overridden by `RUNOFF_…` variables, overridden by options.
+
+This is the only module that is handed the environment. Routes are not settings: they change while the gateway runs.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Count = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Access = Literal["open", "keys"]
+
+
+class SettingsInvalid(Exception):
+    """A setting that is unknown or does not fit; the message names the key, what was wanted and where the value came from."""
+
+
+class Auth(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    data: Annotated[Access, Meta(description="who may call the data listeners: open, or keys only")] = "open"
+    admin: Annotated[
+        Access, Meta(description="who may call the admin listener: open (loopback only), or keys only")
+    ] = "open"
+    admin_hosts: Annotated[
+        tuple[str, ...], Meta(description="more Host names that the open admin listener accepts, beside loopback")
+    ] = ()
+
+
+class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    body_bytes_json_max: Annotated[Count, Meta(description="largest JSON, CSV or other text body, in bytes")] = 4 << 20
+    body_bytes_binary_max: Annotated[Count, Meta(description="largest binary body or gRPC message, in bytes")] = (
+        64 << 20
+    )
+    connections_max: Annotated[Count, Meta(description="connections a worker holds; more wait in the kernel")] = 4096
+    header_count_max: Annotated[Count, Meta(description="headers of one request")] = 100
+    header_bytes_max: Annotated[Count, Meta(description="bytes of all headers of one request")] = 32768
+    header_s: Annotated[Seconds, Meta(description="seconds for a request's headers to arrive")] = 10.0
+    body_s: Annotated[Seconds, Meta(description="seconds for a request's body to arrive")] = 30.0
+    idle_s: Annotated[Seconds, Meta(description="seconds an idle connection is kept")] = 75.0
+    inflight_max: Annotated[Count, Meta(description="requests a worker holds at once, over all endpoints")] = 4096
+
+
+class Telemetry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    otlp_endpoint: Annotated[str | None, Meta(description="where traces go (OTLP over HTTP); none: nowhere")] = None
+    sample_ratio: Annotated[Share, Meta(description="share of requests without a traceparent that are traced")] = 0.01
+    sampled_per_s_max: Annotated[Count, Meta(description="traced requests a second a worker, at most")] = 100
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="the least severe events that are logged")
+    ] = "info"
+
+
+class Remotes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    allow: Annotated[
+        tuple[str, ...], Meta(description="hosts that mirrors may call; link-local addresses are refused all the same")
+    ] = ("127.0.0.1", "localhost", "::1")
+
+
+class Tls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    certificate_file: Annotated[str | None, Meta(description="PEM chain of the data listeners; none: plain text")] = (
+        None
+    )
+    key_file: Annotated[str | None, Meta(description="PEM key that belongs to it")] = None
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings. Frozen; crosses to child processes as JSON. What is left empty is derived from `state_dir` or the machine."""
+
+    state_dir: Annotated[str, Meta(description="the one directory of state: routes, spool, artifacts, lake (0700)")] = (
+        "var"
+    )
+    registry_uri: Annotated[str, Meta(description="MLflow registry that models:/ references name, or a folder")] = ""
+    tracking_uri: Annotated[str, Meta(description="MLflow tracking server, for runs:/ and artifacts")] = ""
+    host: Annotated[str, Meta(description="address of the data listeners, REST and gRPC")] = "127.0.0.1"
+    rest_port: Annotated[Port, Meta(description="REST; 0 picks a free port and prints it")] = 8080
+    grpc_port: Annotated[Port, Meta(description="gRPC; 0 picks a free port and prints it")] = 8081
+    metrics_host: Annotated[str, Meta(description="address of /metrics, /livez and /readyz")] = "127.0.0.1"
+    metrics_port: Annotated[Port, Meta(description="metrics and probes; 0 picks a free port and prints it")] = 8082
+    admin_host: Annotated[str, Meta(description="address of the admin API and console")] = "127.0.0.1"
+    admin_port: Annotated[Port, Meta(description="admin; 0 picks a free port and prints it")] = 8090
+    workers: Annotated[int, Meta(ge=0, le=1024, description="worker processes; 0: one a core this process may use")] = 0
+    default_endpoint: Annotated[
+        str | None, Meta(description="the endpoint of a bare /invocations; none: the only one, when there is one")
+    ] = None
+    trust_pickle: Annotated[
+        tuple[str, ...], Meta(description="model name patterns that the isolated converter may unpickle")
+    ] = ()
+    trust_types: Annotated[tuple[str, ...], Meta(description="more types that skops may load, by full name")] = ()
+    lake_uri: Annotated[str, Meta(description="where predictions, shadows, labels and metrics are kept as tables")] = ""
+    state_url: Annotated[str, Meta(description="the state database; sqlite:/// only, so far")] = ""
+    grace_s: Annotated[Seconds, Meta(description="seconds a stopping process may take to finish what it holds")] = 20.0
+    spool_bytes_max: Annotated[Count, Meta(description="bytes of records waiting for the lake, at most")] = 1 << 30
+    mirror_bytes_max: Annotated[Count, Meta(description="bytes of rows waiting for mirrors, at most")] = 256 << 20
+    door: Annotated[Literal["wire", "asgi"], Meta(description="who reads REST: the wire protocol, or plain ASGI")] = (
+        "wire"
+    )
+    open_data: Annotated[bool, Meta(description="serve predict and metadata beyond loopback without keys")] = False
+    auth: Auth = Auth()
+    limits: Limits = Limits()
+    telemetry: Telemetry = Telemetry()
+    remotes: Remotes = Remotes()
+    tls: Tls = Tls()
+
+    def __post_init__(self) -> None:
+        state = Path(self.state_dir).absolute()
+        registry = self.registry_uri or self.tracking_uri or f"sqlite:///{state}/mlflow.db"
+        derived = {
+            "state_dir": str(state),
+            "registry_uri": registry,
+            "tracking_uri": self.tracking_uri or registry,
+            "lake_uri": self.lake_uri or f"{state}/lake",
+            "state_url": self.state_url or f"sqlite:///{state}/state.db",
+            "workers": self.workers or len(os.sched_getaffinity(0)),
+        }
+        for name, value in derived.items():
+            msgspec.structs.force_setattr(self, name, value)
+
+    @property
+    def state_path(self) -> Path:
+        """The state directory."""
+        return Path(self.state_dir)
+
+    @property
+    def state_file(self) -> Path:
+        """The SQLite file behind `state_url`."""
+        return Path(self.state_url.removeprefix("sqlite:///"))
+
+    @property
+    def artifacts_path(self) -> Path:
+        """Where staged models lie, by digest."""
+        return self.state_path / "artifacts"
+
+
+class Explained(Struct, frozen=True, kw_only=True):
+    """One row of `runoff settings`. `origin`: `default`, `derived`, the variable, the option or the file it came from."""
+
+    key: str
+    value: Any
+    origin: str
+    default: Any
+    variable: str
+    meaning: str
+
+
+_SCALARS: Final = (str, int, float, bool)
+_FALLBACKS: Final = {
+    "registry_uri": ("MLFLOW_REGISTRY_URI", "MLFLOW_TRACKING_URI"),
+    "tracking_uri": ("MLFLOW_TRACKING_URI",),
+}
+"""Variables of MLflow that stand in where ours is not set, in this order."""
+
+_OURS: Final = ("tracking_uri",)
+"""Settings whose own variable does not exist: MLflow's is the name everybody already uses."""
+
+
+def load(options: Mapping[str, object], environ: Mapping[str, str], file: Path | None = None) -> Settings:
+    """The settings from `options` (by dotted key; None: not given), `environ` and `file`, the first that has a key winning.
+
+    Raises SettingsInvalid with the first thing that does not fit.
+    """
+    nested: dict[str, Any] = {}
+    for key, (value, origin) in _gathered(options, environ, file).items():
+        _check(key, value, origin)
+        *groups, last = key.split(".")
+        target = nested
+        for group in groups:
+            target = target.setdefault(group, {})
+        target[last] = value
+    settings = msgspec.convert(nested, Settings)
+    if not settings.state_url.startswith("sqlite:///"):
+        raise SettingsInvalid(f"state_url: wanted sqlite:///<path>, got {settings.state_url.split(':', 1)[0]}:…")
+    return settings
+
+
+def explain(options: Mapping[str, object], environ: Mapping[str, str], file: Path | None = None) -> list[Explained]:
+    """Every setting with its value, where that came from, its default and its meaning. Raises SettingsInvalid."""
+    given = _gathered(options, environ, file)
+    settings, defaults = load(options, environ, file), Settings()
+    rows = []
+    for key, (_, meaning) in _keys().items():
+        value, default = _at(settings, key), _at(defaults, key)
+        rows.append(
+            Explained(
+                key=key,
+                value=_masked(value),
+                origin=given[key][1] if key in given else "default" if value == default else "derived",
+                default=default,
+                variable=_variables(key)[0],
+                meaning=meaning,
+            )
+        )
+    return rows
+
+
+def _gathered(
+    options: Mapping[str, object], environ: Mapping[str, str], file: Path | None
+) -> dict[str, tuple[object, str]]:
+    """Key → value and origin. Raises SettingsInvalid for unknown keys in the file or the options."""
+    found: dict[str, tuple[object, str]] = {}
+    if file is not None:
+        try:
+            document = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise SettingsInvalid(f"{file}: cannot be read: {error}") from error
+        for key, value in _flat(document):
+            found[_known(key, str(file))] = (value, str(file))
+    for key, (kind, _) in _keys().items():
+        for variable in _variables(key):
+            if environ.get(variable):
+                found[key] = (_parsed(key, environ[variable], kind, variable), variable)
+                break
+    for key, option in options.items():
+        if option is not None:
+            found[_known(key, "option")] = (list(option) if isinstance(option, tuple) else option, "option")
+    return found
+
+
+def _keys() -> dict[str, tuple[Any, str]]:
+    """Dotted key → (annotated type, meaning), in the order of the structs."""
+    rows: dict[str, tuple[Any, str]] = {}
+    for name, kind in get_type_hints(Settings, include_extras=True).items():
+        if isinstance(kind, type) and issubclass(kind, Struct):
+            for inner, inner_kind in get_type_hints(kind, include_extras=True).items():
+                rows[f"{name}.{inner}"] = (inner_kind, _meaning(inner_kind))
+        else:
+            rows[name] = (kind, _meaning(kind))
+    return rows
+
+
+def _meaning(kind: Any) -> str:
+    return next(
+        (meta.description for meta in reversed(get_args(kind)) if isinstance(meta, Meta) and meta.description), ""
+    )
+
+
+def _variables(key: str) -> tuple[str, ...]:
+    """The variables that set `key`, the strongest first."""
+    ours = () if key in _OURS else ("RUNOFF_" + key.replace(".", "_").upper(),)
+    return (*ours, *_FALLBACKS.get(key, ()))
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _known(key: str, origin: str) -> str:
+    if key not in _keys():
+        raise SettingsInvalid(f"{origin}: unknown setting {key!r}; `runoff settings` lists all of them")
+    return key
+
+
+def _parsed(key: str, text: str, kind: Any, origin: str) -> object:
+    """A variable's text as the type of its setting; lists are separated by commas."""
+    bare = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if get_origin(bare) is tuple:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        value: object = msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsInvalid(f"{key} (from {origin}): {_plain(error)}, got {text!r}") from error
+    return value
+
+
+def _check(key: str, value: object, origin: str) -> None:
+    try:
+        msgspec.convert(value, _keys()[key][0])
+    except msgspec.ValidationError as error:
+        raise SettingsInvalid(f"{key} (from {origin}): {_plain(error)}, got {value!r}") from error
+
+
+def _plain(error: msgspec.ValidationError) -> str:
+    return str(error)[:1].lower() + str(error)[1:]
+
+
+def _at(settings: Settings, key: str) -> Any:
+    value: Any = settings
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _masked(value: Any) -> Any:
+    """Without the password that an address may carry."""
+    return re.sub(r"(://[^/:@]*):[^/@]*@", r"\1:…@", value) if isinstance(value, str) else value

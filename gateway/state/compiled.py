@@ -1,0 +1,44 @@
+"""A revision as processes use it: the route document, the model versions that control resolved, and the split as a table."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from models.signature import Signature
+from models.staged import ModelKey
+
+
+class CompiledModel(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reference of the document was resolved to. Workers load `variant` and `pin`, the shadow process `mirror`."""
+
+    key: ModelKey
+    digest: str
+    uri: str
+    role: Literal["variant", "mirror", "pin"] = "variant"
+
+
+class CompiledRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """One endpoint at one revision.
+
+    `document` is the normalised route document. `models` is keyed by the name of the variant or mirror; remote mirrors have none.
+    `split` has one arm index (position in the document's variants) for each of the 65,536 buckets; a process that computes
+    another digest than `split_sha256` (hex) refuses the revision. `pins` are versions kept warm beside the variants'.
+    """
+
+    endpoint: str
+    revision: int
+    document: dict[str, Any]
+    models: dict[str, CompiledModel]
+    split: bytes
+    split_sha256: str
+    signature: Signature
+    pins: list[CompiledModel] = []
+
+
+class RouteState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker should hold for one endpoint: serve `live`, warm `pending` (its models are staged), keep `previous` warm."""
+
+    endpoint: str
+    live: CompiledRoute | None = None
+    pending: CompiledRoute | None = None
+    previous: CompiledRoute | None = None

@@ -1,0 +1,46 @@
+"""What changed between two route documents, in lines that a person reads: for the audit, `runoff apply` and the plan."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+
+def differences(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[str]:
+    """One line a change, by path; members of a list that have a `name` are matched by it, so that order is no change.
+
+    >>> differences({"variants": [{"name": "a", "weight": 1}]}, {"variants": [{"name": "a", "weight": 2}]})
+    ['variants.a.weight: 1 → 2']
+    """
+    return list(_changes("", dict(before or {}), dict(after or {})))
+
+
+def _changes(path: str, before: object, after: object) -> Iterator[str]:
+    if before == after:
+        return
+    left, right = _members(before), _members(after)
+    if left is None or right is None:
+        yield f"{path}: {_text(before)} → {_text(after)}"
+        return
+    for name in [*left, *(name for name in right if name not in left)]:
+        inner = f"{path}.{name}" if path else str(name)
+        if name not in right:
+            yield f"{inner}: removed ({_text(left[name])})"
+        elif name not in left:
+            yield f"{inner}: added ({_text(right[name])})"
+        else:
+            yield from _changes(inner, left[name], right[name])
+
+
+def _members(value: object) -> Mapping[str, object] | None:
+    """A mapping of what is compared one by one, None for what is compared as a whole."""
+    if isinstance(value, Mapping):
+        return value
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        return None
+    named = {str(member["name"]): member for member in value if isinstance(member, Mapping) and "name" in member}
+    return named if len(named) == len(value) else None
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_text(inner)}" for name, inner in value.items())
+    return "none" if value is None else str(value)

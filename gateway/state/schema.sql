@@ -1,0 +1,60 @@
+-- The whole of state.db. Written by control alone; workers and the shadow process read `routes` and `revisions`.
+CREATE TABLE IF NOT EXISTS revisions (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,   -- global, never used twice
+    endpoint TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'loading', 'warming', 'live', 'failed', 'superseded')),
+    action TEXT NOT NULL,
+    author TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    created_unix_us INTEGER NOT NULL,
+    changed_unix_us INTEGER NOT NULL,
+    document TEXT,                              -- JSON; NULL deletes the endpoint
+    resolutions TEXT NOT NULL,                  -- JSON: arm -> CompiledModel; what was asked for, then what was taken
+    restores INTEGER,
+    replaced INTEGER,
+    problems TEXT NOT NULL DEFAULT '[]',        -- JSON
+    compiled BLOB                               -- MessagePack of CompiledRoute, from `warming` on; dropped when old
+);
+CREATE INDEX IF NOT EXISTS revisions_by_endpoint ON revisions (endpoint, number);
+
+CREATE TABLE IF NOT EXISTS routes (
+    endpoint TEXT PRIMARY KEY,
+    live INTEGER REFERENCES revisions (number), -- NULL: deleted, or not live yet
+    previous INTEGER REFERENCES revisions (number),
+    following_paused INTEGER NOT NULL DEFAULT 0 -- after a rollback, until the alias moves again or :resume
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS alias_moves (
+    id INTEGER PRIMARY KEY,
+    revision INTEGER NOT NULL REFERENCES revisions (number),
+    name TEXT NOT NULL,
+    alias TEXT NOT NULL,
+    version TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'done', 'failed')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    problem TEXT NOT NULL DEFAULT ''
+);
+
+CREATE TABLE IF NOT EXISTS models (
+    uri TEXT PRIMARY KEY,                       -- the exact reference that was staged
+    name TEXT NOT NULL,
+    version TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    staged_unix_us INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS audit (
+    sequence INTEGER PRIMARY KEY,               -- 1, 2, 3, … without a gap
+    at_unix_us INTEGER NOT NULL,
+    author TEXT NOT NULL,
+    action TEXT NOT NULL,
+    endpoint TEXT,
+    revision INTEGER,
+    reason TEXT NOT NULL,
+    detail TEXT NOT NULL,                       -- JSON
+    previous_hash TEXT NOT NULL,
+    hash TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS audit_by_revision ON audit (revision, sequence);
+CREATE TRIGGER IF NOT EXISTS audit_is_never_changed BEFORE UPDATE ON audit BEGIN SELECT RAISE (ABORT, 'audit rows are never changed'); END;
+CREATE TRIGGER IF NOT EXISTS audit_is_never_deleted BEFORE DELETE ON audit BEGIN SELECT RAISE (ABORT, 'audit rows are never deleted'); END;

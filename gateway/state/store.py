@@ -1,0 +1,357 @@
+"""The state as control writes it: every change of routes is a revision, every step of a revision one transaction."""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from gateway.state.audit import Audit, AuditRow
+from gateway.state.compiled import CompiledModel, CompiledRoute
+from gateway.state.difference import differences
+from gateway.state.revision import UNFINISHED, AliasMove, Draft, Revision, State
+from routing.errors import Problem
+
+SCHEMA_VERSION: Final = 1
+SYSTEM: Final = "system:control"
+_COLUMNS: Final = (
+    "number, endpoint, state, action, author, reason, created_unix_us, changed_unix_us, document, resolutions, restores, "
+    "replaced, problems"
+)
+_UNFINISHED: Final = "('" + "', '".join(UNFINISHED) + "')"
+_COMPILED_KEPT: Final = 32
+"""Compiled forms kept for one endpoint (64 kB each); older ones are compiled again from their resolutions when needed."""
+_PROBLEMS = msgspec.json.Decoder(tuple[Problem, ...])
+_RESOLUTIONS = msgspec.json.Decoder(dict[str, CompiledModel])
+
+
+class StateError(Exception):
+    """Root of what the store refuses."""
+
+
+class RevisionStale(StateError):
+    """The endpoint has another current revision than the writer had seen. `current` is it; None: there is no such endpoint."""
+
+    def __init__(self, endpoint: str, expected: int | None, current: int | None) -> None:
+        wanted = "no such endpoint" if expected is None else f"revision {expected}"
+        got = "there is none" if current is None else f"it is at revision {current}"
+        super().__init__(f"endpoint {endpoint!r}: wanted {wanted}, {got}")
+        self.current = current
+
+
+class StateForeign(StateError):
+    """The file was written by a newer release."""
+
+
+class StateStore:
+    """`state.db`, read and written. One process (control), one thread.
+
+    `clock` is the wall clock in seconds. Raises StateForeign, or sqlite3.Error when the disk does not let it work.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        self._clock = clock
+        self._connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = FULL")  # an acknowledged revision survives power loss
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise StateForeign(f"{path.name} has version {version}, this release knows {SCHEMA_VERSION}")
+        self._connection.executescript((resources.files("gateway.state") / "schema.sql").read_text("utf-8"))
+        self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        self._audit = Audit(self._connection)
+        self.audit_broken_at = self._audit.broken_at()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # ---------------------------------------------------------------- what there is
+
+    def endpoints(self) -> list[str]:
+        """Names of all endpoints that are live or on their way, in order."""
+        rows = self._connection.execute(
+            "SELECT DISTINCT revisions.endpoint FROM revisions LEFT JOIN routes ON routes.endpoint = revisions.endpoint "  # noqa: S608
+            f"WHERE (routes.live IS NOT NULL OR revisions.state IN {_UNFINISHED}) ORDER BY 1"
+        )
+        return [name for name in (row[0] for row in rows) if self.current(name) is not None]
+
+    def current(self, endpoint: str) -> Revision | None:
+        """What a writer changes: the revision on its way, else the live one. None: no such endpoint (or it is deleted)."""
+        newest = self._one(f"endpoint = ? AND state IN {_UNFINISHED} ORDER BY number DESC", endpoint)
+        newest = newest or self.live(endpoint)
+        return newest if newest is not None and newest.document is not None else None
+
+    def live(self, endpoint: str) -> Revision | None:
+        """The revision that workers serve; None when there is none."""
+        return self._one("number = (SELECT live FROM routes WHERE endpoint = ?)", endpoint)
+
+    def previous(self, endpoint: str) -> Revision | None:
+        """The revision that a rollback goes back to."""
+        return self._one("number = (SELECT previous FROM routes WHERE endpoint = ?)", endpoint)
+
+    def revision(self, number: int) -> Revision | None:
+        return self._one("number = ?", number)
+
+    def revisions(
+        self, *, limit: int, before: int | None = None, endpoint: str | None = None, states: Iterable[State] = ()
+    ) -> list[Revision]:
+        """Newest first; `before` is a number to page on from."""
+        wanted = tuple(states)
+        marks = ", ".join("?" * len(wanted))
+        return self._many(
+            "(?1 IS NULL OR number < ?1) AND (?2 IS NULL OR endpoint = ?2) "
+            + (f"AND state IN ({marks}) " if wanted else "")
+            + f"ORDER BY number DESC LIMIT {int(limit)}",
+            before,
+            endpoint,
+            *wanted,
+        )
+
+    def unfinished(self) -> list[Revision]:
+        """The revisions that control has to take further, oldest first; at most one an endpoint."""
+        return self._many(f"state IN {_UNFINISHED} ORDER BY number")
+
+    def compiled(self, number: int | None) -> CompiledRoute | None:
+        """The resolved form of a revision; None before it was compiled, and for deletions."""
+        row = self._connection.execute("SELECT compiled FROM revisions WHERE number = ?", (number,)).fetchone()
+        return msgspec.msgpack.decode(row[0], type=CompiledRoute) if row and row[0] is not None else None
+
+    def audit(self, *, limit: int, before: int | None = None, endpoint: str | None = None) -> list[AuditRow]:
+        return self._audit.rows(limit=limit, before=before, endpoint=endpoint)
+
+    def changes(self, number: int) -> list[str]:
+        """What the revision changed of what its author saw, a line each, as the audit has it."""
+        row = self._connection.execute("SELECT detail FROM audit WHERE revision = ? ORDER BY sequence LIMIT 1", (number,))
+        found = row.fetchone()
+        changes: list[str] = msgspec.json.decode(found[0]).get("changes", []) if found else []
+        return changes
+
+    # ---------------------------------------------------------------- a revision's way
+
+    def write(self, draft: Draft, *, expected: int | None = None, check: bool = True) -> Revision:
+        """Stores a draft as the next revision, `pending`; whatever was on its way for this endpoint is superseded.
+
+        `expected` is the current revision that the writer saw, None that there is no such endpoint; `check` False writes anyway.
+        Raises RevisionStale.
+        """
+        now = self._now()
+        with self._transaction():
+            current = self.current(draft.endpoint)
+            seen = current.number if current else None
+            if check and seen != expected:
+                raise RevisionStale(draft.endpoint, expected, seen)
+            self._connection.execute(
+                f"UPDATE revisions SET state = 'superseded', changed_unix_us = ? WHERE endpoint = ? AND state IN {_UNFINISHED}",  # noqa: S608
+                (now, draft.endpoint),
+            )
+            cursor = self._connection.execute(
+                "INSERT INTO revisions (endpoint, state, action, author, reason, created_unix_us, changed_unix_us, document, "
+                "resolutions, restores) VALUES (?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    draft.endpoint,
+                    draft.action,
+                    draft.author,
+                    draft.reason,
+                    now,
+                    now,
+                    None if draft.document is None else _json(draft.document),
+                    _json(draft.resolutions),
+                    draft.restores,
+                ),
+            )
+            number = cursor.lastrowid
+            assert number is not None
+            for move in draft.alias_moves:
+                self._connection.execute(
+                    "INSERT INTO alias_moves (revision, name, alias, version) VALUES (?, ?, ?, ?)",
+                    (number, move.name, move.alias, move.version),
+                )
+            self._audit.append(
+                at_unix_us=now,
+                author=draft.author,
+                action=draft.action,
+                endpoint=draft.endpoint,
+                revision=number,
+                reason=draft.reason,
+                detail={"from": seen, "changes": differences(current.document if current else None, draft.document)},
+            )
+        written = self.revision(number)
+        assert written is not None
+        return written
+
+    def advance(self, number: int, state: State, compiled: CompiledRoute | None = None) -> bool:
+        """Takes an unfinished revision a step on. False: it was superseded or finished meanwhile, and nothing changed."""
+        cursor = self._connection.execute(
+            f"UPDATE revisions SET state = ?, changed_unix_us = ?, compiled = coalesce(?, compiled), "  # noqa: S608
+            f"resolutions = coalesce(?, resolutions) WHERE number = ? AND state IN {_UNFINISHED}",
+            (
+                state,
+                self._now(),
+                None if compiled is None else msgspec.msgpack.encode(compiled),
+                None if compiled is None else _json(compiled.models),
+                number,
+            ),
+        )
+        return cursor.rowcount == 1
+
+    def activate(self, number: int, compiled: CompiledRoute | None) -> bool:
+        """Makes an unfinished revision the live one; `compiled` None deletes the endpoint. False: it was superseded meanwhile."""
+        with self._transaction():
+            if not self.advance(number, "live", compiled):
+                return False
+            revision = self.revision(number)
+            assert revision is not None
+            before = self.live(revision.endpoint)
+            replaced = before.number if before else None
+            self._connection.execute(
+                "UPDATE revisions SET state = 'superseded', changed_unix_us = ? "
+                "WHERE endpoint = ? AND state = 'live' AND number != ?",
+                (self._now(), revision.endpoint, number),
+            )
+            self._connection.execute("UPDATE revisions SET replaced = ? WHERE number = ?", (replaced, number))
+            self._connection.execute(
+                "INSERT INTO routes (endpoint, live, previous, following_paused) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (endpoint) "
+                "DO UPDATE SET live = ?2, previous = coalesce(?3, previous), following_paused = ?4",
+                (revision.endpoint, number if compiled else None, replaced, revision.action == "rollback"),
+            )
+            self._connection.execute(
+                "UPDATE revisions SET compiled = NULL WHERE endpoint = ?1 AND compiled IS NOT NULL AND number NOT IN "
+                "(SELECT number FROM revisions WHERE endpoint = ?1 AND compiled IS NOT NULL ORDER BY number DESC LIMIT ?2) "
+                "AND number NOT IN (SELECT previous FROM routes WHERE endpoint = ?1 AND previous IS NOT NULL)",
+                (revision.endpoint, _COMPILED_KEPT),
+            )
+            self._audit.append(
+                at_unix_us=self._now(),
+                author=SYSTEM,
+                action="live",
+                endpoint=revision.endpoint,
+                revision=number,
+                detail={
+                    "replaced": replaced,
+                    "models": {name: str(model.key) for name, model in compiled.models.items()} if compiled else {},
+                    "split_sha256": compiled.split_sha256 if compiled else None,
+                },
+            )
+        return True
+
+    def fail(self, number: int, problems: Iterable[Problem]) -> bool:
+        """Ends an unfinished revision; what was live stays live. False: it was superseded or finished meanwhile."""
+        listed = tuple(problems)
+        with self._transaction():
+            if not self.advance(number, "failed"):
+                return False
+            self._connection.execute("UPDATE revisions SET problems = ? WHERE number = ?", (_json(listed), number))
+            revision = self.revision(number)
+            assert revision is not None
+            self._audit.append(
+                at_unix_us=self._now(),
+                author=SYSTEM,
+                action="failed",
+                endpoint=revision.endpoint,
+                revision=number,
+                detail={"problems": msgspec.to_builtins(listed)},
+            )
+        return True
+
+    # ---------------------------------------------------------------- following and aliases
+
+    def following_paused(self, endpoint: str) -> bool:
+        row = self._connection.execute("SELECT following_paused FROM routes WHERE endpoint = ?", (endpoint,)).fetchone()
+        return bool(row and row[0])
+
+    def resume(self, endpoint: str, *, author: str, reason: str) -> None:
+        """Ends the pause of following that a rollback began."""
+        with self._transaction():
+            self._connection.execute("UPDATE routes SET following_paused = 0 WHERE endpoint = ?", (endpoint,))
+            self._audit.append(at_unix_us=self._now(), author=author, action="resume", endpoint=endpoint, reason=reason)
+
+    def alias_moves(self, *, endpoint: str | None = None) -> list[AliasMove]:
+        """Moves whose revision was or is live and that the registry has not confirmed, oldest first."""
+        rows = self._connection.execute(
+            "SELECT id, revision, name, alias, version, alias_moves.state, attempts, problem FROM alias_moves JOIN revisions ON "
+            "number = revision WHERE alias_moves.state = 'pending' AND revisions.state IN ('live', 'superseded') "
+            "AND (?1 IS NULL OR endpoint = ?1) AND (replaced IS NOT NULL OR revisions.state = 'live') ORDER BY id",
+            (endpoint,),
+        )
+        names = AliasMove.__struct_fields__
+        return [AliasMove(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def alias_moved(self, move: AliasMove, *, problem: str = "", is_final: bool = False) -> None:
+        """Records an attempt: without a problem it is done; with one it is tried again unless `is_final`."""
+        state = "done" if not problem else "failed" if is_final else "pending"
+        with self._transaction():
+            self._connection.execute(
+                "UPDATE alias_moves SET state = ?, attempts = attempts + 1, problem = ? WHERE id = ?",
+                (state, problem, move.id),
+            )
+            if state != "pending":
+                revision = self.revision(move.revision)
+                self._audit.append(
+                    at_unix_us=self._now(),
+                    author=SYSTEM,
+                    action="alias_moved" if state == "done" else "alias_refused",
+                    endpoint=revision.endpoint if revision else None,
+                    revision=move.revision,
+                    detail={"name": move.name, "alias": move.alias, "version": move.version, "problem": problem},
+                )
+
+    # ---------------------------------------------------------------- staged models
+
+    def remember(self, uri: str, *, name: str, version: str, digest: str) -> None:
+        """Notes which artifact an exact reference led to, so that it can be served again without the registry."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO models (uri, name, version, digest, staged_unix_us) VALUES (?, ?, ?, ?, ?)",
+            (uri, name, version, digest, self._now()),
+        )
+
+    def digest_of(self, uri: str) -> str | None:
+        """The artifact of an exact reference that was staged before."""
+        row = self._connection.execute("SELECT digest FROM models WHERE uri = ?", (uri,)).fetchone()
+        return row[0] if row else None
+
+    def staged(self) -> list[tuple[str, str, str, str]]:
+        """(name, version, uri, digest) of everything staged, by name and version."""
+        return self._connection.execute(
+            "SELECT name, version, uri, digest FROM models ORDER BY name, length(version), version"
+        ).fetchall()
+
+    # ----------------------------------------------------------------
+
+    def _now(self) -> int:
+        return int(self._clock() * 1_000_000)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def _one(self, where: str, *values: object) -> Revision | None:
+        found = self._many(where + " LIMIT 1", *values)
+        return found[0] if found else None
+
+    def _many(self, where: str, *values: object) -> list[Revision]:
+        rows = self._connection.execute(f"SELECT {_COLUMNS} FROM revisions WHERE {where}", values)  # noqa: S608
+        return [_revision(row) for row in rows]
+
+
+def _revision(row: tuple[Any, ...]) -> Revision:
+    fields = dict(zip(_COLUMNS.split(", "), row, strict=True))
+    fields["document"] = None if fields["document"] is None else msgspec.json.decode(fields["document"])
+    fields["resolutions"] = _RESOLUTIONS.decode(fields["resolutions"])
+    fields["problems"] = _PROBLEMS.decode(fields["problems"])
+    return Revision(**fields)
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

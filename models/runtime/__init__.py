@@ -1,0 +1,1 @@
+"""How a staged model is run: a session of ONNX Runtime here, or another server's model."""

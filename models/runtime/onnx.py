@@ -1,0 +1,70 @@
+"""A session of ONNX Runtime: the one room of that library."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import onnxruntime
+
+from models.errors import ArtifactInvalid, InputInvalid, ModelFailed
+from models.tensors import Array
+
+_INVALID_ARGUMENT: Final = onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument
+_RUN_ERRORS: Final = (
+    onnxruntime.capi.onnxruntime_pybind11_state.Fail,
+    onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException,
+    onnxruntime.capi.onnxruntime_pybind11_state.InvalidGraph,
+    onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented,
+    onnxruntime.capi.onnxruntime_pybind11_state.EPFail,
+    RuntimeError,
+    ValueError,
+    TypeError,
+)
+
+VERSION: Final[str] = onnxruntime.__version__
+
+
+class OnnxSession:
+    """One loaded model. `run` is safe from several threads and lets go of the interpreter lock while it computes.
+
+    Spinning is off: sessions share cores with the event loops of the workers, and a spinning thread takes the core from the
+    next request (PERFORMANCE.md 3, session options: a gain only with an idle second core).
+    """
+
+    def __init__(self, path: Path, *, intra_threads: int = 1) -> None:
+        """Loads `path`; raises ArtifactInvalid when ONNX Runtime refuses the file."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = intra_threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        options.log_severity_level = 4
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except (
+            Exception
+        ) as error:  # the loader raises a dozen unrelated types; all of them mean: this file cannot be served
+            raise ArtifactInvalid(f"ONNX Runtime cannot load {path.name}: {_first_line(error)}") from error
+        self.input_names: tuple[str, ...] = tuple(node.name for node in self._session.get_inputs())
+        self.output_names: tuple[str, ...] = tuple(node.name for node in self._session.get_outputs())
+
+    def run(self, inputs: Sequence[Array], output_names: Sequence[str]) -> list[Array]:
+        """`inputs` in the order of `input_names`; answers in the order of `output_names`.
+
+        Raises InputInvalid for what only the model could refuse (an inner dimension, an index out of range), else ModelFailed.
+        """
+        try:
+            outputs: list[Array] = self._session.run(output_names, dict(zip(self.input_names, inputs, strict=True)))
+        except _INVALID_ARGUMENT as error:
+            raise InputInvalid(f"the model refuses this input: {_first_line(error)}") from error
+        except _RUN_ERRORS as error:
+            raise ModelFailed("the model failed on this input") from error
+        return outputs
+
+
+def _first_line(error: BaseException) -> str:
+    """The first line of ONNX Runtime's message without its source position, at most 300 characters."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return text.rpartition("] : ")[2][:300].strip()

@@ -1,0 +1,53 @@
+"""What may go wrong in `routing`, as one tree of plain exceptions; `gateway/errors.py` is the only place that turns them into statuses.
+
+RoutingError
+├── RouteInvalid      a route document, or an edit of one, that may not become a revision; carries every problem at once
+├── SplitMismatch     this process computes another split than the one stored with the revision
+├── PinRefused        the caller pins a variant and the route does not allow pins
+└── VariantUnknown    the caller pins a variant that the route does not have
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+
+class RoutingError(Exception):
+    """Root of everything that `routing` raises on purpose."""
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One thing that is wrong with a document.
+
+    `path` leads to it (`variants[1].weight`; empty: the document itself), `code` is stable, `remedy` says what to write instead.
+    """
+
+    path: str
+    code: str
+    message: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.path}: {self.message}" if self.path else self.message
+        return f"{text}; {self.remedy}" if self.remedy else text
+
+
+class RouteInvalid(RoutingError):
+    """A document with at least one problem. `problems` holds all of them: what is misread, then what contradicts itself."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        assert problems
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
+
+
+class SplitMismatch(RoutingError):
+    """The stored split and the computed one differ: another release, or a damaged store. Serving it would deal units anew."""
+
+
+class PinRefused(RoutingError):
+    """The request names a variant and the route says `allow_pin: false`."""
+
+
+class VariantUnknown(RoutingError):
+    """The request names a variant that the route does not have."""

@@ -1,0 +1,227 @@
+"""`Runoff`: everything that a data scientist does with a gateway, as calls that answer with something to look at.
+
+from runoff import Runoff
+gateway = Runoff()
+gateway.split("phishing", champion=80, challenger=20, reason="try the new features")
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+
+from runoff.errors import RequestRefused
+from runoff.tables import Reply, Table
+from runoff.transport import Transport
+
+DEFAULT_URL: Final = "http://127.0.0.1:8090"
+WAIT_S: Final = 120.0
+"""How long a change may take to be live before a call answers with what it is then."""
+_LABELS_A_CALL: Final = 10_000
+
+Label = Mapping[str, Any]
+
+
+class Runoff:
+    """A gateway, by the address of its admin listener.
+
+    `url` and `key` default to RUNOFF_URL and RUNOFF_KEY. `data_url` (for predictions and labels) is asked from the gateway.
+    Raises GatewayUnreachable or RequestRefused, both RunoffError.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        key: str | None = None,
+        data_url: str | None = None,
+        timeout_s: float = 10.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._key = key or os.environ.get("RUNOFF_KEY") or None
+        self._timeout_s = timeout_s
+        self._admin = Transport(
+            url or os.environ.get("RUNOFF_URL") or DEFAULT_URL, key=self._key, timeout_s=timeout_s, transport=transport
+        )
+        self._data_url = data_url
+        self._data: Transport | None = None
+
+    # ---------------------------------------------------------------- routes
+
+    def routes(self) -> Table:
+        """Every endpoint: its state, who answers with which share, and what is mirrored."""
+        found = self._admin.call("GET", "/admin/v1/routes").json()["routes"]
+        rows = [{"endpoint": route["endpoint"], **route["status"], "document": route} for route in found]
+        return Table(rows, ("endpoint", "revision", "state", "shares", "versions", "mirrors", "problem"))
+
+    def route(self, endpoint: str) -> Reply:
+        """The route document, and under `status` what has become of it."""
+        return Reply(self._admin.call("GET", f"/admin/v1/routes/{endpoint}").json())
+
+    def plan(self, document: Mapping[str, Any]) -> Reply:
+        """What applying this document would change; changes nothing itself."""
+        return Reply(
+            self._admin.call("POST", f"/admin/v1/routes/{document.get('endpoint')}:plan", body=document).json()
+        )
+
+    def apply(self, document: Mapping[str, Any], *, reason: str, wait_s: float = WAIT_S) -> Reply:
+        """Makes the document the endpoint's route; a document that changes nothing makes no revision (`state` is then `unchanged`)."""
+        endpoint = str(document.get("endpoint"))
+        plan = self.plan(document)
+        if plan["problems"]:
+            raise RequestRefused(
+                422, "route_invalid", f"the route of endpoint '{endpoint}' is refused", plan["problems"]
+            )
+        if not plan["changes"]:
+            return Reply(endpoint=endpoint, revision=plan["revision"], state="unchanged", changes=[])
+        base = plan["revision"]
+        headers = {"If-None-Match": "*"} if base is None else {"If-Match": f'"{base}"'}
+        path = f"/admin/v1/routes/{endpoint}"
+        return self._change("PUT", path, body=document, reason=reason, headers=headers, wait_s=wait_s, plan=plan)
+
+    def split(self, endpoint: str, *, reason: str, wait_s: float = WAIT_S, **weights: float) -> Reply:
+        """Sets weights; variants not named keep theirs."""
+        return self.set_weights(endpoint, weights, reason=reason, wait_s=wait_s)
+
+    def set_weights(self, endpoint: str, weights: Mapping[str, float], *, reason: str, wait_s: float = WAIT_S) -> Reply:
+        """As `split`, for variants whose names are not Python names."""
+        headers = {"If-Match": self._etag(endpoint)}
+        path = f"/admin/v1/routes/{endpoint}/weights"
+        return self._change("PATCH", path, body=dict(weights), reason=reason, headers=headers, wait_s=wait_s)
+
+    def promote(
+        self,
+        endpoint: str,
+        *,
+        reason: str,
+        variant: str | None = None,
+        mirror: str | None = None,
+        wait_s: float = WAIT_S,
+    ) -> Reply:
+        """The champion takes the version that this variant or mirror serves now; the registry alias follows."""
+        body = {"variant": variant, "mirror": mirror}
+        headers = {"If-Match": self._etag(endpoint)}
+        return self._change(
+            "POST",
+            f"/admin/v1/routes/{endpoint}:promote",
+            body={name: value for name, value in body.items() if value is not None},
+            reason=reason,
+            headers=headers,
+            wait_s=wait_s,
+        )
+
+    def rollback(
+        self,
+        endpoint: str,
+        *,
+        reason: str,
+        to: int | None = None,
+        move_alias: bool = False,
+        wait_s: float = WAIT_S,
+    ) -> Reply:
+        """Back to the previous live revision, or to revision `to`; asks nobody, also not the registry."""
+        body = ({} if to is None else {"to": to}) | ({"move_alias": True} if move_alias else {})
+        return self._change("POST", f"/admin/v1/routes/{endpoint}:rollback", body=body, reason=reason, wait_s=wait_s)
+
+    def delete(self, endpoint: str, *, reason: str) -> Reply:
+        """Takes the endpoint away; its history stays, and a rollback brings it back."""
+        headers = {"If-Match": self._etag(endpoint)}
+        return self._change("DELETE", f"/admin/v1/routes/{endpoint}", reason=reason, headers=headers)
+
+    # ---------------------------------------------------------------- looking
+
+    def history(self, endpoint: str, *, limit: int = 50) -> Table:
+        """The endpoint's revisions, newest first: who, when, why, and what became of them."""
+        found = self._admin.call("GET", f"/admin/v1/routes/{endpoint}/history", query={"limit": limit}).json()
+        return Table(
+            found["revisions"], ("revision", "state", "action", "author", "created_at", "reason", "changes", "problem")
+        )
+
+    def audit(self, *, limit: int = 50) -> Table:
+        """Who did what, newest first."""
+        found = self._admin.call("GET", "/admin/v1/audit", query={"limit": limit}).json()
+        return Table(found["rows"], ("sequence", "at", "author", "action", "endpoint", "revision", "reason"))
+
+    def models(self) -> Table:
+        """Every model version that was made ready to serve."""
+        found = self._admin.call("GET", "/admin/v1/models").json()["models"]
+        return Table(found, ("name", "version", "state", "flavor", "size_bytes", "used_by", "digest"))
+
+    def status(self) -> Reply:
+        """What every process does now."""
+        return Reply(self._admin.call("GET", "/admin/v1/runtime").json())
+
+    def ledger(self, endpoint: str, **query: Any) -> Reply:
+        """Champion and mirrors on the same rows: agreement, flips, score differences."""
+        return Reply(self._admin.call("GET", f"/admin/v1/endpoints/{endpoint}/ledger", query=query).json())
+
+    def quality(self, endpoint: str, **query: Any) -> Reply:
+        """How right each variant and mirror was, with the coverage of labels."""
+        return Reply(self._admin.call("GET", f"/admin/v1/endpoints/{endpoint}/quality", query=query).json())
+
+    def prediction(self, prediction_id: str) -> Reply:
+        """One prediction's record, its shadows and its labels."""
+        return Reply(self._admin.call("GET", f"/admin/v1/predictions/{prediction_id}").json())
+
+    # ---------------------------------------------------------------- data
+
+    def predict(self, endpoint: str, body: Mapping[str, Any], *, headers: Mapping[str, str] | None = None) -> Reply:
+        """One call of MLflow's scoring protocol: `{"dataframe_split": …}`, `{"inputs": …}`, …"""
+        reply = self._door().call("POST", f"/endpoints/{endpoint}/invocations", body=dict(body), headers=headers)
+        return Reply(reply.json())
+
+    def label(self, labels: Label | Iterable[Label]) -> Reply:
+        """Reports truths: `{"prediction_id": …, "label": 1}`. Sent in portions; the answer adds up what became of all of them."""
+        rows = [labels] if isinstance(labels, Mapping) else list(labels)
+        accepted, rejected = 0, []
+        for start in range(0, len(rows), _LABELS_A_CALL):
+            portion: Sequence[Label] = [dict(row) for row in rows[start : start + _LABELS_A_CALL]]
+            answer = self._door().call("POST", "/v1/labels", body=portion).json()
+            accepted += answer["accepted"]
+            rejected += [{**row, "index": row["index"] + start} for row in answer["rejected"]]
+        return Reply(accepted=accepted, rejected=rejected)
+
+    # ----------------------------------------------------------------
+
+    def close(self) -> None:
+        self._admin.close()
+        if self._data is not None:
+            self._data.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _repr_html_(self) -> str:
+        return self.routes()._repr_html_()
+
+    def _etag(self, endpoint: str) -> str:
+        return self._admin.call("GET", f"/admin/v1/routes/{endpoint}").headers["etag"]
+
+    def _change(
+        self,
+        method: str,
+        path: str,
+        *,
+        reason: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        wait_s: float = 0.0,
+        plan: Mapping[str, Any] | None = None,
+    ) -> Reply:
+        """A write. A revision that failed is raised with its problems, as a refusal is."""
+        query = {"reason": reason, "wait": wait_s or None}
+        reply = self._admin.call(method, path, body=body, query=query, headers=headers, wait_s=wait_s)
+        return Reply(reply.json() | ({"changes": plan["changes"]} if plan else {}))
+
+    def _door(self) -> Transport:
+        if self._data is None:
+            url = self._data_url or str(self.status()["listeners"]["rest"])
+            self._data = Transport(url, key=self._key, timeout_s=self._timeout_s)
+        return self._data

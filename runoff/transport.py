@@ -1,0 +1,74 @@
+"""One HTTP exchange with a gateway: the key goes in, JSON or a readable error comes out."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from runoff.errors import GatewayUnreachable, RequestRefused
+
+
+class Transport:
+    """A kept connection to one listener. Not thread-safe. `wait_s` of a call is added to the time its answer may take."""
+
+    def __init__(
+        self, url: str, *, key: str | None = None, timeout_s: float = 10.0, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._timeout_s = timeout_s
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s, transport=transport)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        wait_s: float = 0.0,
+        also: tuple[int, ...] = (),
+    ) -> httpx.Response:
+        """The reply, when its status is below 400 or in `also`. Raises RequestRefused and GatewayUnreachable."""
+        try:
+            reply = self._client.request(
+                method,
+                path,
+                json=body,
+                params={name: value for name, value in (query or {}).items() if value is not None},
+                headers=dict(headers or {}),
+                timeout=self._timeout_s + wait_s,
+            )
+        except httpx.TimeoutException as error:
+            raise GatewayUnreachable(f"{self.url} did not answer within {self._timeout_s + wait_s:g} s") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            remedy = "is `runoff serve` running there? another address goes with --url or RUNOFF_URL"
+            raise GatewayUnreachable(f"no gateway answers at {self.url}: {error}; {remedy}") from error
+        if reply.status_code >= 400 and reply.status_code not in also:
+            raise _refusal(reply)
+        return reply
+
+    def close(self) -> None:
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _refusal(reply: httpx.Response) -> RequestRefused:
+    try:
+        document = reply.json()
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or "error" not in document:
+        text = f"{reply.request.url} answered {reply.status_code} without saying why; is this a Runoff admin listener?"
+        return RequestRefused(reply.status_code, "not_runoff", text)
+    problems = document.get("problems") or []
+    return RequestRefused(reply.status_code, str(document.get("code", "")), str(document["error"]), problems)

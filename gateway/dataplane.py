@@ -269,9 +269,9 @@ class Dataplane:
         return kept
 
     def _falls_back(self, ticket: Ticket, error: Exception) -> bool:
-        """The champion answers for a failed challenger, inside what is left of the deadline."""
+        """The champion answers for a failed challenger, inside what is left of the deadline. A refusal counts too: the champion may not refuse."""
         champion = ticket.endpoint.champion
-        if not ticket.arm.fallback or ticket.answered is champion or isinstance(error, InputInvalid):
+        if not ticket.arm.fallback or ticket.answered is champion:
             return False
         ticket.first_error = error
         ticket.code = translate(error).code
@@ -297,10 +297,13 @@ class Dataplane:
             for name in endpoint.mirror_names:
                 labels = {"endpoint": endpoint.name, "variant": name, "outcome": "overflow"}
                 self.meter.count("runoff_mirrored_total", labels, overflow)
+        sampled_out, self._recorder.sampled_out = self._recorder.sampled_out, 0
+        if sampled_out:
+            self.meter.records("sampled_out", sampled_out)
         if failure is None:
-            self.meter.records("recorded", len(tickets))
+            self.meter.records("recorded", len(tickets) - sampled_out)
             return
-        self.meter.records("failed", len(tickets))
+        self.meter.records("failed", len(tickets) - sampled_out)
         for ticket in tickets:
             if ticket.endpoint.route.record.on_failure == "closed":
                 ticket.error = SpoolClosed()

@@ -43,12 +43,15 @@ class Recorder:
         self._mirror_requests = 0
         self.mirror_overflow = 0
         """Requests drawn for a mirror whose rows could not be written; the caller counts and resets."""
+        self.sampled_out = 0
+        """Requests that the route's `record.sample` left out; the caller counts and resets."""
 
     def add(self, batch: Batch, tickets: list[Ticket], offset_us: int, now_ns: int) -> None:
         """Encodes the finished `tickets` of one endpoint out of `batch`; `offset_us` turns monotonic into wall-clock microseconds."""
         endpoint = tickets[0].endpoint
         record = endpoint.route.record
         kept = tickets if record.sample >= 1.0 else [ticket for ticket in tickets if _is_sampled(ticket, record.sample)]
+        self.sampled_out += len(tickets) - len(kept)
         if kept:
             payload = self._block(endpoint, batch, kept, offset_us, now_ns)
             (self._pending_synced if record.durability == "disk" else self._pending).append(payload)
@@ -173,7 +176,7 @@ class Recorder:
                 if ticket.unit is None
                 else ticket.unit.decode()
                 if is_raw
-                else hmac.digest(key, ticket.unit, "sha256")[:16],
+                else hmac.digest(key, ticket.unit, "sha256")[:16].hex(),
                 ticket.unit_missing,
                 ticket.request_id,
                 ticket.rule,

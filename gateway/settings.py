@@ -7,6 +7,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
@@ -174,8 +175,7 @@ def load(options: Mapping[str, object], environ: Mapping[str, str], file: Path |
             target = target.setdefault(group, {})
         target[last] = value
     settings = msgspec.convert(nested, Settings)
-    if not settings.state_url.startswith("sqlite:///"):
-        raise SettingsInvalid(f"state_url: wanted sqlite:///<path>, got {settings.state_url.split(':', 1)[0]}:…")
+    _check_whole(settings)
     return settings
 
 
@@ -277,6 +277,25 @@ def _check(key: str, value: object, origin: str) -> None:
         msgspec.convert(value, _keys()[key][0])
     except msgspec.ValidationError as error:
         raise SettingsInvalid(f"{key} (from {origin}): {_plain(error)}, got {value!r}") from error
+
+
+def _check_whole(settings: Settings) -> None:
+    """What no single key shows."""
+    if not settings.state_url.startswith("sqlite:///"):
+        raise SettingsInvalid(f"state_url: wanted sqlite:///<path>, got {settings.state_url.split(':', 1)[0]}:…")
+    if settings.auth.admin == "open" and not _is_loopback(settings.admin_host):
+        raise SettingsInvalid(f"admin_host {settings.admin_host} is beyond loopback: that needs auth.admin = 'keys'")
+    if settings.auth.data == "open" and not settings.open_data and not _is_loopback(settings.host):
+        raise SettingsInvalid(
+            f"host {settings.host} is beyond loopback: that needs auth.data = 'keys', or open_data = true"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _plain(error: msgspec.ValidationError) -> str:

@@ -7,9 +7,10 @@ import contextlib
 import os
 import platform
 import signal
+import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from importlib.metadata import version
 from typing import Final
@@ -17,7 +18,7 @@ from typing import Final
 import msgspec
 
 from gateway.pipe import Line
-from gateway.processes.birth import new_writer
+from gateway.processes.birth import Role, new_writer
 from gateway.processes.board import Board
 from gateway.processes.child import Child
 from gateway.processes.health import Watch, is_hung
@@ -53,12 +54,14 @@ def serve(settings: Settings, *, commands: Commands | None = None, say: Callable
     except (StateTaken, PortTaken, OSError) as error:
         sys.stderr.write(f"runoff: {error}\n")
         return 1
-    with contextlib.closing(supervisor):
+    try:
         return asyncio.run(supervisor.run())
+    finally:
+        supervisor.close()
 
 
 class Supervisor:
-    """One gateway. Everything happens on one event loop, and nothing that happens takes longer than a scrape (a few milliseconds)."""
+    """One gateway. Everything happens on one event loop, and nothing there takes longer than a scrape (a few milliseconds)."""
 
     def __init__(
         self,
@@ -68,16 +71,14 @@ class Supervisor:
         say: Callable[[str], None] = print,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Takes the state directory and the ports. Raises StateTaken, PortTaken or OSError; nothing is held then."""
+        """Takes the state directory and the ports. Raises StateTaken, PortTaken or OSError, and then holds nothing."""
         self._settings = settings
         self._say = say
         self._clock = clock
+        self._run_folder = settings.state_path / "run"
         with contextlib.ExitStack() as held:
-            held.callback(self._let_go)
-            self._held = held
-            lock = held.enter_context(contextlib.closing(StateLock(settings.state_path)))
-            del lock
-            groups = {
+            held.enter_context(contextlib.closing(StateLock(settings.state_path)))
+            self._groups = {
                 name: held.enter_context(contextlib.closing(PortGroup(host, port, f"{name}_port")))
                 for name, host, port in (
                     ("rest", settings.host, settings.rest_port),
@@ -85,3 +86,199 @@ class Supervisor:
                     ("admin", settings.admin_host, settings.admin_port),
                 )
             }
+            self._metrics: socket.socket = held.enter_context(
+                contextlib.closing(bind(settings.metrics_host, settings.metrics_port, "metrics_port"))
+            )
+            self._page = held.enter_context(contextlib.closing(CounterPage(self._run_folder, new_writer("supervisor"))))
+            self._held = held.pop_all()
+        configure("supervisor", settings.telemetry.log_level, folder=settings.state_path / "logs", page=self._page)
+        self._board = Board()
+        self._places = [
+            *(self._place("worker", f"worker-{n}", commands.worker, "rest", "grpc") for n in range(settings.workers)),
+            self._place("shadow", "shadow", commands.shadow),
+            self._place("control", "control", commands.control, "admin"),
+        ]
+        self._stopping = asyncio.Event()
+        self._is_hopeless = False
+        self._ready_slots: dict[str, int] = {}
+        self._exposition = Exposition(partial(read_pages, self._run_folder))
+
+    async def run(self) -> int:
+        """Until a signal, or until no worker can be brought up at all. 0: stopped in order; 1: gave up."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, self._signalled, number)
+        fold_dead(self._run_folder)
+        self._describe()
+        responder = Responder({"/livez": self._livez, "/readyz": self._readyz, "/metrics": self._scrape})
+        await responder.start(self._metrics)
+        self._announce()
+        lives = {place.name: asyncio.create_task(self._keep(place)) for place in self._places}
+        watching = asyncio.create_task(self._watch())
+        await self._stopping.wait()
+        await self._drain(lives)
+        watching.cancel()
+        await asyncio.gather(watching, *lives.values(), return_exceptions=True)
+        await responder.stop()
+        fold_dead(self._run_folder)
+        log.info("gateway_stopped")
+        return 1 if self._is_hopeless else 0
+
+    def close(self) -> None:
+        """Lets go of ports and state directory."""
+        self._held.close()
+
+    # ── lives ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _keep(self, place: Place) -> None:
+        """One life of a place after another, until the gateway stops."""
+        while not self._stopping.is_set():
+            try:
+                child = await place.start(self._settings, self._clock())
+            except OSError as error:  # no memory, no descriptors: later there may be
+                log.error("process_not_started", child=place.name, problem=str(error))
+                pause_s = self._buried(place)
+            else:
+                self._greet(place, child)
+                end = await child.live(partial(self._hear, place))
+                if not self._stopping.is_set():
+                    log.warning("process_exited", child=place.name, writer=child.writer, end=end)
+                pause_s = self._buried(place)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause_s)
+
+    def _greet(self, place: Place, child: Child) -> None:
+        """What a newborn is told, and others of it."""
+        if place.role == "worker":
+            self._board.born(place.name, child.writer)
+        if place.role == "control":
+            for line in (self._board.roster(), *self._board.retold()):
+                child.send(line)
+        if self._stopping.is_set():
+            child.send({"command": "drain"})
+
+    def _hear(self, place: Place, line: Line) -> None:
+        place.heard(line, self._clock())
+        if place.role != "worker":
+            return
+        told = self._board.hear(place.name, line)
+        if told is not None:
+            self._control.send(told)
+        if line.get("event") == "ready":
+            log.info("worker_ready", child=place.name)
+            self._control.send(self._board.roster())
+        self._publish_readiness()
+
+    def _buried(self, place: Place) -> float:
+        """What a death means for everybody else; answers the pause before the next life."""
+        pause_s = place.ended(self._clock())
+        if place.role == "worker":
+            self._board.died(place.name)
+            self._control.send(self._board.roster())
+            self._publish_readiness()
+            workers = [other for other in self._places if other.role == "worker"]
+            if all(worker.backoff.is_hopeless and not worker.was_ready for worker in workers):
+                log.error("gateway_gave_up", problem="no worker could be started; the lines above say why")
+                self._is_hopeless = True
+                self._stopping.set()
+        for writer, lost in fold_dead(self._run_folder).items():
+            if lost:
+                log.warning("records_lost", writer=writer, count=lost)
+        return pause_s
+
+    async def _watch(self) -> None:
+        """Kills what hangs: it is then restarted like anything that ended."""
+        watch = Watch()
+        own = self._page.gauge("runoff_process_resident_bytes", {"process": "supervisor"})
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            now = self._clock()
+            self._page.floats[own] = resident_bytes(os.getpid())
+            if not watch.may_judge(now):
+                continue
+            for place in self._places:
+                child = place.child
+                if child is not None and is_hung(place.role, child.started_at, child.beat_at, now):
+                    log.error("process_hung", child=place.name, writer=child.writer)
+                    child.kill()
+
+    # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _signalled(self, number: int) -> None:
+        if not self._stopping.is_set():
+            log.info("gateway_stopping", signal=signal.Signals(number).name)
+            self._board.is_draining = True
+            self._stopping.set()
+        elif number == signal.SIGINT:
+            log.warning("gateway_killed", signal="SIGINT")
+            for place in self._places:
+                if place.child is not None:
+                    place.child.kill()
+
+    async def _drain(self, lives: Mapping[str, "asyncio.Task[None]"]) -> None:
+        """Workers first, as shadow and control still take what they write; then these. Whoever is late is killed."""
+        self._board.is_draining = True
+        self._publish_readiness()
+        deadline = self._clock() + self._settings.grace_s
+        workers = [place for place in self._places if place.role == "worker"]
+        others = [place for place in self._places if place.role != "worker"]
+        await self._end(workers, lives, self._settings.grace_s * _WORKERS_SHARE)
+        await self._end(others, lives, max(0.1, deadline - self._clock()))
+
+    async def _end(self, places: Iterable[Place], lives: Mapping[str, "asyncio.Task[None]"], within_s: float) -> None:
+        places = list(places)
+        for place in places:
+            place.close_sockets()
+            place.send({"command": "drain"})
+        tasks = [lives[place.name] for place in places]
+        _, late = await asyncio.wait(tasks, timeout=within_s)
+        for place in places:
+            if place.child is not None:
+                log.warning("process_killed", child=place.name, problem=f"not done within {within_s:.1f} s")
+                place.child.kill()
+        if late:
+            await asyncio.wait(late)
+
+    # ── what others read ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _livez(self, _accept: str) -> Answer:
+        return Answer(200, b'{"live":true}')
+
+    def _readyz(self, _accept: str) -> Answer:
+        readiness = self._board.readiness()
+        return Answer(200 if readiness.ready else 503, msgspec.json.encode(readiness))
+
+    def _scrape(self, accept: str) -> Answer:
+        body, content_type = self._exposition.render(accept)
+        return Answer(200, body, content_type)
+
+    def _publish_readiness(self) -> None:
+        endpoints = self._board.readiness().endpoints
+        for name in self._ready_slots.keys() - endpoints.keys():
+            self._page.floats[self._ready_slots.pop(name)] = float("nan")
+        for name, is_ready in endpoints.items():
+            slot = self._ready_slots.get(name)
+            if slot is None:
+                slot = self._ready_slots[name] = self._page.gauge("runoff_endpoint_ready", {"endpoint": name})
+            self._page.floats[slot] = float(is_ready)
+
+    def _describe(self) -> None:
+        info = self._page.gauge(
+            "runoff_build_info", {"version": version("runoff"), "python": platform.python_version()}
+        )
+        up = self._page.gauge("runoff_process_up", {"process": "supervisor"})
+        self._page.floats[info] = self._page.floats[up] = 1.0
+
+    def _announce(self) -> None:
+        host, port = self._metrics.getsockname()[:2]
+        metrics = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._say(f"REST     http://{self._groups['rest'].text}")
+        self._say(f"gRPC     {self._groups['grpc'].text}")
+        self._say(f"metrics  http://{metrics}/metrics")
+        self._say(f"admin    http://{self._groups['admin'].text}")
+
+    @property
+    def _control(self) -> Place:
+        return self._places[-1]
+
+    def _place(self, role: Role, name: str, command: tuple[str, ...], *groups: str) -> Place:
+        return Place(role, name, command, {group: self._groups[group] for group in groups}, self._page)

@@ -16,6 +16,7 @@ _DURATION: Final = re.compile(r"([0-9]{1,10})([smhdw])")
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII)
 _INDEX: Final = re.compile(r"\[\d+\]")
 _SECONDS_MAX: Final = 36_500 * 86_400
+_UNIX_MAX_S: Final = 253_402_300_799
 _MISSING: Final = object()
 
 
@@ -113,17 +114,17 @@ class Fields:
 
     def duration_s(self, key: str, default: int | None = None) -> int:
         """Seconds of a text such as `90s`, `10m`, `12h`, `30d`, `2w`. Without a default the key is required."""
-        if default is not None and self._is_absent(key):
-            return default
-        text = self.text(key)
-        match = _DURATION.fullmatch(text)
+        if self._is_absent(key):
+            if default is None:
+                self.problem(key, "missing", f"'{key}' is required", f"add '{key}'")
+            return default or 1
+        value = self._take(key)
+        match = _DURATION.fullmatch(value) if isinstance(value, str) else None
         seconds = int(match[1]) * _SECONDS_OF[match[2]] if match else 0
-        if 0 < seconds <= _SECONDS_MAX:
-            return seconds
-        if text:
-            message = f"wanted a duration of up to 100 years, got {text[:40]!r}"
+        if not 0 < seconds <= _SECONDS_MAX:
+            message = f"wanted a duration of up to 100 years, got {_shown(value)}"
             self.problem(key, "duration_invalid", message, "write 90s, 10m, 12h or 30d")
-        return default or 1
+        return seconds or default or 1
 
     def instant_unix_s(self, key: str) -> int | None:
         """Whole seconds since 1970 of an RFC 3339 instant with its offset (YAML reads unquoted ones as `datetime`), or None."""
@@ -135,10 +136,12 @@ class Fields:
             if isinstance(value, str) and _INSTANT.fullmatch(value):
                 moment = datetime.fromisoformat(value.upper())
             if isinstance(moment, datetime) and moment.tzinfo is not None:
-                return math.floor(moment.timestamp())
+                unix_s = math.floor(moment.timestamp())
+                if 0 <= unix_s <= _UNIX_MAX_S:
+                    return unix_s
         except (ValueError, OverflowError):
-            pass  # a thirteenth month, a year that an offset takes out of the calendar: reported below
-        wanted = f"wanted an RFC 3339 instant with its offset, got {_shown(value)}"
+            pass  # a thirteenth month: reported below
+        wanted = f"wanted an RFC 3339 instant with its offset, from 1970 to 9999, got {_shown(value)}"
         self.problem(key, "instant_invalid", wanted, "write 2026-12-31T00:00:00Z")
         return None
 

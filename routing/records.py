@@ -29,7 +29,7 @@ class RequestRow(msgspec.Struct, frozen=True, array_like=True):
     """One answered assignment. Times are microseconds; `received_unix_us` is the wall clock at arrival.
 
     `arm` indexes the block's `variants`: `assigned` was drawn, `answered` replied (−1: none did). `rule` is the rule's name.
-    `unit` is the keyed hash (16 bytes) or the raw text, None if the route has no unit or it was missing; `unit_missing` says the latter.
+    `unit` is the keyed hash (32 hex digits) or the raw text, None if the route has no unit or it was missing; `unit_missing` says the latter.
     `status` is the REST status in every protocol, `code` the stable error code of a failure.
     `propensity` is the assigned arm's exact share, None for pins and rules outside experiments.
     """
@@ -48,7 +48,7 @@ class RequestRow(msgspec.Struct, frozen=True, array_like=True):
     compute_us: int
     total_us: int
     batch_rows: int
-    unit: bytes | str | None = None
+    unit: str | None = None
     unit_missing: bool = False
     request_id: str | None = None
     rule: str | None = None
@@ -103,7 +103,7 @@ class ShadowRow(msgspec.Struct, frozen=True, array_like=True):
     rows: int
     received_unix_us: int
     live_variant: int
-    unit: bytes | str | None
+    unit: str | None
     experiment: bool
     outcome: str
     compute_us: int

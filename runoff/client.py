@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -58,18 +59,28 @@ class Runoff:
 
     def route(self, endpoint: str) -> Reply:
         """The route document, and under `status` what has become of it."""
-        return Reply(self._admin.call("GET", f"/admin/v1/routes/{endpoint}").json())
+        return Reply(self._admin.call("GET", f"/admin/v1/routes/{_quoted(endpoint)}").json())
 
     def plan(self, document: Mapping[str, Any]) -> Reply:
         """What applying this document would change; changes nothing itself."""
         return Reply(
-            self._admin.call("POST", f"/admin/v1/routes/{document.get('endpoint')}:plan", body=document).json()
+            self._admin.call("POST", f"/admin/v1/routes/{_quoted(document.get('endpoint'))}:plan", body=document).json()
         )
 
-    def apply(self, document: Mapping[str, Any], *, reason: str, wait_s: float = WAIT_S) -> Reply:
-        """Makes the document the endpoint's route; a document that changes nothing makes no revision (`state` is then `unchanged`)."""
+    def apply(
+        self,
+        document: Mapping[str, Any],
+        *,
+        reason: str,
+        wait_s: float = WAIT_S,
+        plan: Mapping[str, Any] | None = None,
+    ) -> Reply:
+        """Makes the document the endpoint's route; a document that changes nothing makes no revision (`state` is then `unchanged`).
+
+        `plan` is the answer of `plan` for this document, for who has asked already.
+        """
         endpoint = str(document.get("endpoint"))
-        plan = self.plan(document)
+        plan = plan or self.plan(document)
         if plan["problems"]:
             raise RequestRefused(
                 422, "route_invalid", f"the route of endpoint '{endpoint}' is refused", plan["problems"]
@@ -78,7 +89,7 @@ class Runoff:
             return Reply(endpoint=endpoint, revision=plan["revision"], state="unchanged", changes=[])
         base = plan["revision"]
         headers = {"If-None-Match": "*"} if base is None else {"If-Match": f'"{base}"'}
-        path = f"/admin/v1/routes/{endpoint}"
+        path = f"/admin/v1/routes/{_quoted(endpoint)}"
         return self._change("PUT", path, body=document, reason=reason, headers=headers, wait_s=wait_s, plan=plan)
 
     def split(self, endpoint: str, *, reason: str, wait_s: float = WAIT_S, **weights: float) -> Reply:
@@ -88,8 +99,28 @@ class Runoff:
     def set_weights(self, endpoint: str, weights: Mapping[str, float], *, reason: str, wait_s: float = WAIT_S) -> Reply:
         """As `split`, for variants whose names are not Python names."""
         headers = {"If-Match": self._etag(endpoint)}
-        path = f"/admin/v1/routes/{endpoint}/weights"
+        path = f"/admin/v1/routes/{_quoted(endpoint)}/weights"
         return self._change("PATCH", path, body=dict(weights), reason=reason, headers=headers, wait_s=wait_s)
+
+    def mirror(
+        self,
+        endpoint: str,
+        name: str,
+        model: str | None,
+        *,
+        reason: str,
+        sample: float = 1.0,
+        wait_s: float = WAIT_S,
+    ) -> Reply:
+        """Mirrors requests to a model, as `name`; `model` None takes that mirror away."""
+        document = self.route(endpoint)
+        tag = f'"{document.pop("status")["revision"]}"'
+        mirrors = [mirror for mirror in document.get("mirrors", ()) if mirror["name"] != name]
+        if model is not None:
+            mirrors.append({"name": name, "model": model, "sample": sample})
+        document["mirrors"] = mirrors
+        path = f"/admin/v1/routes/{_quoted(endpoint)}"
+        return self._change("PUT", path, body=document, reason=reason, headers={"If-Match": tag}, wait_s=wait_s)
 
     def promote(
         self,
@@ -105,7 +136,7 @@ class Runoff:
         headers = {"If-Match": self._etag(endpoint)}
         return self._change(
             "POST",
-            f"/admin/v1/routes/{endpoint}:promote",
+            f"/admin/v1/routes/{_quoted(endpoint)}:promote",
             body={name: value for name, value in body.items() if value is not None},
             reason=reason,
             headers=headers,
@@ -123,18 +154,20 @@ class Runoff:
     ) -> Reply:
         """Back to the previous live revision, or to revision `to`; asks nobody, also not the registry."""
         body = ({} if to is None else {"to": to}) | ({"move_alias": True} if move_alias else {})
-        return self._change("POST", f"/admin/v1/routes/{endpoint}:rollback", body=body, reason=reason, wait_s=wait_s)
+        return self._change(
+            "POST", f"/admin/v1/routes/{_quoted(endpoint)}:rollback", body=body, reason=reason, wait_s=wait_s
+        )
 
     def delete(self, endpoint: str, *, reason: str) -> Reply:
         """Takes the endpoint away; its history stays, and a rollback brings it back."""
         headers = {"If-Match": self._etag(endpoint)}
-        return self._change("DELETE", f"/admin/v1/routes/{endpoint}", reason=reason, headers=headers)
+        return self._change("DELETE", f"/admin/v1/routes/{_quoted(endpoint)}", reason=reason, headers=headers)
 
     # ---------------------------------------------------------------- looking
 
     def history(self, endpoint: str, *, limit: int = 50) -> Table:
         """The endpoint's revisions, newest first: who, when, why, and what became of them."""
-        found = self._admin.call("GET", f"/admin/v1/routes/{endpoint}/history", query={"limit": limit}).json()
+        found = self._admin.call("GET", f"/admin/v1/routes/{_quoted(endpoint)}/history", query={"limit": limit}).json()
         return Table(
             found["revisions"], ("revision", "state", "action", "author", "created_at", "reason", "changes", "problem")
         )
@@ -155,21 +188,23 @@ class Runoff:
 
     def ledger(self, endpoint: str, **query: Any) -> Reply:
         """Champion and mirrors on the same rows: agreement, flips, score differences."""
-        return Reply(self._admin.call("GET", f"/admin/v1/endpoints/{endpoint}/ledger", query=query).json())
+        return Reply(self._admin.call("GET", f"/admin/v1/endpoints/{_quoted(endpoint)}/ledger", query=query).json())
 
     def quality(self, endpoint: str, **query: Any) -> Reply:
         """How right each variant and mirror was, with the coverage of labels."""
-        return Reply(self._admin.call("GET", f"/admin/v1/endpoints/{endpoint}/quality", query=query).json())
+        return Reply(self._admin.call("GET", f"/admin/v1/endpoints/{_quoted(endpoint)}/quality", query=query).json())
 
     def prediction(self, prediction_id: str) -> Reply:
         """One prediction's record, its shadows and its labels."""
-        return Reply(self._admin.call("GET", f"/admin/v1/predictions/{prediction_id}").json())
+        return Reply(self._admin.call("GET", f"/admin/v1/predictions/{_quoted(prediction_id)}").json())
 
     # ---------------------------------------------------------------- data
 
     def predict(self, endpoint: str, body: Mapping[str, Any], *, headers: Mapping[str, str] | None = None) -> Reply:
         """One call of MLflow's scoring protocol: `{"dataframe_split": …}`, `{"inputs": …}`, …"""
-        reply = self._door().call("POST", f"/endpoints/{endpoint}/invocations", body=dict(body), headers=headers)
+        reply = self._door().call(
+            "POST", f"/endpoints/{_quoted(endpoint)}/invocations", body=dict(body), headers=headers
+        )
         return Reply(reply.json())
 
     def label(self, labels: Label | Iterable[Label]) -> Reply:
@@ -202,7 +237,7 @@ class Runoff:
         return self.routes()._repr_html_()
 
     def _etag(self, endpoint: str) -> str:
-        return self._admin.call("GET", f"/admin/v1/routes/{endpoint}").headers["etag"]
+        return self._admin.call("GET", f"/admin/v1/routes/{_quoted(endpoint)}").headers["etag"]
 
     def _change(
         self,
@@ -225,3 +260,8 @@ class Runoff:
             url = self._data_url or str(self.status()["listeners"]["rest"])
             self._data = Transport(url, key=self._key, timeout_s=self._timeout_s)
         return self._data
+
+
+def _quoted(name: object) -> str:
+    """A name as one part of a path."""
+    return quote(str(name), safe="")

@@ -29,9 +29,8 @@ class Transport:
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         wait_s: float = 0.0,
-        also: tuple[int, ...] = (),
     ) -> httpx.Response:
-        """The reply, when its status is below 400 or in `also`. Raises RequestRefused and GatewayUnreachable."""
+        """The reply, when its status is below 400. Raises RequestRefused and GatewayUnreachable."""
         try:
             reply = self._client.request(
                 method,
@@ -46,7 +45,7 @@ class Transport:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             remedy = "is `runoff serve` running there? another address goes with --url or RUNOFF_URL"
             raise GatewayUnreachable(f"no gateway answers at {self.url}: {error}; {remedy}") from error
-        if reply.status_code >= 400 and reply.status_code not in also:
+        if reply.status_code >= 400:
             raise _refusal(reply)
         return reply
 

@@ -81,8 +81,10 @@ def expected_of(request: Request, *, creates: bool = False) -> int | None:
             raise AdminError(412, "precondition_failed", "wanted If-None-Match: *")
         return None
     if seen is None:
-        wanted = ', or If-None-Match: * for a new endpoint' if creates else ""
-        raise AdminError(428, "precondition_required", f"wanted If-Match with the ETag of the route as you saw it{wanted}")
+        wanted = ", or If-None-Match: * for a new endpoint" if creates else ""
+        raise AdminError(
+            428, "precondition_required", f"wanted If-Match with the ETag of the route as you saw it{wanted}"
+        )
     if seen.strip() == "*":
         return ANY
     text = seen.strip().removeprefix("W/").strip('"')

@@ -46,7 +46,9 @@ class Guard:
             raise AdminError(401, "unauthenticated", "[auth] admin = keys: a key is needed")
         host = headers.get("host", "")
         if not self._is_ours(host):
-            raise AdminError(403, "host_refused", "Host is not localhost, a loopback address or one of auth.admin_hosts")
+            raise AdminError(
+                403, "host_refused", "Host is not localhost, a loopback address or one of auth.admin_hosts"
+            )
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             raise AdminError(403, "origin_refused", "requests from pages of other origins are refused")

@@ -10,7 +10,7 @@ from gateway.control.changes import EndpointAbsent
 from gateway.state.revision import Revision
 
 
-async def list_routes(admin: Admin, request: Request) -> Response:
+async def list_routes(admin: Admin, _request: Request) -> Response:
     currents = (admin.store.current(endpoint) for endpoint in admin.store.endpoints())
     return answer({"routes": [views.route(admin.store, admin.fleet, current) for current in currents if current]})
 
@@ -132,5 +132,8 @@ async def _written(admin: Admin, revision: Revision, wait_s: float | None, **mor
         document["shares"] = views.shares(compiled)
     if status == 409:
         kind = "failed" if revision.state == "failed" else "was superseded by a newer one before it was live"
-        document |= {"error": f"revision {revision.number} of endpoint '{revision.endpoint}' {kind}", "code": f"revision_{revision.state}"}
+        document |= {
+            "error": f"revision {revision.number} of endpoint '{revision.endpoint}' {kind}",
+            "code": f"revision_{revision.state}",
+        }
     return answer(document, status, {"ETag": views.etag(revision)})

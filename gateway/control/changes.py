@@ -110,7 +110,13 @@ class Changes:
         champion = CompiledModel(key=model.key, digest=model.digest, uri=model.uri, role="variant")
         taken = {name: found for name, found in live.resolutions.items() if name in changed.models}
         return self._write(
-            "promote", endpoint, changed, taken | {route.champion: champion}, expected=expected, author=author, moves=moves
+            "promote",
+            endpoint,
+            changed,
+            taken | {route.champion: champion},
+            expected=expected,
+            author=author,
+            moves=moves,
         )
 
     def rollback(self, endpoint: str, *, to: int | None, move_alias: bool, author: Author) -> Revision:
@@ -190,4 +196,3 @@ class Changes:
         now = self._store.revision(revision.number)
         assert now is not None, "a revision is never deleted"
         return now
-

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from gateway.control.changes import Changes
-from gateway.control.preparation import Preparation
+from gateway.control.preparation import Preparation, references
 from gateway.state.compiled import CompiledModel
 from gateway.state.difference import differences
 from gateway.state.store import StateStore
@@ -68,18 +68,19 @@ class Planner:
 
     async def _arms(self, route: Route, loaded: dict[str, CompiledModel]) -> tuple[list[ArmPlan], list[Problem]]:
         taken = self._changes.taken(route)
-        found = await asyncio.gather(*(self._arm(arm, text, taken, loaded) for arm, text in route.models.items()))
+        arms = references(route)
+        found = await asyncio.gather(*(self._arm(arm, path, text, taken, loaded) for arm, path, text, _ in arms))
         return [plan for plan, _ in found], [problem for _, problem in found if problem]
 
     async def _arm(
-        self, arm: str, text: str, taken: dict[str, CompiledModel], loaded: dict[str, CompiledModel]
+        self, arm: str, path: str, text: str, taken: dict[str, CompiledModel], loaded: dict[str, CompiledModel]
     ) -> tuple[ArmPlan, Problem | None]:
         was = loaded.get(arm)
         problem, model, manifest = None, None, None
         try:
             model, manifest = await self._found(taken.get(arm), text)
         except ModelsError as error:
-            problem = Problem(arm, "model_unresolved", str(error))
+            problem = Problem(path, "model_unresolved", str(error))
         digests = {known.digest for known in loaded.values()}
         state = "unknown" if model is None else "to_stage" if manifest is None else "staged"
         if manifest and manifest.digest in digests:

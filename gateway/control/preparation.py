@@ -12,13 +12,24 @@ from gateway.state.store import StateStore
 from models.errors import ArtifactInvalid, ModelsError, ReferenceInvalid, StagingRefused
 from models.ref import ModelRef, parse_ref
 from models.signature import Signature
-from models.staged import StagedModel
+from models.staged import ModelKey, StagedModel
 from routing.errors import Problem
 from routing.split import compile_split
 from routing.traffic import Route, to_document
 
 Stage = Callable[[ModelRef], StagedModel]
 """Fetches, verifies, converts and tunes what a reference means now. Blocking, slow, safe to call from several threads."""
+
+
+class Exact(msgspec.Struct, frozen=True, kw_only=True):
+    """The version that a reference means now, and the reference that always will mean it."""
+
+    key: ModelKey
+    uri: str
+
+
+Resolve = Callable[[ModelRef], Exact]
+"""Asks the registry; blocking, and raises the errors of `models.errors`."""
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,17 +41,24 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Preparation:
-    """Resolves and stages. The store is read on the event loop, the registry only on `executor`'s threads."""
+    """Resolves and stages. The store is read on the event loop; registry and converters are met on threads only.
 
-    def __init__(self, store: StateStore, stage: Stage, artifacts: Path, executor: Executor) -> None:
+    `askers` runs short questions to the registry, `stagers` the long work, so that neither waits for the other.
+    """
+
+    def __init__(
+        self, store: StateStore, stage: Stage, resolve: Resolve, artifacts: Path, askers: Executor, stagers: Executor
+    ) -> None:
         self._store = store
+        self._resolve = resolve
         self._stage = stage
         self._artifacts = artifacts
-        self._executor = executor
+        self._askers = askers
+        self._stagers = stagers
 
     async def prepare(self, route: Route, taken: Mapping[str, CompiledModel]) -> Prepared:
         """Finds or stages the version of every arm; arms in `taken` are not asked for again while their artifact is here."""
-        arms = list(_references(route))
+        arms = references(route)
         results = await asyncio.gather(*(self._arm(arm, path, text, role, taken) for arm, path, text, role in arms))
         models, manifests, problems = {}, {}, []
         for (arm, _, _, _), result in zip(arms, results, strict=True):
@@ -49,6 +67,10 @@ class Preparation:
             else:
                 models[arm], manifests[arm] = result
         return Prepared(models=models, manifests=manifests, problems=tuple(problems))
+
+    async def resolve(self, ref: ModelRef) -> Exact:
+        """What the registry says a reference means now; raises ModelsError."""
+        return await asyncio.get_running_loop().run_in_executor(self._askers, self._resolve, ref)
 
     def manifest(self, digest: str) -> StagedModel | None:
         """The manifest of a staged artifact; None when it is not here, or not whole."""
@@ -71,7 +93,7 @@ class Preparation:
         if manifest is None:
             exact = parse_ref(known.uri) if known else ref
             try:
-                manifest = await asyncio.get_running_loop().run_in_executor(self._executor, self._stage, exact)
+                manifest = await asyncio.get_running_loop().run_in_executor(self._stagers, self._stage, exact)
             except Exception as error:  # noqa: BLE001  # whatever a model brings must end as a problem of its arm, not as our end
                 return _problem(path, text, error)
             self._store.remember(
@@ -117,7 +139,7 @@ def _held(route: CompiledRoute) -> list[CompiledModel]:
     return [model for model in (*route.models.values(), *route.pins) if model.role != "mirror"]
 
 
-def _references(route: Route) -> list[tuple[str, str, str, str]]:
+def references(route: Route) -> list[tuple[str, str, str, str]]:
     """(arm, path of its reference in the document, reference, role) of every arm that has a model here."""
     variants = [(arm.name, f"variants[{n}].model", arm.model, "variant") for n, arm in enumerate(route.variants)]
     mirrors = [

@@ -12,13 +12,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import structlog
-
 from gateway.control.fleet import Fleet
-from gateway.control.preparation import Preparation, Prepared, compile_route, needs_warming
+from gateway.control.preparation import Preparation, Prepared, compile_route, needs_warming, references
 from gateway.state.compiled import CompiledRoute
 from gateway.state.revision import Revision
 from gateway.state.store import StateStore
+from gateway.telemetry.log import EventLog
 from models.compatibility import incompatibilities
 from models.signature import Signature
 from routing.errors import Problem, RouteInvalid
@@ -30,7 +29,7 @@ WARM_UP_S: Final = 300.0
 FLEET_KNOWN_S: Final = 5.0
 """How long control waits at its start for the supervisor to say who is live, before it takes nobody to be."""
 
-log = structlog.get_logger()
+log = EventLog(__name__)
 
 
 class Reconciler:
@@ -54,9 +53,8 @@ class Reconciler:
         self._changed = asyncio.Event()
 
     def start(self) -> None:
-        """Takes up what an earlier control left unfinished. A revision that was warming is prepared again: who had answered is lost."""
+        """Takes up what an earlier control left unfinished. The supervisor tells a new control again what workers had answered."""
         for revision in self._store.unfinished():
-            self._store.advance(revision.number, "pending")
             self.written(revision)
 
     def written(self, revision: Revision) -> None:
@@ -100,7 +98,13 @@ class Reconciler:
             revision = next((found for found in self._store.unfinished() if found.endpoint == endpoint), None)
             if revision is None:
                 return
-            problems = await self._take_further(revision)
+            try:
+                problems = await self._take_further(revision)
+            except Exception as error:  # noqa: BLE001  # whatever is wrong, the revision must end and the old one stay
+                log.error("revision_broke", error=error, endpoint=endpoint, revision=revision.number)
+                problems = [
+                    Problem("", "internal", "preparation failed unexpectedly; the log of control has the details")
+                ]
             if problems and self._store.fail(revision.number, problems):
                 log.warning(
                     "revision_failed", endpoint=endpoint, revision=revision.number, problems=[str(p) for p in problems]
@@ -114,7 +118,7 @@ class Reconciler:
             route = validate(revision.document)
         except RouteInvalid as error:  # written by an older release
             return list(error.problems)
-        if not self._store.advance(revision.number, "loading"):
+        if revision.state == "pending" and not self._store.advance(revision.number, "loading"):
             return []
         prepared = await self._preparation.prepare(route, revision.resolutions)
         if prepared.problems:
@@ -127,7 +131,9 @@ class Reconciler:
             if not self._store.advance(revision.number, "warming", compiled):
                 return []
             await self._fleet.known(FLEET_KNOWN_S)
-            problems = await self._fleet.warm(revision.number, self._warm_up_s, lambda: self._is_wanted(revision.number))
+            problems = await self._fleet.warm(
+                revision.number, self._warm_up_s, lambda: self._is_wanted(revision.number)
+            )
             if problems:
                 return problems
         if self._store.activate(revision.number, compiled):
@@ -146,7 +152,9 @@ class Reconciler:
         if models.keys() != route.models.keys():
             return False
         compiled = compile_route(route, revision=revision.number, models=models, signature=live.signature)
-        if self._needs_warming(compiled) or any(self._preparation.manifest(model.digest) is None for model in models.values()):
+        if self._needs_warming(compiled) or any(
+            self._preparation.manifest(model.digest) is None for model in models.values()
+        ):
             return False
         return self._store.activate(revision.number, compiled)
 
@@ -155,16 +163,11 @@ class Reconciler:
         champion = prepared.manifests[route.champion]
         live = self._live(route.endpoint)
         signature = live.signature if live else champion.signature
-        problems = []
-        for kind, arms in (("variants", route.variants), ("mirrors", route.mirrors)):
-            for place, arm in enumerate(arms):
-                manifest = prepared.manifests.get(arm.name)
-                if manifest is None:
-                    continue
-                problems += [
-                    Problem(f"{kind}[{place}].model", "signature_incompatible", f"{manifest.key}: {difference}")
-                    for difference in incompatibilities(signature, manifest.signature)
-                ]
+        problems = [
+            Problem(path, "signature_incompatible", f"{prepared.manifests[arm].key}: {difference}")
+            for arm, path, _, _ in references(route)
+            for difference in incompatibilities(signature, prepared.manifests[arm].signature)
+        ]
         return signature, problems
 
     def _live(self, endpoint: str) -> CompiledRoute | None:

@@ -70,7 +70,7 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True):
         return Pipe(self.pipe_fd)
 
 
-def new_writer(role: Role) -> str:
+def new_writer(role: Role | Literal["supervisor"]) -> str:
     """A writer id: its sequence numbers are never used again, so neither is the id."""
     return f"{role}-{uuid4().hex}"
 

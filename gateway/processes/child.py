@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Sequence
 
@@ -30,23 +29,24 @@ class Child:
         self._pipe = pipe
 
     @classmethod
-    async def spawn(
-        cls, command: Sequence[str], birth: Birth, far_end: socket.socket, pipe: Pipe, now: float
-    ) -> "Child":
-        """Starts `command` with the birth's environment and descriptors; `far_end` is the child's end of the pipe, closed here.
+    async def spawn(cls, command: Sequence[str], birth: Birth, pipe: Pipe, now: float) -> "Child":
+        """Starts `command` with the birth's environment and descriptors; `pipe` is our end. Raises OSError, with the pipe closed.
 
         It gets a process group of its own: a Ctrl-C in the terminal reaches the supervisor alone, and what the child starts can be
         ended with it. Its standard output is our standard error, so that ours holds nothing but what a person or script reads.
         """
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            env=os.environ | birth.environment(),
-            pass_fds=birth.fds,
-            process_group=0,
-            stdin=subprocess.DEVNULL,
-            stdout=_STDERR,
-        )
-        far_end.close()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                env=os.environ | birth.environment(),
+                pass_fds=birth.fds,
+                process_group=0,
+                stdin=subprocess.DEVNULL,
+                stdout=_STDERR,
+            )
+        except OSError:
+            pipe.close()
+            raise
         log.info("process_started", child=birth.process, writer=birth.writer, pid=process.pid)
         return cls(birth, process, pipe, now)
 

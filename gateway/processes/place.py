@@ -42,7 +42,7 @@ class Place:
         self._lag = page.gauge("runoff_eventloop_lag_seconds", labels)
 
     async def start(self, settings: Settings, now: float) -> Child:
-        """Begins a life: new writer id, new pipe, the same sockets."""
+        """Begins a life: new writer id, new pipe, the same sockets. Raises OSError when the machine has no room for it."""
         for name, group in self._groups.items():
             if name not in self._sockets:
                 self._sockets[name] = group.socket()
@@ -54,17 +54,20 @@ class Place:
             pipe_fd=far.fileno(),
             **{f"{name}_fd": sock.fileno() for name, sock in self._sockets.items()},
         )
-        self.child = await Child.spawn(self._command, birth, far, Pipe(near.detach()), now)
+        try:
+            self.child = await Child.spawn(self._command, birth, Pipe(near.detach()), now)
+        finally:
+            far.close()
         return self.child
 
     def ended(self, now: float) -> float:
-        """Ends a life; answers the pause before the next. A place that failed too often lets go of its sockets."""
+        """Ends a life, or an attempt at one; answers the pause before the next. Who failed too often loses its sockets."""
         child, self.child = self.child, None
-        assert child is not None, "only a life that began can end"
         self._page.floats[self._up] = 0.0
         self._page.floats[self._lag] = self._page.floats[self._resident] = float("nan")
         self._page.cells[self._restarts] += 1
-        pause_s = self.backoff.failed(0.0 if child.ready_at is None else now - child.ready_at)
+        was_up_s = now - child.ready_at if child is not None and child.ready_at is not None else 0.0
+        pause_s = self.backoff.failed(was_up_s)
         if self.backoff.is_hopeless:
             self.close_sockets()
         return pause_s

@@ -81,7 +81,7 @@ def compress(body: bytes, accept_encoding: str | None) -> tuple[list[tuple[str, 
 
 
 def _chosen(accept_encoding: str) -> str | None:
-    """gzip or deflate, whichever has the higher quality value (RFC 9110, 12.5.3); gzip of two equal ones."""
+    """The one of gzip and deflate that has the higher quality value (RFC 9110, 12.5.3); gzip where they are equal."""
     best: tuple[float, str] | None = None
     for part in accept_encoding.lower().split(","):
         name, _, parameter = part.partition(";")

@@ -37,7 +37,7 @@ def read_json(name: str, datatype: str, raw: bytes | msgspec.Raw, *, base64_allo
     dtype = NUMPY_OF.get(datatype)
     if dtype is None:
         raise InputInvalid(datatype_unknown(name, datatype))
-    depth = _depth(raw)
+    depth = depth_of(raw)
     if depth > RANK_MAX:
         raise InputInvalid(f"input '{name}': lists are nested deeper than {RANK_MAX}")
     kind: object = float | None
@@ -48,7 +48,7 @@ def read_json(name: str, datatype: str, raw: bytes | msgspec.Raw, *, base64_allo
     elif datatype not in FLOATING:
         kind = int
     try:
-        values = _decoder(kind, depth)(raw)
+        values = nested_decoder(kind, depth)(raw)
     except msgspec.ValidationError as error:
         raise InputInvalid(f"input '{name}': wanted {datatype} data: {error}") from None
     except UNREADABLE as error:
@@ -110,8 +110,8 @@ def _ragged(name: str) -> str:
     return f"input '{name}': lists of unequal length or depth are no tensor"
 
 
-def _depth(raw: bytes | msgspec.Raw) -> int:
-    """How many lists open before the first value."""
+def depth_of(raw: bytes | msgspec.Raw) -> int:
+    """How many lists open before the first value; stops counting above `RANK_MAX`."""
     depth = 0
     for byte in memoryview(raw):
         if byte == 0x5B:
@@ -124,7 +124,8 @@ def _depth(raw: bytes | msgspec.Raw) -> int:
 
 
 @lru_cache(maxsize=256)
-def _decoder(kind: object, depth: int) -> Callable[[bytes | msgspec.Raw], object]:
+def nested_decoder(kind: object, depth: int) -> Callable[[bytes | msgspec.Raw], object]:
+    """A decoder of `kind` inside `depth` lists."""
     wanted: object = kind
     for _ in range(depth):
         wanted = list[wanted]  # type: ignore[valid-type]  # built at run time, once a depth

@@ -109,7 +109,7 @@ class WireProtocol(HttpToolsProtocol):
             self._refuse(400, "this server does not upgrade connections")
         except httptools.HttpParserError:
             if not self._is_refused:
-                self._refuse(400, "the bytes are not a valid HTTP/1.1 request")
+                self._refuse(400, "the bytes are not a valid HTTP request")
         if self._phase == "idle" and self._hot is None and not self._slots and self.parser is not None:
             self._phase_since = self._received_ns / 1e9
 
@@ -356,8 +356,13 @@ class WireProtocol(HttpToolsProtocol):
         body = orjson.dumps({"error": message, "code": code})
         slot.reply = wire.encode_error(status, _PHRASES[status], body, (("connection", "close"),))
         if self._is_cold_busy():
-            self.cycle.keep_alive = False
-            self.transport.pause_reading()
+            # The application may wait for the rest of this very body: it is told that the caller has gone, and we answer for it.
+            is_alone = not self.pipeline and not self.cycle.response_started
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            if is_alone:
+                self.transport.write(slot.reply)
+            self.transport.close()
             return
         self._slots.append(slot)
         self.flush()
@@ -384,6 +389,7 @@ class WireProtocol(HttpToolsProtocol):
             super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """The caller has gone, or has ended its side: HTTP clients do that only when they give up, so both cancel."""
         for ticket in self._inflight.values():
             self.plane.cancel(ticket)
         self._inflight.clear()

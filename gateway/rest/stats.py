@@ -54,17 +54,13 @@ class Statistics(Protocol):
         ...
 
 
-class NoStatistics:
-    """The side that has counted nothing, so that the path answers where no counters are wired."""
-
-    def statistics(self, endpoint: str, version: str) -> ModelStatistics | None:
-        return None
-
-
-def gathered(statistics: Statistics, views: Sequence[ModelView], version: str | None = None) -> list[ModelStatistics]:
-    """One entry for each endpoint and warm version, with zeros where nothing ran."""
+def gathered(
+    statistics: Statistics | None, views: Sequence[ModelView], version: str | None = None
+) -> list[ModelStatistics]:
+    """One entry for each endpoint and warm version, with zeros where nothing ran or nobody counts."""
     return [
-        statistics.statistics(view.endpoint, text) or ModelStatistics(endpoint=view.endpoint, version=text)
+        (statistics and statistics.statistics(view.endpoint, text))
+        or ModelStatistics(endpoint=view.endpoint, version=text)
         for view in views
         for text in view.versions
         if version is None or text == version

@@ -1,6 +1,7 @@
 """One mirror frame as it was read, and the jobs that come of it: one for each mirror that drew some of its requests."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import accumulate
 from typing import Final
 
@@ -26,16 +27,31 @@ REASONS: Final = (
 )
 """Why a drawn request has no answer. With `recorded`, and `overflow` which the worker counts, these add up to what was drawn."""
 
+AGE_MAX_S: Final = 60.0
+"""How long a mirrored row is kept: older ones are not run."""
+
 _DECODER: Final = msgspec.msgpack.Decoder(MirrorBlock)
 
 
 class Draw:
     """A mirror frame with its tensors as arrays (views of the frame, read only).
 
-    Request `i` has the rows `starts[i]` to `starts[i + 1]`. `live_labels`, `live_scores` are set by who reads production's answer.
+    Request `i` has the rows `starts[i]` to `starts[i + 1]`. `live_labels`, `live_scores` are set by who reads production's answer;
+    `open_jobs` counts the jobs that are not in the spool yet.
     """
 
-    __slots__ = ("block", "inputs", "live_labels", "live_outputs", "live_scores", "sequence", "size_bytes", "starts", "writer")
+    __slots__ = (
+        "block",
+        "inputs",
+        "live_labels",
+        "live_outputs",
+        "live_scores",
+        "open_jobs",
+        "sequence",
+        "size_bytes",
+        "starts",
+        "writer",
+    )
 
     def __init__(self, writer: str, frame: Frame) -> None:
         """Raises ValueError for a payload that is no mirror block."""
@@ -46,10 +62,11 @@ class Draw:
         self.writer = writer
         self.sequence = frame.sequence
         self.size_bytes = len(frame.payload)
+        self.open_jobs = 0
         self.block = block
         self.starts = [0, *accumulate(request.rows for request in block.requests)]
-        self.inputs = {column.name: array_of(column) for column in block.inputs}
-        self.live_outputs = {column.name: array_of(column) for column in block.live_outputs}
+        self.inputs = self._arrays(block.inputs)
+        self.live_outputs = self._arrays(block.live_outputs)
         self.live_labels: Sequence[str | None] = [None] * self.rows
         self.live_scores: Sequence[float | None] = [None] * self.rows
 
@@ -57,28 +74,52 @@ class Draw:
     def rows(self) -> int:
         return self.starts[-1]
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all inputs could be read; if not, nobody can answer for this draw."""
+        return len(self.inputs) == len(self.block.inputs)
+
     def drawn(self, mirror: int) -> list[int]:
         """The requests that the mirror at this position of `mirror_names` drew."""
         bit = 1 << mirror
         return [index for index, request in enumerate(self.block.requests) if request.mirrors & bit]
 
-    def part(self, array: Array, first: int, last: int) -> Array:
-        """The rows of requests `first` to `last` (inclusive). A tensor without a row a row belongs whole to the only request."""
+    def take(self, array: Array, indexes: Sequence[int]) -> Array:
+        """The rows of these requests, end to end; neighbours are one slice. A tensor without a row a row belongs whole to the only request."""
         if len(self.block.requests) == 1:
             return array
-        return array[self.starts[first] : self.starts[last + 1]]
+        parts, first, previous = [], indexes[0], indexes[0]
+        for index in (*indexes[1:], -1):
+            if index != previous + 1:
+                parts.append(array[self.starts[first] : self.starts[previous + 1]])
+                first = index
+            previous = index
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def input_bytes(self, index: int) -> int:
         """What one request's inputs weigh; texts by their length."""
         size = 0
         for array in self.inputs.values():
-            part = self.part(array, index, index)
+            part = self.take(array, [index])
             size += sum(map(len, part.ravel().tolist())) if part.dtype == object else part.nbytes
         return size
 
+    def _arrays(self, columns: Sequence[Column]) -> dict[str, Array]:
+        """The columns that can be read, by name."""
+        arrays = {}
+        for column in columns:
+            with suppress(ValueError, KeyError):  # values that do not fit their shape, an unknown datatype
+                array = array_of(column)
+                if len(array) == self.rows or len(self.block.requests) == 1:
+                    arrays[column.name] = array
+        return arrays
+
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run gave for some requests of a job: their rows end to end, in the order of `indexes`."""
+    """What one run gave for some requests of a job: their rows end to end, in the order of `indexes`.
+
+    A run may answer for several jobs; the first of them `leads_run`, so that runs can be counted.
+    """
 
     indexes: list[int]
     names: Sequence[str]
@@ -88,6 +129,7 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     compute_us: int
     batch_rows: int
     done_unix_us: int
+    leads_run: bool = True
 
 
 class Job:

@@ -46,13 +46,12 @@ class Inbox:
         for writer, reader in self._readers.items():
             for frame in reader.read(share):
                 self._begun[writer] = frame.sequence
+                self._progress.begin(writer, frame.sequence)
                 try:
-                    draw = Draw(writer, frame)
+                    draws.append(Draw(writer, frame))
                 except ValueError as error:
-                    _log.error("mirror_frame_unreadable", error=error)
-                    continue
-                self._progress.begin(draw)
-                draws.append(draw)
+                    _log.error("mirror_frame_unreadable", problem=str(error))
+                    self._progress.finish(writer, frame.sequence)
             if reader.missing > self._missing.get(writer, 0):
                 _log.warning("mirror_frames_missing", frames=reader.missing - self._missing.get(writer, 0))
                 self._missing[writer] = reader.missing

@@ -21,7 +21,13 @@ class Incompatible(Exception):
     """The draw's inputs cannot be given to this candidate; the message names the input."""
 
 
-def run(model: LoadedModel, jobs: Sequence[Job], *, rows_max: int, wall_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+def run(
+    model: LoadedModel,
+    jobs: Sequence[Job],
+    *,
+    rows_max: int,
+    wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+) -> None:
     """Gives every waiting request of `jobs` an outcome. A run has at most `rows_max` rows, or one request that has more.
 
     Never raises: a run that fails is repeated request by request, so that a poisoned one fails alone.
@@ -86,7 +92,7 @@ def _run_chunk(model: LoadedModel, chunk: list[Item], bound: Bound, wall_us: Cal
         outputs = model.run(inputs)
         compute_us = (time.perf_counter_ns() - started) // 1000
         labels, scores = read(model.staged.answer, model.output_names, outputs)
-    except Exception:  # whatever a candidate raises is its own failure, and no reason to stop the others
+    except Exception:  # noqa: BLE001  # whatever a candidate raises is its own failure, no reason to stop the others
         if len(chunk) > 1:
             for item in chunk:
                 _run_chunk(model, [item], bound, wall_us)
@@ -109,22 +115,15 @@ def _run_chunk(model: LoadedModel, chunk: list[Item], bound: Bound, wall_us: Cal
                 compute_us=compute_us,
                 batch_rows=rows,
                 done_unix_us=now_us,
+                leads_run=at == 0,
             )
         )
         at = stop
 
 
 def _gather(chunk: list[Item], bound: Bound, place: int) -> Array:
-    """One input of all items end to end; runs of neighbouring requests are one slice."""
-    parts = []
-    for job, indexes in spans(chunk):
-        array = bound[id(job.draw)][place]
-        first = previous = indexes[0]
-        for index in (*indexes[1:], -1):
-            if index != previous + 1:
-                parts.append(job.draw.part(array, first, previous))
-                first = index
-            previous = index
+    """One input of all items end to end."""
+    parts = [job.draw.take(bound[id(job.draw)][place], indexes) for job, indexes in spans(chunk)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
@@ -135,10 +134,13 @@ def _bind_one(spec: TensorSpec, draw: Draw) -> Array:
         if not spec.optional:
             raise Incompatible(f"input '{spec.name}' is not among the endpoint's inputs")
         shape = (draw.rows, *(max(1, dim) for dim in spec.shape[1:]))
-        return np.full(shape, "" if spec.datatype == "BYTES" else np.nan if spec.datatype in FLOATING else 0, dtype=dtype)
+        return np.full(
+            shape, "" if spec.datatype == "BYTES" else np.nan if spec.datatype in FLOATING else 0, dtype=dtype
+        )
     if array.dtype != dtype:
-        same_kind = array.dtype.kind == dtype.kind == "f"
-        if dtype == object or array.dtype == object or not (same_kind or np.can_cast(array.dtype, dtype, "safe")):
+        is_text = "O" in {dtype.kind, array.dtype.kind}
+        are_floating = array.dtype.kind == dtype.kind == "f"
+        if is_text or not (are_floating or np.can_cast(array.dtype, dtype, "safe")):
             raise Incompatible(f"input '{spec.name}': wanted {spec.datatype}, got {array.dtype}")
         array = array.astype(dtype)
     if not spec.shape and array.size == 1:

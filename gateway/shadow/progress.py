@@ -93,17 +93,17 @@ class Progress:
         """The prediction ids of this draw and mirror that a predecessor answered for. Told once."""
         return self._proven.pop((draw.writer, draw.sequence, mirror), set())
 
-    def begin(self, draw: Draw) -> None:
-        """The draw was read; draws of one writer begin in their order."""
-        self._open.setdefault(draw.writer, deque()).append(draw.sequence)
+    def begin(self, writer: str, sequence: int) -> None:
+        """The frame was read; frames of one writer begin in their order."""
+        self._open.setdefault(writer, deque()).append(sequence)
 
-    def finish(self, draw: Draw) -> None:
-        """All jobs of the draw are in the spool."""
-        begun, finished = self._open[draw.writer], self._finished.setdefault(draw.writer, set())
-        finished.add(draw.sequence)
+    def finish(self, writer: str, sequence: int) -> None:
+        """All that came of the frame is in the spool."""
+        begun, finished = self._open[writer], self._finished.setdefault(writer, set())
+        finished.add(sequence)
         while begun and begun[0] in finished:
-            self._low[draw.writer] = begun.popleft()
-            finished.discard(self._low[draw.writer])
+            self._low[writer] = begun.popleft()
+            finished.discard(self._low[writer])
 
     def link(self) -> None:
         """Links segments that were opened since the last call; called around each append, so that the next file is linked before its use."""

@@ -43,4 +43,6 @@ def _members(value: object) -> Mapping[str, object] | None:
 def _text(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_text(inner)}" for name, inner in value.items())
+    if isinstance(value, float):
+        return f"{value:g}"
     return "none" if value is None else str(value)

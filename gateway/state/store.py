@@ -127,7 +127,9 @@ class StateStore:
 
     def changes(self, number: int) -> list[str]:
         """What the revision changed of what its author saw, a line each, as the audit has it."""
-        row = self._connection.execute("SELECT detail FROM audit WHERE revision = ? ORDER BY sequence LIMIT 1", (number,))
+        row = self._connection.execute(
+            "SELECT detail FROM audit WHERE revision = ? ORDER BY sequence LIMIT 1", (number,)
+        )
         found = row.fetchone()
         changes: list[str] = msgspec.json.decode(found[0]).get("changes", []) if found else []
         return changes

@@ -88,7 +88,9 @@ class Graph:
 
     def model(self, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> onnx.ModelProto:
         """The finished model. Raises StagingRefused when it is larger than one file can hold."""
-        graph = helper.make_graph(self.nodes, "runoff", map(value_info, inputs), map(value_info, outputs), self.constants)
+        graph = helper.make_graph(
+            self.nodes, "runoff", map(value_info, inputs), map(value_info, outputs), self.constants
+        )
         model = helper.make_model(
             graph,
             producer_name="runoff",
@@ -107,9 +109,7 @@ class Graph:
 
 def value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
     """A graph's input or output; the free first dimension is called `rows`, others are unnamed."""
-    shape = [
-        ("rows" if place == 0 else None) if size == -1 else size for place, size in enumerate(spec.shape)
-    ]
+    shape = [("rows" if place == 0 else None) if size == -1 else size for place, size in enumerate(spec.shape)]
     return helper.make_tensor_value_info(spec.name, ONNX_OF[spec.datatype], shape)
 
 

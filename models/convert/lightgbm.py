@@ -54,7 +54,9 @@ def _add(forest: Forest, tree: int, target: int, root: dict[str, Any]) -> None:
         split, node = waiting.pop()
         if "leaf_value" in split:
             if "leaf_coeff" in split:
-                raise StagingRefused("trees_unsupported", "LightGBM linear trees have no ONNX form here", "train with linear_tree=False")
+                raise StagingRefused(
+                    "trees_unsupported", "LightGBM linear trees have no ONNX form here", "train with linear_tree=False"
+                )
             forest.leaf((tree, node), {target: split["leaf_value"]})
             continue
         left, right = used, used + 1
@@ -91,7 +93,9 @@ def _nan_goes_left(split: dict[str, Any], threshold: float) -> bool:
         case "Zero":
             if bool(split["default_left"]) != (threshold >= 0.0):
                 raise StagingRefused(
-                    "trees_unsupported", "LightGBM's zero_as_missing has no exact ONNX form", "train with zero_as_missing=False"
+                    "trees_unsupported",
+                    "LightGBM's zero_as_missing has no exact ONNX form",
+                    "train with zero_as_missing=False",
                 )
             return bool(split["default_left"])
         case _:

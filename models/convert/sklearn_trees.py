@@ -31,7 +31,9 @@ def forest_of(estimator: Any) -> tuple[Forest, Head]:
 def _averaged(estimator: Any, trees: Iterable[Any]) -> tuple[Forest, Head]:
     """Leaves hold class shares (or one value); the answer is their mean over the trees."""
     if estimator.n_outputs_ != 1 and hasattr(estimator, "classes_"):
-        raise StagingRefused("trees_unsupported", "classifiers with several outputs have no ONNX form here", "train one model per output")
+        raise StagingRefused(
+            "trees_unsupported", "classifiers with several outputs have no ONNX form here", "train one model per output"
+        )
     classes = getattr(estimator, "classes_", None)
     targets = len(classes) if classes is not None else int(estimator.n_outputs_)
     forest = Forest(features=int(estimator.n_features_in_), targets=targets, base=(0.0,) * targets, narrow=True)
@@ -50,7 +52,9 @@ def _add(forest: Forest, number: int, tree: Any, values: Any, target: int = 0, w
         at = (number, node)
         left, right = int(tree.children_left[node]), int(tree.children_right[node])
         if left == right:
-            forest.leaf(at, {target + place: value * weight for place, value in enumerate(values[node]) if value or not place})
+            forest.leaf(
+                at, {target + place: value * weight for place, value in enumerate(values[node]) if value or not place}
+            )
         else:
             forest.branch(
                 at,
@@ -67,7 +71,11 @@ def _boosted(estimator: Any) -> tuple[Forest, Head]:
     stages = estimator.estimators_
     targets = stages.shape[1]
     if estimator.init_ != "zero" and type(estimator.init_).__name__ not in {"DummyClassifier", "DummyRegressor"}:
-        raise StagingRefused("trees_unsupported", "gradient boosting that starts from another model has no ONNX form here", "train with init=None")
+        raise StagingRefused(
+            "trees_unsupported",
+            "gradient boosting that starts from another model has no ONNX form here",
+            "train with init=None",
+        )
     # What it starts from does not depend on the row.
     base = estimator._raw_predict_init(np.zeros((1, estimator.n_features_in_), np.float32))  # noqa: SLF001 - the library has no public way
     forest = Forest(
@@ -88,7 +96,9 @@ def _histogram_boosted(estimator: Any) -> tuple[Forest, Head]:
     """Compares doubles, and reads NaN; its categories are refused: they are encoded before the trees see them."""
     if estimator.is_categorical_ is not None:
         raise StagingRefused(
-            "trees_unsupported", "HistGradientBoosting with categorical features has no ONNX form here", "encode them in a pipeline before it"
+            "trees_unsupported",
+            "HistGradientBoosting with categorical features has no ONNX form here",
+            "encode them in a pipeline before it",
         )
     targets = int(estimator.n_trees_per_iteration_)
     base = np.broadcast_to(np.asarray(estimator._baseline_prediction, np.float64).ravel(), targets)  # noqa: SLF001 - no public way

@@ -46,7 +46,10 @@ def forest_of(booster: Any) -> tuple[Forest, Head]:
     parameters = learner["learner_model_param"]
     targets = max(1, int(parameters["num_class"]), int(parameters["num_target"]))
     forest = Forest(
-        features=int(parameters["num_feature"]), targets=targets, base=_base(parameters["base_score"], targets, link), narrow=True
+        features=int(parameters["num_feature"]),
+        targets=targets,
+        base=_base(parameters["base_score"], targets, link),
+        narrow=True,
     )
     for number, (tree, target) in enumerate(zip(model["trees"], model["tree_info"], strict=True)):
         _add(forest, number, int(target), tree, weights[number] if weights else 1.0)
@@ -60,7 +63,9 @@ def _trees_of(booster: dict[str, Any]) -> tuple[dict[str, Any], list[float]]:
         case "dart":
             return booster["gbtree"]["model"], booster["weight_drop"]
         case name:
-            raise StagingRefused("trees_unsupported", f"XGBoost booster '{name}' has no ONNX form here", "train with booster='gbtree'")
+            raise StagingRefused(
+                "trees_unsupported", f"XGBoost booster '{name}' has no ONNX form here", "train with booster='gbtree'"
+            )
 
 
 def _base(text: str, targets: int, link: Link) -> tuple[float, ...]:
@@ -76,10 +81,16 @@ def _base(text: str, targets: int, link: Link) -> tuple[float, ...]:
 def _add(forest: Forest, number: int, target: int, tree: dict[str, Any], weight: float) -> None:
     if any(tree["split_type"]):
         raise StagingRefused(
-            "trees_unsupported", "XGBoost splits on categories have no MLflow column type", "train with enable_categorical=False"
+            "trees_unsupported",
+            "XGBoost splits on categories have no MLflow column type",
+            "train with enable_categorical=False",
         )
     if int(tree["tree_param"]["size_leaf_vector"]) > 1:
-        raise StagingRefused("trees_unsupported", "XGBoost leaves with several outputs have no ONNX form here", "use multi_strategy='one_output_per_tree'")
+        raise StagingRefused(
+            "trees_unsupported",
+            "XGBoost leaves with several outputs have no ONNX form here",
+            "use multi_strategy='one_output_per_tree'",
+        )
     values = np.asarray(tree["split_conditions"], np.float32).astype(np.float64)
     for node, left in enumerate(tree["left_children"]):
         at = (number, node)

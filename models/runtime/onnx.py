@@ -65,6 +65,8 @@ class OnnxSession:
 
 
 def _first_line(error: BaseException) -> str:
-    """The first line of ONNX Runtime's message without its source position, at most 300 characters."""
+    """What ONNX Runtime says, without its codes, node names and source positions; one line of at most 300 characters."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return text.rpartition("] : ")[2][:300].strip()
+    for mark in (" : ", "Status Message: "):
+        text = text.rpartition(mark)[2]
+    return text[:300].strip()

@@ -62,7 +62,7 @@ class _Tensor(msgspec.Struct):
     name: str
     datatype: str
     shape: list[int]
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = msgspec.Raw(b"[]")
     parameters: dict[str, Any] = {}
 
 
@@ -97,7 +97,9 @@ class RemoteModel:
         self._url = httpx.URL(url)
         host = self._url.host.rstrip(".").lower()
         if self._url.scheme not in {"http", "https"} or self._url.userinfo:
-            raise RemoteRefused(f"remote {self._url.host!r}: wanted http:// or https:// without a password in the address")
+            raise RemoteRefused(
+                f"remote {self._url.host!r}: wanted http:// or https:// without a password in the address"
+            )
         if host not in {name.strip("[]").rstrip(".").lower() for name in allow}:
             raise RemoteRefused(f"remote host {host!r} is not in remotes.allow")
         self._host = host
@@ -108,7 +110,12 @@ class RemoteModel:
         self._address: str | None = None
         self._resolved_at = -_RESOLVED_S
         self._is_binary: bool | None = None
-        self._headers = {"Host": self._url.netloc.decode("ascii"), "X-Runoff-Shadow": "1", "User-Agent": "runoff-shadow"}
+        self._headers = {
+            "Host": self._url.netloc.decode("ascii"),
+            "X-Runoff-Shadow": "1",
+            "User-Agent": "runoff-shadow",
+            "Accept-Encoding": "identity",
+        }
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
         self._client = httpx.AsyncClient(
@@ -163,13 +170,14 @@ class RemoteModel:
         response = await self._client.send(request, stream=True)
         try:
             chunks, size_bytes = [], 0
-            async for chunk in response.aiter_bytes():
+            async for chunk in response.aiter_raw():
                 size_bytes += len(chunk)
                 if size_bytes > REPLY_BYTES_MAX:
                     raise RemoteFailed(f"remote {self._host}: the answer is above {REPLY_BYTES_MAX} bytes")
                 chunks.append(chunk)
         finally:
             await response.aclose()
+            self._client.cookies.clear()
         return response.status_code, response.headers, b"".join(chunks)
 
     async def _resolve(self) -> str:
@@ -179,7 +187,9 @@ class RemoteModel:
         found = await loop.getaddrinfo(self._host, self._url.port or 0, type=socket.SOCK_STREAM)
         allowed = [str(address) for *_, (address, *_) in found if is_allowed_address(str(address))]
         if not allowed:
-            raise RemoteRefused(f"remote host {self._host!r} resolves to link-local or otherwise refused addresses only")
+            raise RemoteRefused(
+                f"remote host {self._host!r} resolves to link-local or otherwise refused addresses only"
+            )
         self._address, self._resolved_at = allowed[0], self._clock()
         return self._address
 
@@ -211,7 +221,9 @@ def encode(inputs: Sequence[Named], *, binary: bool) -> tuple[bytes, dict[str, s
             entry["data"] = array.ravel().tolist() if array.dtype == object else np.ascontiguousarray(array).ravel()
         entries.append(entry)
     if not binary:
-        return orjson.dumps({"inputs": entries}, option=orjson.OPT_SERIALIZE_NUMPY), {"Content-Type": "application/json"}
+        return orjson.dumps({"inputs": entries}, option=orjson.OPT_SERIALIZE_NUMPY), {
+            "Content-Type": "application/json"
+        }
     head = orjson.dumps({"inputs": entries, "parameters": {"binary_data_output": True}})
     return b"".join((head, *tail)), {"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(head))}
 
@@ -239,7 +251,7 @@ def decode(body: bytes, header_length: str | None) -> RemoteAnswer:
 
 
 def _from_json(tensor: _Tensor) -> Array:
-    values = [] if tensor.data is None else msgspec.json.decode(tensor.data)
+    values = msgspec.json.decode(tensor.data)
     if tensor.datatype == "BYTES":
         return np.array([str(value) for value in _flat(values)], dtype=object)
     return np.array(values, dtype=NUMPY_OF[tensor.datatype]).ravel()

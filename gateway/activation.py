@@ -1,0 +1,292 @@
+"""How a worker follows the routes: it polls the state, warms what is coming on one slow thread, and switches one reference.
+
+    changed? ──▶ switch every endpoint whose live revision is warm ──▶ load the next missing model, if any ──▶ look again
+                                                                       (live first, then pending, then previous)
+
+A look costs 2 µs while nothing changes. Whatever cannot be loaded leaves the revision before it serving, and is told to control.
+"""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Final
+
+from gateway.dataplane import Dataplane
+from gateway.live import LiveTable, ServedEndpoint
+from gateway.pipe import Line
+from gateway.rest.protocol import HotPaths
+from gateway.state.compiled import CompiledModel, CompiledRoute, RouteState
+from gateway.state.reader import StateReader
+from gateway.telemetry.counters import CounterPage
+from gateway.telemetry.log import EventLog
+from models.catalog import Catalog, LoadedModel
+
+log = EventLog(__name__)
+
+POLL_S: Final = 0.02
+RETRY_S: Final = 10.0
+"""How long a live model that could not be loaded is left alone before it is tried again (a disk may come back)."""
+_NICE: Final = 10
+
+Attempt = tuple[str, int]
+"""An endpoint at a revision."""
+
+
+class Activation:
+    """Belongs to the event loop; only `Catalog.load` runs elsewhere, one model at a time, on a thread of low priority."""
+
+    def __init__(
+        self,
+        *,
+        reader: StateReader,
+        catalog: Catalog,
+        plane: Dataplane,
+        paths: HotPaths,
+        page: CounterPage,
+        tell: Callable[[Line], None],
+        default_endpoint: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._reader = reader
+        self._catalog = catalog
+        self._plane = plane
+        self._paths = paths
+        self._tell = tell
+        self._default = default_endpoint
+        self._clock = clock
+        self._gauges = Gauges(page)
+        self._version = -1
+        self._states: list[RouteState] = []
+        self._prepared: dict[str, ServedEndpoint] = {}
+        self._failed: dict[Attempt, float] = {}
+        self._loading: asyncio.Future[LoadedModel] | None = None
+        self._has_landed = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="warm-up", initializer=_be_nice)
+
+    @property
+    def endpoints(self) -> dict[str, bool]:
+        """Every endpoint that is live, and whether this worker serves it."""
+        return {state.endpoint: state.endpoint in self._plane.table.endpoints for state in self._states if state.live}
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every live revision is served here, or known not to be servable: the moment at which a worker may listen."""
+        return self._version >= 0 and all(
+            self._serves(state.live) or _attempt(state.live) in self._failed for state in self._states if state.live
+        )
+
+    async def run(self) -> None:
+        """Follows the routes until it is cancelled."""
+        while True:
+            self.look()
+            await asyncio.sleep(POLL_S)
+
+    def look(self) -> None:
+        """One look at the state, and what follows from it at once."""
+        version = self._reader.data_version()
+        if version == self._version and not self._has_landed and not self._is_retry_due():
+            return
+        self._has_landed = False
+        if version != self._version:
+            self._take_in(self._reader.routes())
+            self._version = version
+        self._switch()
+        self._warm_pending()
+        self._load_next()
+        if self._loading is None:
+            self._let_go()
+
+    def close(self) -> None:
+        """Waits for a load in progress; nothing is switched any more."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._reader.close()
+
+    def _take_in(self, states: list[RouteState]) -> None:
+        """A new state; forgets what was prepared or failed for revisions that nobody wants any more."""
+        self._states = states
+        wanted = {_attempt(route) for route in self._wanted()}
+        self._failed = {attempt: at for attempt, at in self._failed.items() if attempt in wanted}
+        self._prepared = {name: built for name, built in self._prepared.items() if (name, built.revision) in wanted}
+
+    # ── switching ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _switch(self) -> None:
+        """Makes the newest live revision of every endpoint the served one, where its models are loaded. All in one new table."""
+        before = self._plane.table.endpoints
+        after: dict[str, ServedEndpoint] = {}
+        for state in self._states:
+            if state.live is None:
+                continue
+            served = before.get(state.endpoint)
+            if served is None or served.revision != state.live.revision:
+                served = self._built(state.live) or served
+            if served is not None:
+                after[state.endpoint] = served
+        changed = [endpoint for name, endpoint in after.items() if before.get(name) is not endpoint]
+        default = self._default or (next(iter(after)) if len(after) == 1 else None)
+        if not changed and after.keys() == before.keys() and default == self._plane.table.default:
+            return
+        self._plane.table = LiveTable(after, default)
+        self._paths.rebuild(after)
+        self._gauges.show(after, gone=before.keys() - after.keys())
+        for endpoint in changed:
+            self._prepared.pop(endpoint.name, None)
+            log.info("route_active", endpoint=endpoint.name, revision=endpoint.revision)
+            self._tell({"event": "active", "endpoint": endpoint.name, "revision": endpoint.revision})
+
+    def _built(self, route: CompiledRoute) -> ServedEndpoint | None:
+        """The endpoint at a revision, None while a model is missing or when it cannot be built here (which is told)."""
+        prepared = self._prepared.get(route.endpoint)
+        if prepared is not None and prepared.revision == route.revision:
+            return prepared
+        if _attempt(route) in self._failed or any(self._catalog.get(model.digest) is None for model in _models(route)):
+            return None
+        try:
+            return ServedEndpoint(route, self._catalog)
+        except Exception as error:  # noqa: BLE001  # another release's document may break anything; the old revision goes on
+            self._fail(route, error)
+            return None
+
+    # ── warming ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _warm_pending(self) -> None:
+        """Builds every pending endpoint whose models are loaded, and says so, once."""
+        for state in self._states:
+            route = state.pending
+            prepared = self._prepared.get(state.endpoint)
+            if route is None or (prepared is not None and prepared.revision == route.revision):
+                continue
+            built = self._built(route)
+            if built is not None:
+                self._prepared[state.endpoint] = built
+                self._tell({"event": "warm", "endpoint": route.endpoint, "revision": route.revision})
+
+    def _load_next(self) -> None:
+        """Starts the load that is needed most, unless one is under way."""
+        if self._loading is not None:
+            return
+        for route in self._by_need():
+            for model in _models(route):
+                if _attempt(route) not in self._failed and self._catalog.get(model.digest) is None:
+                    loop = asyncio.get_running_loop()
+                    self._loading = loop.run_in_executor(self._thread, self._catalog.load, model.digest)
+                    self._loading.add_done_callback(lambda done, model=model: self._loaded(model, done))  # type: ignore[misc]
+                    return
+
+    def _by_need(self) -> list[CompiledRoute]:
+        live = [state.live for state in self._states if state.live and not self._serves(state.live)]
+        pending = [state.pending for state in self._states if state.pending]
+        previous = [state.previous for state in self._states if state.previous]
+        return live + pending + previous
+
+    def _loaded(self, model: CompiledModel, done: "asyncio.Future[LoadedModel]") -> None:
+        """On the loop, after the thread. A model that cannot be loaded fails every revision that needs it."""
+        self._loading, self._has_landed = None, True
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is None:
+            self._gauges.loaded(done.result())
+            log.info("model_warmed", model=model.key.name, version=model.key.version, digest=model.digest[:12])
+        else:
+            for route in self._wanted():
+                if any(other.digest == model.digest for other in _models(route)):
+                    self._fail(route, error)
+        with suppress(RuntimeError):  # the thread is closed: the worker drains
+            self.look()
+
+    def _fail(self, route: CompiledRoute, error: BaseException) -> None:
+        if _attempt(route) in self._failed:
+            self._failed[_attempt(route)] = self._clock()
+            return
+        self._failed[_attempt(route)] = self._clock()
+        problem = f"{type(error).__name__}: {error}"
+        log.error("route_failed", endpoint=route.endpoint, revision=route.revision, problem=problem)
+        self._tell({"event": "failed", "endpoint": route.endpoint, "revision": route.revision, "problem": problem})
+
+    def _is_retry_due(self) -> bool:
+        """Forgets the failure of live revisions after a while, so that they are tried again."""
+        now = self._clock()
+        due = [
+            _attempt(state.live)
+            for state in self._states
+            if state.live and now - self._failed.get(_attempt(state.live), now) > RETRY_S
+        ]
+        for attempt in due:
+            del self._failed[attempt]
+        return bool(due)
+
+    def _let_go(self) -> None:
+        """Drops models that no live, pending or previous revision names, once their last lease is back."""
+        named = {model.digest for route in self._wanted() for model in _models(route)}
+        served = {model.staged.digest for endpoint in self._plane.table.endpoints.values() for model in endpoint.models}
+        for model in self._catalog.retain(named | served):
+            self._gauges.dropped(model)
+            log.info("model_dropped", model=model.staged.key.name, version=model.staged.key.version)
+
+    def _wanted(self) -> list[CompiledRoute]:
+        """Every revision whose models are kept."""
+        return [route for state in self._states for route in (state.live, state.pending, state.previous) if route]
+
+    def _serves(self, route: CompiledRoute) -> bool:
+        served = self._plane.table.endpoints.get(route.endpoint)
+        return served is not None and served.revision == route.revision
+
+
+class Gauges:
+    """What a worker shows of its routes and models on the scrape."""
+
+    def __init__(self, page: CounterPage) -> None:
+        self._page = page
+        self._weights: dict[tuple[str, str], int] = {}
+
+    def show(self, endpoints: dict[str, ServedEndpoint], gone: set[str]) -> None:
+        """The live revision and the exact share of every variant; endpoints that are gone leave the scrape."""
+        floats = self._page.floats
+        for (endpoint, _), slot in self._weights.items():
+            if endpoint in gone or endpoint in endpoints:
+                floats[slot] = float("nan")
+        for name in gone:
+            floats[self._page.gauge("runoff_revision", {"endpoint": name})] = float("nan")
+        for name, served in endpoints.items():
+            floats[self._page.gauge("runoff_revision", {"endpoint": name})] = served.revision
+            for variant, share in zip(served.table.names, served.table.shares, strict=True):
+                labels = {"endpoint": name, "variant": variant}
+                slot = self._weights[name, variant] = self._page.gauge("runoff_route_weight", labels)
+                floats[slot] = share
+
+    def loaded(self, model: LoadedModel) -> None:
+        self._model(model, 1.0, float(_memory_bytes(model)))
+
+    def dropped(self, model: LoadedModel) -> None:
+        self._model(model, float("nan"), float("nan"))
+
+    def _model(self, model: LoadedModel, count: float, size_bytes: float) -> None:
+        labels = {"model": model.staged.key.name, "version": model.staged.key.version}
+        self._page.floats[self._page.gauge("runoff_model_state", {**labels, "state": "warm"})] = count
+        self._page.floats[self._page.gauge("runoff_model_memory_bytes", labels)] = size_bytes
+
+
+def _memory_bytes(model: LoadedModel) -> int:
+    """As measured when it was staged, else the size of its file."""
+    profile = model.staged.profile
+    return profile.memory_bytes if profile is not None and profile.memory_bytes else model.staged.size_bytes
+
+
+def _models(route: CompiledRoute) -> list[CompiledModel]:
+    """What a worker loads of a route: mirrors live in the shadow process."""
+    return [model for model in (*route.models.values(), *route.pins) if model.role != "mirror"]
+
+
+def _attempt(route: CompiledRoute) -> Attempt:
+    return route.endpoint, route.revision
+
+
+def _be_nice() -> None:
+    """Lets requests go first: on Linux the niceness of a thread is its own."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

@@ -1,0 +1,310 @@
+"""The one table of the admin API: its calls, as the router serves them and as `/openapi.json` describes them."""
+
+from typing import Any, Final, Literal
+
+import msgspec
+
+from gateway.admin import looking, routes
+from gateway.admin.context import Handler
+
+Method = Literal["GET", "PUT", "PATCH", "POST", "DELETE"]
+Schema = dict[str, Any]
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """One call. `query` and `headers` name what it reads (see PARAMETERS); `answers`: status → what it means."""
+
+    method: Method
+    path: str
+    handler: Handler
+    summary: str
+    tag: str
+    query: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    body: Schema | None = None
+    body_required: bool = True
+    answers: dict[int, str] = {200: "done"}
+
+
+PARAMETERS: Final[dict[str, tuple[str, Schema, bool]]] = {
+    "reason": (
+        "why; shown in the history and kept in the audit",
+        {"type": "string", "minLength": 1, "maxLength": 1000},
+        False,
+    ),
+    "wait": ("seconds to wait for the revision to be live", {"type": "number", "minimum": 0, "maximum": 300}, False),
+    "limit": ("how many, newest first", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}, False),
+    "before": ("only what is older than this number", {"type": "integer", "minimum": 0}, False),
+    "endpoint": ("only of this endpoint", {"type": "string"}, False),
+    "If-Match": ("the ETag of the route as you saw it; required (428 without it)", {"type": "string"}, False),
+    "If-None-Match": ("`*` to make a new endpoint", {"type": "string"}, False),
+}
+
+_DOCUMENT: Final[Schema] = {
+    "type": "object",
+    "required": ["endpoint", "variants"],
+    "properties": {
+        "endpoint": {"type": "string"},
+        "champion": {"type": "string"},
+        "variants": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 32,
+            "items": {
+                "type": "object",
+                "required": ["name", "model"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "model": {"type": "string", "examples": ["models:/phishing@champion", "models:/phishing/3"]},
+                    "weight": {"type": "number", "minimum": 0},
+                    "fallback": {"type": "boolean"},
+                },
+            },
+        },
+        "mirrors": {"type": "array", "items": {"type": "object"}},
+        "rules": {"type": "array", "items": {"type": "object"}},
+    },
+    "description": "A route document; every key of it is in the documentation of routes.",
+}
+_WEIGHTS: Final[Schema] = {
+    "type": "object",
+    "additionalProperties": {"type": "number"},
+    "examples": [{"challenger": 20}],
+}
+_PROMOTE: Final[Schema] = {
+    "type": "object",
+    "properties": {"variant": {"type": "string"}, "mirror": {"type": "string"}, "reason": {"type": "string"}},
+}
+_ROLLBACK: Final[Schema] = {
+    "type": "object",
+    "properties": {"to": {"type": "integer"}, "move_alias": {"type": "boolean"}, "reason": {"type": "string"}},
+}
+_REASON: Final[Schema] = {"type": "object", "properties": {"reason": {"type": "string"}}}
+
+_WRITTEN: Final = {
+    200: "live (only for a caller who waits)",
+    202: "accepted; on its way",
+    400: "no reason, or not JSON",
+    404: "no such endpoint",
+    409: "failed, with its problems (only for a caller who waits)",
+    412: "the route is not as you saw it",
+    422: "refused, with every problem at once",
+    428: "If-Match is missing",
+}
+_FOUND: Final = {200: "found", 404: "not found"}
+_CHANGE: Final = ("reason", "wait")
+_PAGE: Final = ("limit", "before")
+_ROUTE: Final = "/admin/v1/routes/{endpoint}"
+_ENDPOINT: Final = "/admin/v1/endpoints/{endpoint}"
+
+
+def calls() -> list[Call]:
+    """Every call. Actions (`:promote`) stand before the path that they extend, so that the router sees them first."""
+    return [
+        Call(
+            method="GET",
+            path="/admin/v1/routes",
+            handler=routes.list_routes,
+            tag="routes",
+            summary="Every endpoint with its route and what of it is served",
+        ),
+        Call(
+            method="POST",
+            path=f"{_ROUTE}:plan",
+            handler=routes.plan_route,
+            tag="routes",
+            summary="What a document would change: problems, models, memory, moved units",
+            body=_DOCUMENT,
+            body_required=False,
+            answers={200: "the plan"},
+        ),
+        Call(
+            method="POST",
+            path=f"{_ROUTE}:promote",
+            handler=routes.promote,
+            tag="routes",
+            summary="The champion takes the version that this arm serves now",
+            query=_CHANGE,
+            headers=("If-Match",),
+            body=_PROMOTE,
+            answers=_WRITTEN,
+        ),
+        Call(
+            method="POST",
+            path=f"{_ROUTE}:rollback",
+            handler=routes.rollback,
+            tag="routes",
+            summary="Back to the previous live revision, at once and without the registry",
+            query=_CHANGE,
+            body=_ROLLBACK,
+            body_required=False,
+            answers=_without(_WRITTEN, 412, 428),
+        ),
+        Call(
+            method="POST",
+            path=f"{_ROUTE}:resume",
+            handler=routes.resume,
+            tag="routes",
+            summary="Follow aliases again after a rollback",
+            query=("reason",),
+            body=_REASON,
+            body_required=False,
+            answers={200: "done", 400: "no reason", 404: "no such endpoint"},
+        ),
+        Call(
+            method="GET",
+            path=f"{_ROUTE}/history",
+            handler=routes.history,
+            tag="routes",
+            summary="Revisions of the endpoint, newest first",
+            query=_PAGE,
+            answers=_FOUND,
+        ),
+        Call(
+            method="PATCH",
+            path=f"{_ROUTE}/weights",
+            handler=routes.patch_weights,
+            tag="routes",
+            summary="Set weights; arms not named keep theirs",
+            query=_CHANGE,
+            headers=("If-Match",),
+            body=_WEIGHTS,
+            answers=_WRITTEN,
+        ),
+        Call(
+            method="GET",
+            path=_ROUTE,
+            handler=routes.get_route,
+            tag="routes",
+            summary="The route document, with `status`, and its ETag",
+            answers=_FOUND,
+        ),
+        Call(
+            method="PUT",
+            path=_ROUTE,
+            handler=routes.put_route,
+            tag="routes",
+            summary="Make or replace the route; aliases are resolved now",
+            query=_CHANGE,
+            headers=("If-Match", "If-None-Match"),
+            body=_DOCUMENT,
+            answers=_WRITTEN,
+        ),
+        Call(
+            method="DELETE",
+            path=_ROUTE,
+            handler=routes.delete_route,
+            tag="routes",
+            summary="Take the endpoint away",
+            query=_CHANGE,
+            headers=("If-Match",),
+            answers=_WRITTEN,
+        ),
+        Call(
+            method="GET",
+            path="/admin/v1/revisions",
+            handler=routes.list_revisions,
+            tag="history",
+            summary="Revisions of all endpoints, newest first",
+            query=_PAGE,
+        ),
+        Call(
+            method="GET",
+            path="/admin/v1/revisions/{number}",
+            handler=routes.get_revision,
+            tag="history",
+            summary="One revision whole",
+            answers=_FOUND,
+        ),
+        Call(
+            method="GET",
+            path="/admin/v1/audit",
+            handler=routes.audit,
+            tag="history",
+            summary="Who did what, hash-chained",
+            query=(*_PAGE, "endpoint"),
+        ),
+        Call(
+            method="GET",
+            path="/admin/v1/models",
+            handler=looking.list_models,
+            tag="models",
+            summary="Model versions made ready to serve",
+        ),
+        Call(
+            method="GET",
+            path="/admin/v1/models/{name}/{version}",
+            handler=looking.get_model,
+            tag="models",
+            summary="One version: signature, certificate, tuning profile, memory",
+            answers=_FOUND,
+        ),
+        Call(
+            method="GET",
+            path=f"{_ENDPOINT}/ledger",
+            handler=looking.ledger,
+            tag="evidence",
+            summary="Champion and mirrors on the same rows",
+            answers=_FOUND,
+        ),
+        Call(
+            method="GET",
+            path=f"{_ENDPOINT}/quality",
+            handler=looking.quality,
+            tag="evidence",
+            summary="How right each variant and mirror was",
+            answers=_FOUND,
+        ),
+        Call(
+            method="GET",
+            path="/admin/v1/predictions/{prediction_id}",
+            handler=looking.prediction,
+            tag="evidence",
+            summary="A record, its shadows, its labels",
+            answers=_FOUND,
+        ),
+        Call(
+            method="GET",
+            path="/admin/v1/runtime",
+            handler=looking.runtime,
+            tag="runtime",
+            summary="What every process does now",
+        ),
+        *_promised(),
+    ]
+
+
+def _promised() -> list[Call]:
+    """Calls of the contract that are not built yet: they answer 501 with the code `not_built_yet`."""
+    rows: list[tuple[Method, str, str]] = [
+        ("GET", f"{_ENDPOINT}/experiment", "evidence"),
+        ("PUT", f"{_ENDPOINT}/experiment", "evidence"),
+        ("GET", f"{_ENDPOINT}/evidence", "evidence"),
+        ("GET", f"{_ENDPOINT}/evaluations", "evidence"),
+        ("POST", f"{_ENDPOINT}/evaluations", "evidence"),
+        ("GET", f"{_ENDPOINT}/rollout", "evidence"),
+        ("PUT", f"{_ENDPOINT}/rollout", "evidence"),
+        ("GET", "/admin/v1/tail", "runtime"),
+        ("POST", "/admin/v1/runtime/profile", "runtime"),
+        ("POST", "/admin/v1/webhooks/mlflow", "runtime"),
+        ("GET", "/admin/v1/keys", "keys"),
+        ("POST", "/admin/v1/keys", "keys"),
+        ("DELETE", "/admin/v1/keys", "keys"),
+    ]
+    return [
+        Call(
+            method=method,
+            path=path,
+            handler=looking.not_built_yet,
+            summary="Not built yet",
+            tag=tag,
+            body={} if method != "GET" else None,
+            body_required=False,
+            answers={501: "not built yet"},
+        )
+        for method, path, tag in rows
+    ]
+
+
+def _without(answers: dict[int, str], *statuses: int) -> dict[int, str]:
+    return {status: text for status, text in answers.items() if status not in statuses}

@@ -1,0 +1,393 @@
+"""`runoff`: the command line. Here stand names, options and help; what a command does is in `gateway/commands/`, loaded when it is used."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+app = typer.Typer(
+    name="runoff",
+    help="Model serving with champion, challenger and shadows behind one endpoint.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Url = Annotated[str | None, typer.Option("--url", envvar="RUNOFF_URL", help="admin address of the gateway")]
+KeyFile = Annotated[Path | None, typer.Option("--key-file", help="file with the key (or RUNOFF_KEY)")]
+Json = Annotated[bool, typer.Option("--json", help="for programs: JSON instead of a table")]
+Reason = Annotated[str, typer.Option("--reason", "-m", help="why; everybody sees it in the history")]
+Wait = Annotated[float, typer.Option("--wait", min=0, max=300, help="seconds to wait until it is live; 0: do not")]
+Endpoint = Annotated[str, typer.Argument(help="name of the endpoint")]
+Config = Annotated[Path | None, typer.Option("--config", help="settings file; default: runoff.toml, if it is there")]
+WAIT_S = 120.0
+
+
+def main() -> NoReturn:
+    """Runs a command; whatever the user can mend ends as one clear line and status 1."""
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `runoff … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        from gateway.commands.talk import CommandFailed
+        from gateway.settings import SettingsInvalid
+        from runoff.errors import RunoffError
+
+        if not isinstance(error, CommandFailed | RunoffError | SettingsInvalid):
+            raise
+        print(f"runoff: {error}", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(0)
+
+
+# ---------------------------------------------------------------- a gateway of one's own
+
+
+@app.command()
+def serve(
+    config: Config = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="worker processes")] = None,
+    host: Annotated[str | None, typer.Option(help="address of the data listeners")] = None,
+    rest_port: Annotated[int | None, typer.Option(help="REST port; 0: a free one")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="gRPC port; 0: a free one")] = None,
+    metrics_port: Annotated[int | None, typer.Option(help="metrics and probes; 0: a free one")] = None,
+    admin_port: Annotated[int | None, typer.Option(help="admin port; 0: a free one")] = None,
+    state_dir: Annotated[str | None, typer.Option(help="directory of all state")] = None,
+    registry_uri: Annotated[str | None, typer.Option(help="MLflow registry, or a folder")] = None,
+    open_data: Annotated[bool | None, typer.Option("--open-data", help="serve beyond loopback without keys")] = None,
+) -> None:
+    """Run the gateway."""
+    from gateway.settings import load
+
+    options = {
+        "workers": workers,
+        "host": host,
+        "rest_port": rest_port,
+        "grpc_port": grpc_port,
+        "metrics_port": metrics_port,
+        "admin_port": admin_port,
+        "state_dir": state_dir,
+        "registry_uri": registry_uri,
+        "open_data": open_data,
+    }
+    settings = load(options, os.environ, _settings_file(config))
+    from gateway.supervisor import serve as run
+
+    raise typer.Exit(run(settings))
+
+
+@app.command()
+def settings(config: Config = None, as_json: Json = False) -> None:
+    """Every setting: its value, where that came from, its default and its meaning."""
+    import msgspec
+
+    from gateway.commands.talk import grid, show_json
+    from gateway.settings import explain
+
+    rows = [msgspec.structs.asdict(row) for row in explain({}, os.environ, _settings_file(config))]
+    if as_json:
+        show_json(rows)
+        return
+    from rich.console import Console
+
+    for row in rows:
+        row["default"] = "" if row["origin"] == "default" else row["default"]
+    Console().print(grid(rows, ("key", "value", "origin", "default", "meaning")))
+
+
+@app.command()
+def demo(as_json: Json = False) -> None:
+    """The whole life cycle on real data."""
+    from gateway.demo import main as run
+
+    raise typer.Exit(run(as_json=as_json))
+
+
+# ---------------------------------------------------------------- routes
+
+
+@app.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(help="route documents, YAML or JSON, or folders of them")],
+    as_json: Json = False,
+) -> None:
+    """Read route documents and say everything that is wrong with them; needs no gateway."""
+    from gateway.commands.documents import problems_of, read_documents
+    from gateway.commands.talk import show_json, show_lines
+
+    found = [(str(path), doc.get("endpoint"), problems_of(doc)) for path, doc in read_documents(files)]
+    if as_json:
+        show_json([{"file": path, "endpoint": name, "problems": problems} for path, name, problems in found])
+    else:
+        for path, name, problems in found:
+            show_lines(
+                f"{path}: {name}: {'ok' if not problems else ''}".rstrip(": "), *(f"  {line}" for line in problems)
+            )
+    if any(problems for _, _, problems in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def apply(
+    files: Annotated[list[Path], typer.Argument(help="route documents, YAML or JSON, or folders of them")],
+    reason: Reason,
+    wait: Wait = WAIT_S,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would change")] = False,
+    url: Url = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Make route documents the routes; what has not changed is left alone. An alias that moved counts as a change."""
+    from gateway.commands.apply import apply_all
+    from gateway.commands.documents import read_documents
+    from gateway.commands.talk import gateway
+
+    documents = read_documents(files)
+    with gateway(url, key_file) as client:
+        is_done = apply_all(client, documents, reason=reason, wait_s=wait, dry_run=dry_run, as_json=as_json)
+    if not is_done:
+        raise typer.Exit(1)
+
+
+@app.command()
+def routes(url: Url = None, key_file: KeyFile = None, as_json: Json = False) -> None:
+    """Every endpoint: its state, shares, versions and mirrors."""
+    from gateway.commands.talk import gateway, percents, show_json, show_table
+
+    with gateway(url, key_file) as client:
+        table = client.routes()
+    if as_json:
+        show_json([row["document"] for row in table])
+        return
+    for row in table:
+        row["shares"] = percents(row["shares"])
+    show_table(table, empty="no routes yet: runoff apply route.yaml --reason …")
+
+
+@app.command()
+def split(
+    endpoint: Endpoint,
+    weights: Annotated[list[str], typer.Argument(help="champion=80 challenger=20; variants not named keep theirs")],
+    reason: Reason,
+    wait: Wait = WAIT_S,
+    url: Url = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Set how requests are shared out."""
+    from gateway.commands.talk import CommandFailed
+
+    wanted: dict[str, float] = {}
+    for text in weights:
+        name, _, weight = text.partition("=")
+        try:
+            wanted[name] = float(weight)
+        except ValueError:
+            raise CommandFailed(f"wanted <variant>=<weight>, got {text!r}") from None
+    _change(lambda client: client.set_weights(endpoint, wanted, reason=reason, wait_s=wait), url, key_file, as_json)
+
+
+@app.command()
+def mirror(
+    endpoint: Endpoint,
+    name: Annotated[str, typer.Argument(help="name of the mirror")],
+    reason: Reason,
+    model: Annotated[str | None, typer.Argument(help="models:/phishing/7; leave out with --remove")] = None,
+    sample: Annotated[float, typer.Option(min=0, max=1, help="share of requests that it sees")] = 1.0,
+    remove: Annotated[bool, typer.Option("--remove", help="take the mirror away")] = False,
+    wait: Wait = WAIT_S,
+    url: Url = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Show every request, or a share of them, to a candidate off to the side."""
+    from gateway.commands.talk import CommandFailed
+
+    if (model is None) != remove:
+        raise CommandFailed("wanted either a model or --remove")
+    _change(
+        lambda client: client.mirror(endpoint, name, model, sample=sample, reason=reason, wait_s=wait),
+        url,
+        key_file,
+        as_json,
+    )
+
+
+@app.command()
+def promote(
+    endpoint: Endpoint,
+    arm: Annotated[str, typer.Argument(help="the variant, or with --mirror the mirror, that becomes champion")],
+    reason: Reason,
+    is_mirror: Annotated[bool, typer.Option("--mirror", help="the arm is a mirror")] = False,
+    wait: Wait = WAIT_S,
+    url: Url = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Make the version that an arm serves now the champion; the registry alias follows."""
+    names = {"mirror": arm} if is_mirror else {"variant": arm}
+    _change(lambda client: client.promote(endpoint, reason=reason, wait_s=wait, **names), url, key_file, as_json)
+
+
+@app.command()
+def rollback(
+    endpoint: Endpoint,
+    reason: Reason,
+    to: Annotated[int | None, typer.Option("--to", help="revision; default: the one before the live one")] = None,
+    move_alias: Annotated[bool, typer.Option("--move-alias", help="move the registry alias back as well")] = False,
+    wait: Wait = WAIT_S,
+    url: Url = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Go back to the previous live revision, at once."""
+    _change(
+        lambda client: client.rollback(endpoint, to=to, move_alias=move_alias, reason=reason, wait_s=wait),
+        url,
+        key_file,
+        as_json,
+    )
+
+
+@app.command()
+def delete(
+    endpoint: Endpoint, reason: Reason, url: Url = None, key_file: KeyFile = None, as_json: Json = False
+) -> None:
+    """Take an endpoint away; a rollback brings it back."""
+    _change(lambda client: client.delete(endpoint, reason=reason), url, key_file, as_json)
+
+
+# ---------------------------------------------------------------- looking
+
+
+@app.command()
+def history(
+    endpoint: Endpoint,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    url: Url = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Who changed the route, when and why."""
+    from gateway.commands.talk import gateway, show_json, show_table
+
+    with gateway(url, key_file) as client:
+        table = client.history(endpoint, limit=limit)
+    if as_json:
+        show_json(table)
+    else:
+        show_table(table, empty=f"endpoint '{endpoint}' has no revisions")
+
+
+@app.command()
+def status(
+    once: Annotated[bool, typer.Option("--once", help="print and end, also on a terminal")] = False,
+    every: Annotated[float, typer.Option(min=0.2, help="seconds between two looks")] = 1.0,
+    url: Url = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """What is served, by whom, and what is on its way; live on a terminal."""
+    from gateway.commands import status as screen
+    from gateway.commands.talk import gateway, show_json
+
+    with gateway(url, key_file) as client:
+        if as_json:
+            show_json({"runtime": client.status(), "routes": client.routes()})
+        elif once or not sys.stdout.isatty():
+            screen.once(client)
+        else:
+            screen.watch(client, every_s=every)
+
+
+@app.command()
+def ledger(endpoint: Endpoint, url: Url = None, key_file: KeyFile = None, as_json: Json = False) -> None:
+    """Champion and mirrors on the same rows: agreement, flips, score differences."""
+    _look(lambda client: client.ledger(endpoint), "mirrors", url, key_file, as_json)
+
+
+@app.command()
+def quality(endpoint: Endpoint, url: Url = None, key_file: KeyFile = None, as_json: Json = False) -> None:
+    """How right each variant and mirror was, with the coverage of labels."""
+    _look(lambda client: client.quality(endpoint), "arms", url, key_file, as_json)
+
+
+@app.command()
+def predictions(
+    prediction_id: Annotated[str, typer.Argument(help="as in X-Prediction-Id")],
+    url: Url = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """One prediction: its record, its shadows, its labels."""
+    _look(lambda client: client.prediction(prediction_id), "shadows", url, key_file, as_json)
+
+
+@app.command()
+def label(
+    file: Annotated[Path, typer.Argument(help="JSON, JSON lines or CSV with prediction_id and label")],
+    data_url: Annotated[
+        str | None, typer.Option("--data-url", help="REST address; default: the gateway says it")
+    ] = None,
+    url: Url = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Report the truth about predictions."""
+    from gateway.commands.labels import read_labels
+    from gateway.commands.talk import gateway, show_json, show_lines, waiting
+
+    accepted, sent, rejected = 0, 0, []
+    with gateway(url, key_file, data_url) as client, waiting("sending labels …"):
+        for portion in read_labels(file):
+            answer = client.label(portion)
+            accepted += answer["accepted"]
+            rejected += [{**row, "index": row["index"] + sent} for row in answer["rejected"]]
+            sent += len(portion)
+    if as_json:
+        show_json({"accepted": accepted, "rejected": rejected})
+    else:
+        show_lines(f"{accepted} of {sent} labels accepted")
+        show_lines(*(f"  label {row['index']}: {row['message']} ({row['code']})" for row in rejected[:20]))
+        if len(rejected) > 20:
+            show_lines(f"  … and {len(rejected) - 20} more; --json shows all")
+    if rejected:
+        raise typer.Exit(1)
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def _settings_file(config: Path | None) -> Path | None:
+    """The file that was named (it must be there), else runoff.toml in this directory, if it is there."""
+    default = Path("runoff.toml")
+    return config or (default if default.exists() else None)
+
+
+def _change(act: Any, url: str | None, key_file: Path | None, as_json: bool) -> None:
+    from gateway.commands.talk import change_lines, gateway, show_json, show_lines, waiting
+
+    with gateway(url, key_file) as client, waiting("waiting until it is live …"):
+        reply = act(client)
+    if as_json:
+        show_json(reply)
+    else:
+        show_lines(*change_lines(reply))
+
+
+def _look(ask: Any, part: str, url: str | None, key_file: Path | None, as_json: bool) -> None:
+    from gateway.commands.evidence import show_evidence
+    from gateway.commands.talk import gateway, show_json, waiting
+
+    with gateway(url, key_file) as client, waiting("reading the lake …"):
+        reply = ask(client)
+    if as_json:
+        show_json(reply)
+    else:
+        show_evidence(reply, part)

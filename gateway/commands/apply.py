@@ -1,0 +1,57 @@
+"""`runoff apply`: each document against its route; shows what differs, changes only that, goes on after a failure, and says so at the end."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway.commands.talk import change_lines, percents, show_json, show_lines, waiting
+from runoff import RequestRefused, Runoff
+
+Document = dict[str, Any]
+
+
+def apply_all(
+    client: Runoff,
+    documents: Sequence[tuple[Path, Document]],
+    *,
+    reason: str,
+    wait_s: float,
+    dry_run: bool,
+    as_json: bool,
+) -> bool:
+    """Whether every document could be applied. Raises GatewayUnreachable at once: then nothing else would work either."""
+    results = []
+    for path, document in documents:
+        try:
+            with waiting(f"{document.get('endpoint')}: preparing and warming …"):
+                plan = client.plan(document)
+                result = _planned(plan) if dry_run else client.apply(document, reason=reason, wait_s=wait_s, plan=plan)
+        except RequestRefused as error:
+            result = {"endpoint": document.get("endpoint"), "state": "refused", "error": str(error), "changes": []}
+            result |= {"problems": error.problems, "code": error.code}
+        results.append({"file": str(path), **result})
+        if not as_json:
+            _show(results[-1])
+    if as_json:
+        show_json(results)
+    return all(result["state"] not in {"refused", "failed"} for result in results)
+
+
+def _planned(plan: Document) -> Document:
+    state = "refused" if plan["problems"] else "planned" if plan["changes"] else "unchanged"
+    kept = ("endpoint", "revision", "problems", "changes", "models", "memory_bytes", "moves", "moved", "shares")
+    return {name: plan[name] for name in kept if name in plan} | {"state": state}
+
+
+def _show(result: Document) -> None:
+    if result["state"] in {"unchanged", "planned"}:
+        show_lines(f"{result['endpoint']}: {result['state']}")
+    elif result["state"] == "refused":
+        show_lines(f"{result['endpoint']}: refused: {result.get('error', '')}".removesuffix(": "))
+    else:
+        show_lines(*change_lines(result))
+    show_lines(*(f"  {change}" for change in result["changes"]))
+    if result["state"] == "planned":
+        show_lines(f"  shares: {percents(result['shares'])}; {result['moved']:.1%} of units move")
+    if "error" not in result:
+        show_lines(*(f"  {problem['path']}: {problem['message']}" for problem in result.get("problems", ())))

@@ -1,0 +1,76 @@
+"""Route documents in files: YAML or JSON, one or several a file, a folder of them; read strictly, with the file's name in every complaint."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import yaml
+
+from gateway.commands.talk import CommandFailed
+from routing.errors import RouteInvalid
+from routing.validate import validate
+
+SUFFIXES: Final = (".yaml", ".yml", ".json")
+_BYTES_MAX: Final = 1 << 20
+
+
+class Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, where YAML would silently take the last."""
+
+
+def read_documents(paths: Sequence[Path]) -> list[tuple[Path, dict[str, Any]]]:
+    """Every document of the files, and of the route files in the folders, in order of their names. Raises CommandFailed."""
+    found = [(path, document) for path in paths for file in _files(path) for path, document in _read(file)]
+    if not found:
+        raise CommandFailed(f"no route document in {', '.join(str(path) for path in paths)} ({', '.join(SUFFIXES)})")
+    names = [document.get("endpoint") for _, document in found]
+    for (path, document), name in zip(found, names, strict=True):
+        if names.count(name) > 1:
+            raise CommandFailed(f"{path}: endpoint '{document.get('endpoint')}' has more than one document")
+    return found
+
+
+def problems_of(document: object) -> list[str]:
+    """What is wrong with a document by itself, a line each; whether the registry has its models is asked by `apply`."""
+    try:
+        validate(document)
+    except RouteInvalid as error:
+        return [str(problem) for problem in error.problems]
+    return []
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
+    return [path]
+
+
+def _read(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    try:
+        raw = path.read_bytes()
+        if len(raw) > _BYTES_MAX:
+            raise CommandFailed(f"{path}: {len(raw)} bytes are too many for a route document")
+        if path.suffix == ".json":
+            documents = [msgspec.json.decode(raw)]
+        else:
+            documents = list(yaml.load_all(raw, Loader=Loader))
+    except (OSError, msgspec.DecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CommandFailed(f"{path}: {' '.join(str(error).split())}") from error
+    for document in documents:
+        if document is None:  # an empty part between two `---`
+            continue
+        if not isinstance(document, dict):
+            raise CommandFailed(f"{path}: wanted a mapping with `endpoint`, got {type(document).__name__}")
+        yield path, document
+
+
+def _mapping(loader: Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=node.start_mark)
+    return loader.construct_mapping(node, deep=True)
+
+
+Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)

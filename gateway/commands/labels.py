@@ -1,0 +1,82 @@
+"""Labels in files: a JSON list or object, JSON lines, or CSV with the columns of the label call."""
+
+import csv
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from gateway.commands.talk import CommandFailed
+
+_COLUMNS: Final = ("prediction_id", "endpoint", "request_id", "row", "label", "at")
+PORTION: Final = 10_000
+
+
+def read_labels(path: Path) -> Iterator[list[dict[str, Any]]]:
+    """The labels in portions of at most 10,000, as the gateway takes them. Raises CommandFailed with the line that is wrong."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = (
+                _csv(path, file)
+                if path.suffix == ".csv"
+                else _lines(path, file)
+                if path.suffix == ".jsonl"
+                else _json(path)
+            )
+            while portion := list(islice(rows, PORTION)):
+                yield portion
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandFailed(f"{path}: cannot be read: {error}") from error
+
+
+def _json(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        document = msgspec.json.decode(path.read_bytes())
+    except msgspec.DecodeError as error:
+        raise CommandFailed(f"{path}: not JSON ({error}); write .jsonl for one object a line") from error
+    for place, row in enumerate(document if isinstance(document, list) else [document]):
+        yield _object(path, f"label {place}", row)
+
+
+def _lines(path: Path, lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                yield _object(path, f"line {number}", msgspec.json.decode(line))
+            except msgspec.DecodeError as error:
+                raise CommandFailed(f"{path}: line {number}: not JSON: {error}") from error
+
+
+def _csv(path: Path, lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+    """Empty cells are left out, but for an empty `label`, which retracts; numbers and true/false are read as what they are."""
+    reader = csv.DictReader(lines)
+    names = reader.fieldnames or ()
+    unknown = [name for name in names if name not in _COLUMNS]
+    if unknown or "label" not in names:
+        raise CommandFailed(
+            f"{path}: wanted the columns {', '.join(_COLUMNS)} (at least an id and label), got {', '.join(names)}"
+        )
+    for cells in reader:
+        row: dict[str, Any] = {name: cell for name, cell in cells.items() if cell}
+        if "row" in row:
+            row["row"] = _value(row["row"])
+        row["label"] = _value(cells["label"])
+        yield row
+
+
+def _value(text: str | None) -> object:
+    if not text:
+        return None
+    try:
+        value: object = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+    return value
+
+
+def _object(path: Path, place: str, row: object) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise CommandFailed(f"{path}: {place}: wanted an object, got {type(row).__name__}")
+    return row

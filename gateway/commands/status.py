@@ -1,0 +1,65 @@
+"""`runoff status`: one screen of what is served, by whom, and what is on its way; drawn anew each second for people who watch."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from gateway.commands.talk import escaped, grid, percents
+from runoff import Runoff, RunoffError
+
+
+def watch(client: Runoff, *, every_s: float, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Until interrupted. A gateway that goes away is shown as that, and looked for again."""
+    with Live(screen(client), screen=True, auto_refresh=False) as live:
+        while True:
+            sleep(every_s)
+            try:
+                live.update(screen(client), refresh=True)
+            except RunoffError as error:
+                live.update(Text(str(error), "red"), refresh=True)
+
+
+def once(client: Runoff) -> None:
+    Console().print(screen(client))
+
+
+def screen(client: Runoff) -> Group:
+    runtime, routes = client.status(), client.routes()
+    workers = len(runtime["workers"])
+    rows = [
+        {
+            "endpoint": route["endpoint"],
+            "revision": _revision(route),
+            "shares": percents(route["shares"]),
+            "versions": route["versions"],
+            "mirrors": route["mirrors"],
+            "active": f"{route['workers']['active']}/{route['workers']['live']}",
+            "concurrency": route["document"]["limits"]["concurrency_max"] * max(workers, 1),
+            "problem": route["problem"],
+        }
+        for route in routes
+    ]
+    columns = ("endpoint", "revision", "shares", "versions", "mirrors", "active", "concurrency", "problem")
+    parts: list[Any] = [_headline(runtime, workers), Text()]
+    parts.append(grid(rows, columns) if rows else Text("no routes yet: runoff apply route.yaml --reason …"))
+    for move in runtime["alias_moves"]:
+        text = f"alias {move['name']}@{move['alias']} waits to move to version {move['version']}: {move['problem'] or 'soon'}"
+        parts.append(Text(text, "yellow"))
+    if not runtime["audit"]["intact"]:
+        parts.append(Text(f"the audit was changed at row {runtime['audit']['broken_at']}", "bold red"))
+    return Group(*parts)
+
+
+def _revision(route: Mapping[str, Any]) -> str:
+    """The live revision, and the one on its way."""
+    live = str(route["live"] or "none")
+    return live if route["revision"] == route["live"] else f"{live} → {route['revision']} {route['state']}"
+
+
+def _headline(runtime: Mapping[str, Any], workers: int) -> Text:
+    listeners = "  ".join(f"{name} {address}" for name, address in runtime["listeners"].items())
+    return Text.from_markup(f"[bold]{workers} worker{'' if workers == 1 else 's'}[/bold]  {escaped(listeners)}")

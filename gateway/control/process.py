@@ -1,0 +1,181 @@
+"""The control process: wires the state, the reconciler, the alias mover, the lake and the admin API, and ends them in order."""
+
+import asyncio
+import contextlib
+import getpass
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from gateway.admin.app import build
+from gateway.admin.context import Admin
+from gateway.control.aliases import AliasMover
+from gateway.control.changes import Changes
+from gateway.control.fleet import Fleet
+from gateway.control.planning import Planner
+from gateway.control.preparation import Preparation
+from gateway.control.reconcile import Reconciler
+from gateway.control.registry import mover, resolver, stager
+from gateway.evidence.evidence import Evidence
+from gateway.pipe import Pipe
+from gateway.processes.birth import Birth, adopt
+from gateway.settings import Settings
+from gateway.state.store import StateStore
+from gateway.streams.tail import LakeStream
+from gateway.telemetry.log import EventLog, configure
+
+log = EventLog(__name__)
+
+BEAT_S: Final = 1.0
+_STAGERS: Final = 2
+_ASKERS: Final = 4
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handlers (the process decides when it ends), and with a word once it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Control:
+    """Everything of one control process. Made inside its event loop; raises what the state database raises."""
+
+    def __init__(self, birth: Birth, *, clock: Callable[[], float] = time.monotonic) -> None:
+        settings = birth.settings
+        self._settings = settings
+        self._clock = clock
+        self._pipe = Pipe(birth.pipe_fd)
+        self._stopping = asyncio.Event()
+        self._stagers = ThreadPoolExecutor(_STAGERS, "stage")
+        self._askers = ThreadPoolExecutor(_ASKERS, "registry")
+        self._store = StateStore(settings.state_file)
+        self._fleet = Fleet(clock=clock)
+        preparation = Preparation(
+            self._store,
+            stager(settings),
+            resolver(settings),
+            settings.artifacts_path,
+            self._askers,
+            self._stagers,
+        )
+        self._reconciler = Reconciler(self._store, preparation, self._fleet, clock=clock)
+        self._aliases = AliasMover(self._store, mover(settings), self._askers)
+        self._lake = LakeStream(settings)
+        changes = Changes(self._store, self._reconciler)
+        admin = Admin(
+            settings=settings,
+            store=self._store,
+            fleet=self._fleet,
+            changes=changes,
+            planner=Planner(self._store, changes, preparation),
+            reconciler=self._reconciler,
+            evidence=Evidence(settings),
+            artifacts=settings.artifacts_path,
+            principal=f"local:{_user()}",
+        )
+        self._server = Server(_config(build(admin), settings))
+        self._admin_fd = birth.admin_fd
+
+    async def run(self) -> None:
+        """Until the supervisor says drain, goes away, or a signal comes."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
+        if self._store.audit_broken_at is not None:
+            log.error("audit_broken", sequence=self._store.audit_broken_at)
+        sockets = [adopt(self._admin_fd)] if self._admin_fd is not None else []
+        serving = asyncio.create_task(self._server.serve(sockets=sockets))
+        tasks = [
+            asyncio.create_task(task) for task in (self._listen(), self._beat(), self._aliases.run(), self._lake.run())
+        ]
+        self._reconciler.start()
+        stopping = asyncio.create_task(self._stopping.wait())
+        done, _ = await asyncio.wait({serving, stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopping}:
+            if not task.cancelled() and task.exception() is not None:
+                log.error("control_broke", error=task.exception())
+        await self._end(serving, tasks)
+
+    async def _end(self, serving: asyncio.Task[None], tasks: list[asyncio.Task[None]]) -> None:
+        """Callers first, then revisions (they go on at the next start), then what the lake still has to take."""
+        self._server.should_exit = True
+        await asyncio.wait({serving}, timeout=2.0)
+        await self._reconciler.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.grace_s / 2):
+                await self._lake.drain()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._stagers.shutdown(wait=False, cancel_futures=True)
+        self._askers.shutdown(wait=False, cancel_futures=True)
+        self._store.close()
+        self._pipe.close()
+
+    async def _listen(self) -> None:
+        """The supervisor's lines; when they end, so do we."""
+        async for line in self._pipe:
+            if line.get("command") == "drain":
+                self._stopping.set()
+            else:
+                self._fleet.hear(line)
+        self._stopping.set()
+        await asyncio.Event().wait()
+
+    async def _beat(self) -> None:
+        await self._server.listening.wait()
+        self._pipe.send({"event": "ready"})
+        while True:
+            before = self._clock()
+            await asyncio.sleep(BEAT_S)
+            self._pipe.send({"event": "beat", "loop_lag_s": max(0.0, self._clock() - before - BEAT_S)})
+
+
+def main() -> None:
+    """The whole life of the process; the environment holds what the supervisor gave it."""
+    birth = Birth.of(os.environ)
+    configure("control", birth.settings.telemetry.log_level, folder=birth.settings.state_path / "logs")
+    asyncio.run(_run(birth))
+    # Threads that are still staging or asking a silent registry must not hold up the end; what they do is repeated at the next start.
+    os._exit(0)
+
+
+async def _run(birth: Birth) -> None:
+    await Control(birth).run()
+
+
+def _config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=2,
+        timeout_keep_alive=int(settings.limits.idle_s),
+        limit_concurrency=256,
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return str(os.getuid())

@@ -1,0 +1,74 @@
+"""MLflow's scoring paths: `/invocations` for the default endpoint or a named one, Databricks' form of it, `/ping`, `/health`, `/version`."""
+
+import asyncio
+import time
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.request import Corridor, InferRequest
+from gateway.rest.entrance import JSON, OFF_LOOP_BYTES, Entrance, infer_reply, sent
+from gateway.rest.metadata import package_version
+from gateway.rest.refusals import guarded
+from gateway.rest.scoring import decode, encode, refuse
+from routing.records import PROTOCOLS
+
+_MLFLOW: Final = PROTOCOLS.index("mlflow")
+
+
+class ScoringDoor:
+    """Everything that MLflow's and Databricks' clients call."""
+
+    def __init__(self, corridor: Corridor, entrance: Entrance) -> None:
+        self._corridor = corridor
+        self._entrance = entrance
+        self._version = package_version("mlflow", default=package_version()).encode()
+
+    def routes(self) -> list[Route]:
+        """Refusals of the scoring paths have MLflow's form."""
+        score = guarded(self.score, refuse)
+        return [
+            Route("/invocations", score, methods=["POST"]),
+            Route("/endpoints/{m}/invocations", score, methods=["POST"]),
+            Route("/serving-endpoints/{m}/invocations", score, methods=["POST"]),
+            Route("/ping", guarded(self.ping), methods=["GET"]),
+            Route("/health", guarded(self.ping), methods=["GET"]),
+            Route("/version", guarded(self.version), methods=["GET"]),
+        ]
+
+    async def score(self, request: Request) -> Response:
+        received_ns = time.monotonic_ns()
+        caller = self._entrance.caller(request)
+        endpoint = request.path_params.get("m") or caller.endpoint or self._corridor.default_endpoint()
+        self._entrance.admit(request, "predict", endpoint)
+        view = self._corridor.view(endpoint)
+        body = await self._entrance.body(request)
+        content_type = request.headers.get("content-type")
+        if len(body) > OFF_LOOP_BYTES:
+            scored = await asyncio.to_thread(decode, body, content_type, view.signature)
+        else:
+            scored = decode(body, content_type, view.signature)
+        asked = InferRequest(
+            endpoint=view.endpoint,
+            inputs=scored.inputs,
+            protocol=_MLFLOW,
+            received_ns=received_ns,
+            headers=caller.headers,
+            request_id=caller.request_id or scored.client_request_id,
+            timeout_s=caller.timeout_s,
+            variant=caller.variant,
+            explain=caller.explain,
+            traceparent=caller.traceparent,
+        )
+        reply = await self._corridor.infer(asked)
+        return infer_reply(request, reply, [JSON], encode(reply))
+
+    async def ping(self, request: Request) -> Response:
+        """A newline, and 404 while not ready, as MLflow's server answers."""
+        return sent(request, 200 if self._corridor.is_ready else 404, [JSON], b"\n")
+
+    async def version(self, request: Request) -> Response:
+        """The MLflow version whose scoring protocol this is; its clients compare it with their own."""
+        return sent(request, 200, [JSON], self._version)

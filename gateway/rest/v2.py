@@ -1,0 +1,170 @@
+"""The Open Inference Protocol's paths, with Triton's extensions, as ordinary ASGI over the corridor."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.errors import NotAllowed, RequestMalformed
+from gateway.request import Corridor, InferRequest, ModelView
+from gateway.rest.entrance import OFF_LOOP_BYTES, Entrance, infer_reply, json_reply, whole_number
+from gateway.rest.headers import Caller, earliest, request_id_of
+from gateway.rest.metadata import model_config, model_metadata, repository_index, server_metadata
+from gateway.rest.open_inference import Decoded, Parameter, decode, encode
+from gateway.rest.refusals import guarded
+from gateway.rest.stats import Statistics, gathered, stats_document
+from models.errors import InputInvalid
+from routing.records import PROTOCOLS
+
+_V2_REST: Final = PROTOCOLS.index("v2-rest")
+
+
+class _IndexRequest(msgspec.Struct):
+    ready: bool = False
+
+
+class OpenInferenceDoor:
+    """All of `/v2`."""
+
+    def __init__(self, corridor: Corridor, entrance: Entrance, statistics: Statistics | None = None) -> None:
+        self._corridor = corridor
+        self._entrance = entrance
+        self._statistics = statistics
+
+    def routes(self) -> list[Route]:
+        """Reserved names first: `/v2/models/stats` is no model."""
+        get, post = ["GET"], ["POST"]
+        routes = [
+            Route("/v2", guarded(self.server), methods=get),
+            Route("/v2/health/live", guarded(self.live), methods=get),
+            Route("/v2/health/ready", guarded(self.ready), methods=get),
+            Route("/v2/models/stats", guarded(self.stats_of_all), methods=get),
+            Route("/v2/repository/index", guarded(self.index), methods=post),
+            Route("/v2/repository/models/{m}/load", guarded(self.load), methods=post),
+            Route("/v2/repository/models/{m}/unload", guarded(self.load), methods=post),
+        ]
+        for model in ("/v2/models/{m}", "/v2/models/{m}/versions/{v}"):
+            routes += [
+                Route(model, guarded(self.model), methods=get),
+                Route(f"{model}/ready", guarded(self.model_ready), methods=get),
+                Route(f"{model}/config", guarded(self.config), methods=get),
+                Route(f"{model}/stats", guarded(self.stats), methods=get),
+                Route(f"{model}/infer", guarded(self.infer), methods=post),
+            ]
+        return routes
+
+    async def infer(self, request: Request) -> Response:
+        received_ns = time.monotonic_ns()
+        view = self._admitted(request)
+        caller = self._entrance.caller(request)
+        name = "Inference-Header-Content-Length"
+        header_length = whole_number(request.headers.get(name), name)
+        body = await self._entrance.body(request, binary=header_length is not None)
+        if len(body) > OFF_LOOP_BYTES and header_length != 0:
+            decoded = await asyncio.to_thread(decode, body, header_length, view.signature)
+        else:
+            decoded = decode(body, header_length, view.signature)
+        asked = request_of(
+            view.endpoint,
+            decoded,
+            caller,
+            protocol=_V2_REST,
+            received_ns=received_ns,
+            version=request.path_params.get("v"),
+        )
+        reply = await self._corridor.infer(asked)
+        return infer_reply(request, reply, *encode(reply, decoded))
+
+    async def server(self, request: Request) -> Response:
+        self._entrance.admit(request, "predict")
+        return json_reply(request, server_metadata())
+
+    async def live(self, request: Request) -> Response:
+        return json_reply(request, {"live": True})
+
+    async def ready(self, request: Request) -> Response:
+        if self._corridor.is_ready:
+            return json_reply(request, {"ready": True})
+        return json_reply(request, {"error": "not ready", "code": "not_ready", "ready": False}, status=503)
+
+    async def model(self, request: Request) -> Response:
+        return json_reply(request, model_metadata(self._admitted(request)))
+
+    async def model_ready(self, request: Request) -> Response:
+        view = self._admitted(request)
+        if view.is_ready:
+            return json_reply(request, {"name": view.endpoint, "ready": True})
+        document = {
+            "error": f"'{view.endpoint}' is not warm here",
+            "code": "not_warm",
+            "name": view.endpoint,
+            "ready": False,
+        }
+        return json_reply(request, document, status=503)
+
+    async def config(self, request: Request) -> Response:
+        return json_reply(request, model_config(self._admitted(request)))
+
+    async def stats(self, request: Request) -> Response:
+        view = self._admitted(request)
+        return json_reply(request, stats_document(gathered(self._statistics, [view], request.path_params.get("v"))))
+
+    async def stats_of_all(self, request: Request) -> Response:
+        self._entrance.admit(request, "predict")
+        return json_reply(request, stats_document(gathered(self._statistics, self._corridor.views())))
+
+    async def index(self, request: Request) -> Response:
+        self._entrance.admit(request, "predict")
+        body = await self._entrance.body(request)
+        try:
+            asked = msgspec.json.decode(body, type=_IndexRequest) if body.strip() else _IndexRequest()
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise RequestMalformed('wanted an empty body or {"ready": true|false}') from None
+        return json_reply(request, repository_index(self._corridor.views(), ready_only=asked.ready))
+
+    async def load(self, request: Request) -> Response:
+        """Load and unload write a revision, which no worker can do; whoever has the key is sent to the admin API."""
+        endpoint = request.path_params["m"]
+        self._entrance.admit(request, "model:write", endpoint)
+        raise NotAllowed("load and unload over this listener are not built yet: change the route through the admin API")
+
+    def _admitted(self, request: Request) -> ModelView:
+        """The view of the model in the path, for a caller who may see it. Raises before any of the body is read."""
+        endpoint = request.path_params["m"]
+        self._entrance.admit(request, "predict", endpoint)
+        return self._corridor.view(endpoint, request.path_params.get("v"))
+
+
+def request_of(
+    endpoint: str, decoded: Decoded, caller: Caller, *, protocol: int, received_ns: int, version: str | None = None
+) -> InferRequest:
+    """The one request type out of a decoded V2 request and its headers or metadata. Raises InputInvalid for a bad parameter."""
+    timeout_us = _natural(decoded.parameters, "timeout")
+    return InferRequest(
+        endpoint=endpoint,
+        inputs=decoded.inputs,
+        protocol=protocol,
+        received_ns=received_ns,
+        parameters=decoded.parameters,
+        headers=caller.headers,
+        request_id=caller.request_id or request_id_of(decoded.id),
+        timeout_s=earliest(caller.timeout_s, timeout_us / 1e6 if timeout_us else None),
+        version=version,
+        variant=caller.variant,
+        explain=caller.explain,
+        traceparent=caller.traceparent,
+        priority=_natural(decoded.parameters, "priority"),
+    )
+
+
+def _natural(parameters: Mapping[str, Parameter], name: str) -> int:
+    """`timeout` (microseconds) and `priority`; absent or 0 is the default of the route."""
+    value = parameters.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 64:
+        raise InputInvalid(f"parameter '{name}': wanted a whole number from 0 up")
+    return value

@@ -1,0 +1,63 @@
+"""`python -m gateway.shadow`: the shadow process, as the supervisor starts it."""
+
+import asyncio
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from gateway.processes.birth import Birth
+from gateway.shadow.process import Shadow
+from gateway.telemetry.log import configure
+
+NICENESS: Final = 10
+MEMORY_SHARE: Final = 0.25
+"""Of the memory that this process may use at all: what candidates may hold together with everything else here."""
+_FIRST_TO_GO: Final = "500"
+"""For the kernel when memory ends: the shadow before those who serve."""
+
+
+def main() -> None:
+    """Runs until the supervisor says drain, or is gone."""
+    birth = Birth.of(os.environ)
+    configure(birth.process, birth.settings.telemetry.log_level, folder=birth.settings.state_path / "logs")
+    step_back()
+    asyncio.run(_run(birth))
+
+
+def step_back() -> None:
+    """Lets everybody else go first: processor time by niceness and class, memory by the kernel's own order."""
+    os.nice(NICENESS)
+    with suppress(OSError, AttributeError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO, encoding="ascii")
+
+
+def memory_bytes_max() -> int:
+    """The bound of this process: a share of the machine's memory, or of what its control group may have."""
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):
+        available = min(available, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return int(available * MEMORY_SHARE)
+
+
+async def _run(birth: Birth) -> None:
+    shadow = Shadow(birth.settings, birth.writer, environ=os.environ, memory_bytes_max=memory_bytes_max())
+    pipe = birth.pipe()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, shadow.drain)
+    tasks = [asyncio.create_task(shadow.beat(pipe), name="beat"), asyncio.create_task(shadow.obey(pipe), name="obey")]
+    try:
+        await shadow.run()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await shadow.close()
+        await pipe.flush()
+        pipe.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Where the rows for one remote candidate wait and are called for, a few at a time, apart from all other candidates."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from gateway.shadow.breaker import Breaker
+from gateway.shadow.draw import AGE_MAX_S, Answered, Job
+from gateway.shadow.local import chunks
+from gateway.telemetry.log import EventLog
+from models.answer import read
+from models.runtime.remote import BodyTooLarge, InputRefused, RemoteAnswer, RemoteFailed, RemoteModel, RemoteTimeout
+from models.signature import Answer
+
+_log: Final = EventLog(__name__)
+
+CALLS_MAX: Final = 8
+ROWS_MAX: Final = 64
+"""Rows of one call, where the endpoint's requests can share one."""
+WAITING_BYTES_MAX: Final = 16 << 20
+"""Frames that one lane may keep waiting."""
+
+Chunk = tuple[Job, list[int]]
+
+
+class Lane:
+    """One remote candidate. Belongs to the loop; `landed` is called with each job that is done.
+
+    `offer` never waits: what the lane cannot hold is shed there and then.
+    """
+
+    def __init__(
+        self,
+        remote: RemoteModel,
+        model: str,
+        *,
+        body_bytes_max: int,
+        landed: Callable[[Job], None],
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._remote = remote
+        self._model = model
+        self._body_bytes_max = body_bytes_max
+        self._landed = landed
+        self._wall = wall
+        self._breaker = Breaker(clock)
+        self._queue: asyncio.Queue[Chunk] = asyncio.Queue()  # bounded by `offer`, in bytes
+        self._answers: dict[int, Answer] = {}
+        self._waiting: dict[int, int] = {}
+        self._is_removed = False
+        self._runners = [asyncio.create_task(self._serve(), name=f"remote {model}") for _ in range(CALLS_MAX)]
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the frames that wait here or are being called for."""
+        return sum(self._waiting.values())
+
+    def offer(self, job: Job, answer: Answer, *, is_batched: bool) -> None:
+        """Takes the waiting requests of a job; `answer` says how production's outputs are read, and so the remote's."""
+        job.model = self._model
+        waiting = job.waiting()
+        if self.waiting_bytes + job.draw.size_bytes > WAITING_BYTES_MAX and self._waiting:
+            job.fail(waiting, "governor")
+        if job.is_done:
+            self._landed(job)
+            return
+        self._answers[id(job)] = answer
+        self._waiting[id(job)] = job.draw.size_bytes
+        for chunk in chunks([(job, index) for index in waiting], ROWS_MAX if is_batched else 1):
+            self._queue.put_nowait((job, [index for _, index in chunk]))
+
+    def remove(self) -> None:
+        """The mirror is gone from the route: what waits is counted as such. The lane ends once it is idle, by `close`."""
+        self._is_removed = True
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._waiting
+
+    async def close(self) -> None:
+        """Stops at once; what is under way has no outcome, and stays for the next process."""
+        for runner in self._runners:
+            runner.cancel()
+        await asyncio.gather(*self._runners, return_exceptions=True)
+        await self._remote.close()
+
+    async def _serve(self) -> None:
+        while True:
+            job, indexes = await self._queue.get()
+            try:
+                await self._call(job, indexes)
+            except Exception as error:  # noqa: BLE001  # a fault of ours must not strand the job, nor end the runner
+                _log.error("remote_call_broken", error=error)
+                job.fail(indexes, "remote_error")
+            if job.is_done:
+                del self._waiting[id(job)], self._answers[id(job)]
+                self._landed(job)
+
+    async def _call(self, job: Job, indexes: list[int]) -> None:
+        reason = self._refusal(job, indexes)
+        if reason is not None:
+            job.fail(indexes, reason)
+            return
+        draw = job.draw
+        inputs = [(name, draw.take(array, indexes)) for name, array in draw.inputs.items()]
+        started = time.perf_counter_ns()
+        try:
+            answer = await self._remote.infer(inputs, body_bytes_max=self._body_bytes_max)
+            self._breaker.succeeded()
+            answered = self._read(job, indexes, answer, (time.perf_counter_ns() - started) // 1000)
+        except (BodyTooLarge, InputRefused) as error:
+            if isinstance(error, InputRefused):
+                self._breaker.succeeded()  # it lives, and answers
+            if len(indexes) > 1:  # one of them may be the cause
+                for index in indexes:
+                    self._queue.put_nowait((job, [index]))
+                return
+            job.fail(indexes, "too_large" if isinstance(error, BodyTooLarge) else "remote_error")
+        except RemoteFailed as error:
+            reason = "remote_timeout" if isinstance(error, RemoteTimeout) else "remote_error"
+            self._breaker.failed(reason)
+            job.fail(indexes, reason)
+        else:
+            if answered is None:
+                job.fail(indexes, "incompatible")
+            else:
+                job.version = answer.version or job.version
+                job.answer(answered)
+
+    def _refusal(self, job: Job, indexes: Sequence[int]) -> str | None:
+        if self._is_removed:
+            return "mirror_removed"
+        if self._wall() - job.draw.block.requests[indexes[0]].received_unix_us / 1e6 > AGE_MAX_S:
+            return "expired"
+        return self._breaker.refusal()
+
+    def _read(self, job: Job, indexes: list[int], answer: RemoteAnswer, call_us: int) -> Answered | None:
+        """The remote's outputs as an answer; None where they cannot stand beside production's."""
+        rows = sum(job.draw.block.requests[index].rows for index in indexes)
+        names = [name for name, _ in answer.outputs]
+        outputs = [array for _, array in answer.outputs]
+        how = self._answers[id(job)]
+        wanted = {name for name in (how.label_output, how.score_output) if name is not None}
+        if not outputs or not wanted <= set(names) or any(array.ndim == 0 or len(array) != rows for array in outputs):
+            return None
+        labels, scores = read(how, names, outputs)
+        return Answered(
+            indexes=indexes,
+            names=names,
+            outputs=outputs,
+            labels=labels,
+            scores=scores,
+            compute_us=call_us,
+            batch_rows=rows,
+            done_unix_us=int(self._wall() * 1e6),
+        )

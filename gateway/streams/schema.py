@@ -1,0 +1,162 @@
+"""The four tables of the lake: their columns, types and partitions, and how input and output columns are named beside them."""
+
+from collections.abc import Iterable
+from typing import Final
+
+import pyarrow as pa
+
+_TEXT: Final = pa.string()
+_TIME: Final = pa.timestamp("us", "UTC")
+_WHO: Final = [("endpoint", _TEXT), ("date", pa.date32())]
+PARTITIONS: Final = ("endpoint", "date")
+
+PREDICTIONS: Final = pa.schema(
+    [
+        ("prediction_id", _TEXT),
+        ("row", pa.int32()),
+        ("rows", pa.int32()),
+        ("request_id", _TEXT),
+        *_WHO,
+        ("received_at", _TIME),
+        ("revision", pa.int64()),
+        ("assigned", _TEXT),
+        ("variant", _TEXT),
+        ("assigned_by", _TEXT),
+        ("rule", _TEXT),
+        ("fallback", pa.bool_()),
+        ("fallback_of", _TEXT),
+        ("bucket", pa.int32()),
+        ("propensity", pa.float64()),
+        ("unit", _TEXT),
+        ("unit_missing", pa.bool_()),
+        ("experiment", pa.bool_()),
+        ("protocol", _TEXT),
+        ("status", pa.int32()),
+        ("code", _TEXT),
+        ("model", _TEXT),
+        ("version", _TEXT),
+        ("digest", _TEXT),
+        ("queue_us", pa.int64()),
+        ("compute_us", pa.int64()),
+        ("total_us", pa.int64()),
+        ("batch_rows", pa.int32()),
+        ("trace_id", _TEXT),
+        ("inputs_digest", _TEXT),
+        ("answer_label", _TEXT),
+        ("answer_score", pa.float64()),
+    ]
+)
+"""One row an input row; `input_<name>` and `output_<name>` follow, by what was recorded. Outputs are null where the request failed."""
+
+SHADOWS: Final = pa.schema(
+    [
+        ("prediction_id", _TEXT),
+        ("row", pa.int32()),
+        ("rows", pa.int32()),
+        *_WHO,
+        ("received_at", _TIME),
+        ("revision", pa.int64()),
+        ("mirror", _TEXT),
+        ("model", _TEXT),
+        ("version", _TEXT),
+        ("live_variant", _TEXT),
+        ("live_model", _TEXT),
+        ("live_version", _TEXT),
+        ("unit", _TEXT),
+        ("experiment", pa.bool_()),
+        ("outcome", _TEXT),
+        ("compute_us", pa.int64()),
+        ("batch_rows", pa.int32()),
+        ("lag_us", pa.int64()),
+        ("answer_label", _TEXT),
+        ("answer_score", pa.float64()),
+        ("live_label", _TEXT),
+        ("live_score", pa.float64()),
+        ("source_writer", _TEXT),
+        ("source_sequence", pa.int64()),
+    ]
+)
+"""One row an input row and mirror that saw it; `outcome` is `recorded` or why there is no answer. `output_<name>` follow."""
+
+LABELS: Final = pa.schema(
+    [
+        ("sequence", pa.int64()),
+        ("prediction_id", _TEXT),
+        *_WHO,
+        ("request_id", _TEXT),
+        ("row", pa.int32()),
+        ("label_text", _TEXT),
+        ("label_number", pa.float64()),
+        ("at", _TIME),
+        ("received_at", _TIME),
+        ("keyed", pa.bool_()),
+        ("retracted", pa.bool_()),
+        ("attributes", _TEXT),
+    ]
+)
+"""One row a label as it came. `sequence` counts labels in the order in which they were first committed; `at` null: first receipt.
+`endpoint` is null for labels by prediction id; the prediction's own is found by joining."""
+
+METRICS: Final = pa.schema(
+    [
+        *_WHO,
+        ("minute", _TIME),
+        ("role", _TEXT),
+        ("variant", _TEXT),
+        ("model", _TEXT),
+        ("version", _TEXT),
+        ("requests", pa.int64()),
+        ("errors", pa.int64()),
+        ("rows", pa.int64()),
+        ("latency_sum_s", pa.float64()),
+        ("latency_buckets", pa.list_(pa.field("element", pa.int64()))),
+        ("reason", _TEXT),
+        ("dropped", pa.int64()),
+        ("writer", _TEXT),
+    ]
+)
+"""One row a worker, minute, variant and model version (role `live`), and one for what a mirror dropped, by `reason` (role `mirror`)."""
+
+SCHEMAS: Final = {"predictions": PREDICTIONS, "shadows": SHADOWS, "labels": LABELS, "metrics": METRICS}
+
+ARROW_OF: Final = {
+    "BOOL": pa.bool_(),
+    "UINT8": pa.int16(),
+    "UINT16": pa.int32(),
+    "UINT32": pa.int64(),
+    "UINT64": pa.decimal128(20, 0),
+    "INT8": pa.int8(),
+    "INT16": pa.int16(),
+    "INT32": pa.int32(),
+    "INT64": pa.int64(),
+    "FP16": pa.float32(),
+    "FP32": pa.float32(),
+    "FP64": pa.float64(),
+    "BYTES": pa.string(),
+}
+"""V2 datatype → the narrowest type of Delta that holds all its values: Delta has neither unsigned nor half-precision numbers."""
+
+
+class Naming:
+    """Gives tensor columns their names in one table, whose columns so far are `fields`.
+
+    A name belongs to the type it was first used with; the same tensor under another type gets `__<datatype>` added, and so does a
+    name that differs from an older one in case only, which Spark could not tell apart.
+    """
+
+    def __init__(self, fields: Iterable[pa.Field]) -> None:
+        self._known = {field.name.lower(): (field.name, _kind(field.type)) for field in fields}
+
+    def name(self, kind: str, tensor: str, datatype: str, type_: pa.DataType) -> str:
+        """The column of `tensor`; `kind` is `input` or `output`."""
+        plain = f"{kind}_{tensor}"
+        for name in (plain, f"{plain}__{datatype}"):
+            if self._known.setdefault(name.lower(), (name, _kind(type_))) == (name, _kind(type_)):
+                return name
+        return f"{plain}__{datatype}_{_kind(type_)}"
+
+
+def _kind(type_: pa.DataType) -> str:
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
+        return "list_" + _kind(type_.value_type)
+    return "string" if pa.types.is_large_string(type_) or pa.types.is_string_view(type_) else str(type_)

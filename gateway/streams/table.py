@@ -1,0 +1,107 @@
+"""One Delta table, written exactly once: the only room of deltalake.
+
+Each commit carries an application transaction for every writer whose rows it holds. delta-rs does not refuse a repeated one by
+itself; what it refuses is a commit on a handle that others have overtaken. So a handle is loaded, asked what is committed, and the rows
+after that are appended with the same handle; after any failure the handle is loaded anew and asked again.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import DeltaError
+
+_PROPERTIES: Final[dict[str, str | None]] = {
+    "delta.logRetentionDuration": "interval 1 days",
+    "delta.checkpointInterval": "100",
+}
+
+
+class CommitFailed(Exception):
+    """The rows may or may not be in the table: load it again and ask what is committed."""
+
+
+class LakeTable:
+    """A table at `uri`, made on first use with `schema`; for one thread of the one process that writes it."""
+
+    def __init__(self, uri: str, schema: pa.Schema, partitions: Sequence[str]) -> None:
+        """Raises CommitFailed where the table can be neither opened nor made."""
+        self._uri = uri
+        try:
+            if not DeltaTable.is_deltatable(uri):
+                if "://" not in uri:
+                    Path(uri).mkdir(mode=0o700, parents=True, exist_ok=True)
+                DeltaTable.create(uri, schema, mode="ignore", partition_by=list(partitions), configuration=_PROPERTIES)
+            self._delta = DeltaTable(uri)
+        except (DeltaError, OSError) as error:
+            raise CommitFailed(str(error)) from error
+
+    @property
+    def version(self) -> int:
+        return int(self._delta.version())
+
+    @property
+    def fields(self) -> list[pa.Field]:
+        """The columns as of this handle."""
+        return list(pa.schema(self._delta.schema().to_arrow()))
+
+    def committed(self, writer: str) -> int:
+        """The last sequence of `writer` in this table, 0 for none."""
+        return int(self._delta.transaction_version(writer) or 0)
+
+    def append(self, rows: pa.Table, transactions: Mapping[str, int]) -> None:
+        """Commits `rows` and the sequence of each writer together, new columns included. Raises CommitFailed."""
+        done = [Transaction(writer, sequence) for writer, sequence in transactions.items()]
+        try:
+            write_deltalake(
+                self._delta,
+                rows,
+                mode="append",
+                schema_mode="merge",
+                commit_properties=CommitProperties(app_transactions=done),
+            )
+        except (DeltaError, OSError) as error:
+            raise CommitFailed(str(error)) from error
+
+    def reload(self) -> None:
+        """Loads what is committed now. Raises CommitFailed."""
+        try:
+            self._delta = DeltaTable(self._uri)
+        except (DeltaError, OSError) as error:
+            raise CommitFailed(str(error)) from error
+
+    def compact(self, vacuum_after_h: int) -> None:
+        """Joins small files, deletes files that no version of the last `vacuum_after_h` hours needs, and trims the log."""
+        try:
+            self._delta.optimize.compact(target_size=128 << 20)
+            self._delta.vacuum(retention_hours=vacuum_after_h, enforce_retention_duration=False, dry_run=False)
+            self._delta.create_checkpoint()
+            self._delta.cleanup_metadata()
+        except (DeltaError, OSError) as error:
+            raise CommitFailed(str(error)) from error
+
+
+class TableView:
+    """A table as readers see it: follows the log, never writes. Not for two threads at once."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._delta: DeltaTable | None = None
+
+    def dataset(self) -> tuple[int, Any] | None:
+        """The newest version and its rows as a pyarrow dataset; None while there is no such table."""
+        try:
+            if self._delta is None:
+                if not DeltaTable.is_deltatable(self._uri):
+                    return None
+                self._delta = DeltaTable(self._uri)
+            else:
+                self._delta.update_incremental()
+        except (DeltaError, OSError):
+            self._delta = (
+                None  # a log that was trimmed under a handle that was not used for days: open it anew the next time
+            )
+            return None
+        return int(self._delta.version()), self._delta.to_pyarrow_dataset()

@@ -1,0 +1,36 @@
+"""The key under which units are hashed in records: one a state directory, made by whoever needs it first."""
+
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+KEY_BYTES: Final = 32
+
+
+def unit_key(state: Path) -> bytes:
+    """The 32 bytes of `unit.key`. Several processes may ask at once: the first link wins, and all read the same key.
+
+    Losing the file makes units of old and new records unlinkable, which is also how one makes them so on purpose.
+    """
+    path = state / "unit.key"
+    if not path.exists():
+        draft = state / f"unit.key.{os.getpid()}"
+        file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(file, secrets.token_bytes(KEY_BYTES))
+            os.fsync(file)
+        finally:
+            os.close(file)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    key = path.read_bytes()
+    if len(key) != KEY_BYTES:
+        raise ValueError(
+            f"{path}: wanted {KEY_BYTES} bytes, got {len(key)}; restore it, or delete it to begin with a new key"
+        )
+    return key

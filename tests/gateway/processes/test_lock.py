@@ -1,0 +1,17 @@
+import pytest
+
+from gateway.processes.lock import StateLock, StateTaken
+
+
+def test_a_second_gateway_on_one_state_directory_is_refused_by_name(tmp_path):
+    held = StateLock(tmp_path / "var")
+    with pytest.raises(StateTaken, match=r"another gateway \(process \d+\) runs on .*var; stop it"):
+        StateLock(tmp_path / "var")
+    held.close()
+    StateLock(tmp_path / "var").close()
+
+
+def test_the_state_directory_is_its_owners_alone(tmp_path):
+    StateLock(tmp_path / "var").close()
+    assert (tmp_path / "var").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "var" / "lock").stat().st_mode & 0o777 == 0o600

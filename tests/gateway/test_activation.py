@@ -1,0 +1,223 @@
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.activation import RETRY_S, Activation
+from gateway.state.compiled import CompiledModel, CompiledRoute
+from gateway.state.reader import StateReader
+from gateway.state.revision import Draft
+from gateway.state.store import StateStore
+from models.staged import StagedModel
+from routing.split import compile_split
+from routing.traffic import to_document
+from routing.validate import validate
+from tests.kit.plane import Plane
+from tests.kit.staged import stage_linear
+
+
+class World:
+    """A worker's data plane following a real state database that the test writes as control would."""
+
+    def __init__(self, folder: Path):
+        self.plane = Plane(folder)
+        self.store = StateStore(folder / "state.db")
+        self.lines: list[dict] = []
+        self.now = 0.0
+        self.activation = Activation(
+            reader=StateReader(folder / "state.db"),
+            catalog=self.plane.catalog,
+            plane=self.plane.data,
+            paths=self.plane.paths,
+            page=self.plane.page,
+            tell=self.lines.append,
+            clock=lambda: self.now,
+        )
+
+    def compiled(self, number: int, endpoint: str, models: dict[str, StagedModel]) -> CompiledRoute:
+        champion = next(iter(models))
+        variants = [{"name": name, "model": staged.uri, "weight": 1.0} for name, staged in models.items()]
+        route = validate({"endpoint": endpoint, "champion": champion, "variants": variants})
+        split = compile_split(route.salt, route.weights)
+        return CompiledRoute(
+            endpoint=endpoint,
+            revision=number,
+            document=to_document(route),
+            models={name: CompiledModel(key=s.key, digest=s.digest, uri=s.uri) for name, s in models.items()},
+            split=split.arms,
+            split_sha256=split.sha256,
+            signature=models[champion].signature,
+        )
+
+    def written(self, endpoint: str, models: dict[str, StagedModel], *, live: bool = True) -> int:
+        """Writes a revision, as `warming` or as live."""
+        document = {"endpoint": endpoint}
+        draft = Draft(endpoint=endpoint, action="put", author="test", reason="test", document=document)
+        revision = self.store.write(draft, check=False)
+        compiled = self.compiled(revision.number, endpoint, models)
+        if live:
+            assert self.store.activate(revision.number, compiled)
+        else:
+            assert self.store.advance(revision.number, "warming", compiled)
+        return revision.number
+
+    def activate(self, number: int) -> None:
+        assert self.store.activate(number, self.store.compiled(number))
+
+    async def until(self, claim: Callable[[], object]) -> None:
+        async with asyncio.timeout(20):
+            while not claim():
+                self.activation.look()
+                await asyncio.sleep(0.001)
+
+    def served(self) -> dict[str, int]:
+        return {name: endpoint.revision for name, endpoint in self.plane.data.table.endpoints.items()}
+
+    def events(self) -> list[tuple]:
+        return [(line["event"], line["endpoint"], line["revision"]) for line in self.lines]
+
+    def close(self) -> None:
+        self.activation.close()
+        self.store.close()
+        self.plane.close()
+
+
+@pytest.fixture
+async def world(tmp_path):
+    world = World(tmp_path)
+    yield world
+    world.close()
+
+
+def stage(world: World, version: str = "1", name: str = "line", **options) -> StagedModel:
+    return stage_linear(world.plane.artifacts, name=name, version=version, **options)
+
+
+async def test_a_worker_without_routes_is_settled_at_once(world):
+    assert not world.activation.is_settled
+    world.activation.look()
+    assert world.activation.is_settled
+    assert world.activation.endpoints == {}
+
+
+async def test_at_the_start_every_live_revision_is_loaded_and_then_served(world):
+    first = world.written("a", {"champion": stage(world, "1")})
+    second = world.written("b", {"champion": stage(world, "2")})
+    world.activation.look()
+    assert not world.activation.is_settled
+    assert world.activation.endpoints == {"a": False, "b": False}
+    await world.until(lambda: world.activation.is_settled)
+    assert world.served() == {"a": first, "b": second}
+    assert world.activation.endpoints == {"a": True, "b": True}
+    assert sorted(world.events()) == [("active", "a", first), ("active", "b", second)]
+    assert set(world.plane.paths.targets) == {b"/v2/models/a/infer", b"/v2/models/b/infer"}
+
+
+async def test_a_pending_revision_is_warmed_while_the_old_one_serves_and_switches_when_it_goes_live(world):
+    old = world.written("a", {"champion": stage(world, "1")})
+    await world.until(lambda: world.served() == {"a": old})
+    new = world.written("a", {"champion": stage(world, "2")}, live=False)
+    await world.until(lambda: ("warm", "a", new) in world.events())
+    assert world.served() == {"a": old}
+    world.activate(new)
+    world.activation.look()
+    assert world.served() == {"a": new}
+    assert world.events() == [("active", "a", old), ("warm", "a", new), ("active", "a", new)]
+
+
+async def test_what_served_before_stays_warm_for_a_rollback_at_once(world):
+    old = world.written("a", {"champion": stage(world, "1")})
+    await world.until(lambda: world.served() == {"a": old})
+    new = world.written("a", {"champion": stage(world, "2")})
+    await world.until(lambda: world.served() == {"a": new})
+    back = world.written("a", {"champion": stage(world, "1")})
+    world.activation.look()  # one look: nothing had to be loaded
+    assert world.served() == {"a": back}
+
+
+async def test_what_no_revision_names_is_dropped_after_its_last_lease(world):
+    for version in ("1", "2", "3"):
+        number = world.written("a", {"champion": stage(world, version)})
+        await world.until(lambda number=number: world.served() == {"a": number})
+        if version == "1":
+            (first,) = world.plane.catalog.loaded()
+            first.leases = 1
+    assert {model.staged.key.version for model in world.plane.catalog.loaded()} == {"1", "2", "3"}
+    first.leases = 0
+    world.written("b", {"champion": stage(world, "3")})
+    await world.until(lambda: len(world.plane.catalog.loaded()) == 2)
+    assert {model.staged.key.version for model in world.plane.catalog.loaded()} == {"2", "3"}
+
+
+async def test_an_artifact_that_cannot_be_loaded_is_told_and_the_old_revision_goes_on(world):
+    old = world.written("a", {"champion": stage(world, "1")})
+    await world.until(lambda: world.served() == {"a": old})
+    broken = stage(world, "2")
+    (world.plane.artifacts / broken.digest / broken.file).write_bytes(b"no model")
+    new = world.written("a", {"champion": broken}, live=False)
+    await world.until(lambda: ("failed", "a", new) in world.events())
+    assert "ArtifactInvalid" in world.lines[-1]["problem"]
+    assert world.served() == {"a": old}
+    for _ in range(10):
+        world.activation.look()
+        await asyncio.sleep(0)
+    assert world.events().count(("failed", "a", new)) == 1
+
+
+async def test_an_endpoint_that_cannot_be_loaded_does_not_hold_up_the_others(world):
+    broken, whole = stage(world, "1"), stage(world, "2")
+    path = world.plane.artifacts / broken.digest / broken.file
+    content = path.read_bytes()
+    path.write_bytes(b"no model")
+    world.written("a", {"champion": broken})
+    good = world.written("b", {"champion": whole})
+    await world.until(lambda: world.activation.is_settled)
+    assert world.served() == {"b": good}
+    assert world.activation.endpoints == {"a": False, "b": True}
+    path.write_bytes(content)
+    world.now += RETRY_S + 1
+    await world.until(lambda: "a" in world.served())
+
+
+async def test_a_split_that_this_process_computes_otherwise_is_refused(world):
+    staged = stage(world)
+    draft = Draft(endpoint="a", action="put", author="t", reason="t", document={"endpoint": "a"})
+    number = world.store.write(draft, check=False).number
+    compiled = world.compiled(number, "a", {"champion": staged, "other": stage(world, "2")})
+    forged = CompiledRoute(
+        **{name: getattr(compiled, name) for name in compiled.__struct_fields__} | {"split": bytes(65_536)}
+    )
+    world.store.activate(number, forged)
+    await world.until(lambda: ("failed", "a", number) in world.events())
+    assert world.served() == {}
+
+
+async def test_a_deleted_endpoint_is_gone_at_the_next_look(world):
+    world.written("a", {"champion": stage(world)})
+    await world.until(world.served)
+    draft = Draft(endpoint="a", action="delete", author="t", reason="t", document=None)
+    world.store.activate(world.store.write(draft, check=False).number, None)
+    world.activation.look()
+    assert world.served() == {}
+    assert world.activation.endpoints == {}
+
+
+async def test_the_only_endpoint_is_the_default_one(world):
+    world.written("a", {"champion": stage(world)})
+    await world.until(world.served)
+    assert world.plane.data.table.default == "a"
+    world.written("b", {"champion": stage(world)})
+    await world.until(lambda: len(world.served()) == 2)
+    assert world.plane.data.table.default is None
+
+
+async def test_weights_and_revision_are_on_the_scrape_as_they_serve(world):
+    number = world.written("a", {"champion": stage(world, "1"), "challenger": stage(world, "2")})
+    await world.until(world.served)
+    totals = world.plane.totals()
+    assert totals.value("runoff_revision", endpoint="a") == number
+    shares = [totals.value("runoff_route_weight", endpoint="a", variant=name) for name in ("champion", "challenger")]
+    assert sum(shares) == 1.0
+    assert abs(shares[0] - 0.5) < 0.02
+    assert totals.value("runoff_model_state", model="line", version="1", state="warm") == 1

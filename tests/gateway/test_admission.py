@@ -1,0 +1,39 @@
+"""A request is refused when its predicted wait is too long, and only then."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gateway.admission import Admission
+from gateway.errors import NotReady, Overloaded
+from tests.kit.plane import Plane
+from tests.kit.staged import stage_linear
+
+
+@pytest.fixture
+async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
+    made = Plane(tmp_path)
+    yield made
+    made.close()
+
+
+async def test_the_wait_is_predicted_from_the_models_own_curve(plane: Plane) -> None:
+    staged = stage_linear(plane.artifacts)
+    endpoint = plane.serve({"champion": staged}, limits={"queue_wait_max_s": 0.05})
+    model = plane.catalog.load(staged.digest)
+    model.rows_max, model._curve_rows, model._curve = 8, [8], [0.02]
+    admission = Admission(100)
+    admission.enter(endpoint, model, 8)  # two batches ahead: 40 ms
+    with pytest.raises(Overloaded, match=r"the wait would be 0\.060 s, at most 0\.05 s"):
+        admission.enter(endpoint, model, 16)
+
+
+async def test_a_fast_model_is_bounded_by_number_alone(plane: Plane) -> None:
+    staged = stage_linear(plane.artifacts)
+    endpoint = plane.serve({"champion": staged})
+    model = plane.catalog.load(staged.digest)
+    admission = Admission(100)
+    admission.enter(endpoint, model, 99)
+    with pytest.raises(NotReady, match="as many requests as it may"):
+        admission.enter(endpoint, model, 100)

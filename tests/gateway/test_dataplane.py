@@ -1,0 +1,199 @@
+"""The corridor's promises: one record for each answer, batch mates do not disturb each other, a late or gone caller costs nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.errors import DeadlinePassed, NotAllowed, NotReady, Overloaded, SpoolClosed, VersionUnknown
+from models.errors import InputInvalid
+from routing.records import MirrorBlock, PredictionBlock, RequestRow
+from tests.kit.plane import Plane
+from tests.kit.staged import stage_linear
+
+
+@pytest.fixture
+async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
+    made = Plane(tmp_path)
+    yield made
+    made.close()
+
+
+def row(*values: float) -> dict[str, np.ndarray]:  # type: ignore[type-arg]  # any shape
+    return {"x": np.array([values], np.float32)}
+
+
+def recorded(plane: Plane, folder: str = "spool/worker-1") -> list[tuple[PredictionBlock, RequestRow]]:
+    return [(b, r) for b in plane.blocks(folder) if isinstance(b, PredictionBlock) for r in b.requests]
+
+
+async def test_requests_of_one_turn_share_a_run_and_each_gets_its_own_answer(plane: Plane) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)})
+    values = [-3.0, -1.0, 0.5, 2.0]
+    replies = await asyncio.gather(*(plane.corridor.infer(plane.request(row(v, 0.0))) for v in values))
+    wanted = [1 / (1 + np.exp(-v)) for v in values]
+    assert [float(reply.outputs[1][0, 1]) for reply in replies] == pytest.approx(wanted, abs=1e-6)
+    records = recorded(plane)
+    assert [r.batch_rows for _, r in records] == [4, 4, 4, 4]
+    assert {r.prediction_id.hex() for _, r in records} == {reply.prediction_id.replace("-", "") for reply in replies}
+
+
+async def test_every_answer_has_exactly_one_record_with_its_rows(plane: Plane) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)})
+    reply = await plane.corridor.infer(plane.request({"x": np.array([[1, 2], [3, 4], [5, 6]], np.float32)}))
+    ((block, record),) = recorded(plane)
+    assert (block.endpoint, block.revision, block.model, block.version) == ("line", 1, "line", "1")
+    assert (record.rows, record.status, record.propensity) == (3, 200, 1.0)
+    x = np.frombuffer(block.inputs[0].data, np.float32).reshape(3, *block.inputs[0].tail)  # type: ignore[arg-type]
+    assert x.tolist() == [[1, 2], [3, 4], [5, 6]]
+    probabilities = np.frombuffer(block.outputs[1].data, np.float32).reshape(3, 2)  # type: ignore[arg-type]
+    assert probabilities.tolist() == reply.outputs[1].tolist()
+
+
+async def test_a_poisoned_request_fails_alone(plane: Plane) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts, check_row=True)})
+    requests = [plane.request(row(v, 1.0)) for v in (1.0, 2.0, 666.0, 3.0, 4.0)]
+    results = await asyncio.gather(*map(plane.corridor.infer, requests), return_exceptions=True)
+    assert [isinstance(result, InputInvalid) for result in results] == [False, False, True, False, False]
+    assert sorted(r.status for _, r in recorded(plane)) == [200, 200, 200, 200, 400]
+
+
+async def test_a_cancelled_caller_does_not_disturb_its_batch_mates(plane: Plane) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)})
+    tasks = [asyncio.create_task(plane.corridor.infer(plane.request(row(v, 0.0)))) for v in (1.0, 2.0, 3.0)]
+
+    def leave() -> None:
+        tasks[1].cancel()
+
+    asyncio.get_running_loop().call_soon(leave)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(results[1], asyncio.CancelledError)
+    assert all(not isinstance(results[i], BaseException) for i in (0, 2))
+    assert len(recorded(plane)) == 3
+
+
+async def test_an_expired_request_is_dropped_before_the_run_and_recorded(plane: Plane) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)})
+    with pytest.raises(DeadlinePassed):
+        await plane.corridor.infer(plane.request(row(1, 2), timeout_s=0.0))
+    ((_, record),) = recorded(plane)
+    assert (record.status, record.code, record.answered) == (504, "deadline_passed", -1)
+
+
+async def test_the_champion_answers_for_a_failed_challenger_and_the_record_says_so(plane: Plane) -> None:
+    good, broken = stage_linear(plane.artifacts), stage_linear(plane.artifacts, version="2")
+    plane.serve(
+        {"champion": good, "challenger": broken},
+        variants=[
+            {"name": "champion", "model": good.uri, "weight": 0},
+            {"name": "challenger", "model": broken.uri, "weight": 1, "fallback": True},
+        ],
+    )
+    model = plane.catalog.get(broken.digest)
+    assert model is not None
+    model.output_names = ["gone"]  # the session now refuses every run
+    reply = await plane.corridor.infer(plane.request(row(1, 2)))
+    assert (reply.variant, reply.assigned) == ("champion", "challenger")
+    ((block, record),) = recorded(plane)
+    assert (block.variants[record.assigned], block.variants[record.answered]) == ("challenger", "champion")
+    assert (record.status, record.code) == (200, "input_invalid")
+    assert plane.totals().value("runoff_fallbacks_total", endpoint="line", variant="challenger") == 1
+
+
+async def test_a_version_in_the_path_is_a_pin_outside_experiments(plane: Plane) -> None:
+    first, second = stage_linear(plane.artifacts), stage_linear(plane.artifacts, version="2")
+    plane.serve({"champion": first, "challenger": second}, allow_pin=True)
+    reply = await plane.corridor.infer(plane.request(row(1, 2), version="2"))
+    assert (reply.variant, reply.model.key.version) == ("challenger", "2")
+    ((_, record),) = recorded(plane)
+    assert (record.assigned_by, record.propensity, record.experiment) == (2, None, False)
+    with pytest.raises(VersionUnknown, match="warm versions are 1, 2"):
+        await plane.corridor.infer(plane.request(row(1, 2), version="9"))
+    plane.serve({"champion": first, "challenger": second})
+    with pytest.raises(NotAllowed):
+        await plane.corridor.infer(plane.request(row(1, 2), version="2"))
+
+
+async def test_more_than_the_endpoints_bound_is_refused_and_counted(plane: Plane) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)}, limits={"concurrency_max": 2})
+    results = await asyncio.gather(
+        *(plane.corridor.infer(plane.request(row(1, 2))) for _ in range(5)), return_exceptions=True
+    )
+    assert [type(result) for result in results].count(Overloaded) == 3
+    assert plane.totals().value("runoff_refused_total", endpoint="line", reason="overloaded") == 3
+    assert len(recorded(plane)) == 2
+
+
+async def test_a_draining_worker_takes_nothing_new(plane: Plane) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)})
+    plane.data.is_draining = True
+    with pytest.raises(NotReady):
+        await plane.corridor.infer(plane.request(row(1, 2)))
+
+
+async def test_a_slow_model_runs_on_a_thread_and_a_fast_one_goes_on_meanwhile(plane: Plane) -> None:
+    slow, fast = stage_linear(plane.artifacts, name="slow"), stage_linear(plane.artifacts, name="fast")
+    plane.serve({"champion": slow}, endpoint="slow")
+    plane.serve({"champion": fast}, endpoint="fast")
+    model = plane.catalog.get(slow.digest)
+    assert model is not None
+    model._curve = [0.5] * len(model._curve)
+    first = asyncio.create_task(plane.corridor.infer(plane.request(row(1, 2), endpoint="slow")))
+    answered = await plane.corridor.infer(plane.request(row(1, 2), endpoint="fast"))
+    assert answered.endpoint == "fast"
+    assert (await first).endpoint == "slow"
+
+
+async def test_disk_durability_replies_after_the_sync_of_its_own_segment(plane: Plane) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)}, record={"durability": "disk"})
+    replies = await asyncio.gather(*(plane.corridor.infer(plane.request(row(v, 0))) for v in range(5)))
+    assert len(replies) == 5
+    assert recorded(plane) == []
+    assert len(recorded(plane, "spool/worker-1-disk")) == 5
+
+
+async def test_a_full_spool_follows_on_failure(tmp_path: Path) -> None:
+    plane = Plane(tmp_path, spool_bytes_max=2_000)
+    staged = stage_linear(plane.artifacts)
+    plane.serve({"champion": staged})
+    wide = {"x": np.zeros((200, 2), np.float32)}
+    for _ in range(3):
+        await plane.corridor.infer(plane.request(wide))  # open: served, counted
+    totals = plane.totals()
+    failed = totals.value("runoff_records_total", outcome="failed")
+    assert failed >= 1
+    assert failed + totals.value("runoff_records_total", outcome="recorded") == 3
+    plane.serve({"champion": staged}, record={"on_failure": "closed"})
+    with pytest.raises(SpoolClosed):
+        await plane.corridor.infer(plane.request(wide))
+    plane.close()
+
+
+async def test_rows_drawn_for_a_mirror_are_written_whole_whatever_the_record_keeps(plane: Plane) -> None:
+    staged = stage_linear(plane.artifacts)
+    plane.serve(
+        {"champion": staged},
+        mirrors=[{"name": "candidate", "model": "models:/line/7"}],
+        record={"inputs": "none"},
+    )
+    await plane.corridor.infer(plane.request(row(1, 2)))
+    (mirrored,) = (block for block in plane.blocks("mirror/worker-1") if isinstance(block, MirrorBlock))
+    assert mirrored.mirror_names == ("candidate",)
+    assert mirrored.requests[0].mirrors == 1
+    assert np.frombuffer(mirrored.inputs[0].data, np.float32).tolist() == [1, 2]  # type: ignore[arg-type]
+    ((block, _),) = recorded(plane)
+    assert block.inputs[0].data is None
+
+
+async def test_urgent_requests_run_before_those_that_did_not_ask(plane: Plane) -> None:
+    staged = stage_linear(plane.artifacts)
+    plane.serve({"champion": staged})
+    model = plane.catalog.get(staged.digest)
+    assert model is not None
+    model.rows_max = 1
+    priorities = [0, 2, 1]
+    await asyncio.gather(*(plane.corridor.infer(plane.request(row(p, 0), priority=p)) for p in priorities))
+    order = [np.frombuffer(block.inputs[0].data, np.float32)[0] for block, _ in recorded(plane)]  # type: ignore[arg-type]
+    assert order == [1, 2, 0]

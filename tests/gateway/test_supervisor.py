@@ -1,0 +1,304 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.faults
+
+SUPERVISOR = """
+import sys
+from gateway.settings import load
+from gateway.supervisor import Commands, serve
+state, workers, grace, worker, other = sys.argv[1:]
+settings = load({"state_dir": state, "workers": int(workers), "rest_port": 0, "grpc_port": 0, "metrics_port": 0,
+                 "admin_port": 0, "grace_s": float(grace)}, {})
+python = sys.executable, "-c"
+commands = Commands((*python, worker), (*python, other), (*python, other))
+sys.exit(serve(settings, commands=commands, say=lambda line: print(line, flush=True)))
+"""
+
+CHILD = """
+import asyncio, json, os, signal, socket, sys, time
+from pathlib import Path
+from gateway.processes.birth import Birth, adopt
+from gateway.telemetry.counters import CounterPage
+birth = Birth.of(os.environ)
+state = Path(birth.settings.state_dir)
+page = CounterPage(state / "run", birth.writer)
+
+async def main():
+    pipe = birth.pipe()
+    done = asyncio.Event()
+    served = page.counter("runoff_cancelled_total", {"endpoint": "e"})
+    records = {name: page.counter("runoff_records_total", {"outcome": name}) for name in ("assigned", "recorded")}
+
+    async def serve(reader, writer):
+        head = await reader.readuntil(b"\\r\\n\\r\\n")
+        path = head.split()[1]
+        page.cells[served] += 1
+        page.cells[records["assigned"]] += 1
+        if path == b"/die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if path == b"/hang":
+            time.sleep(3600)
+        if path == b"/slow":
+            await asyncio.sleep(0.5)
+        if path == b"/fail":
+            pipe.send({"event": "failed", "endpoint": "e", "revision": 7, "problem": "no"})
+        page.cells[records["recorded"]] += 1
+        body = str(os.getpid()).encode()
+        writer.write(b"HTTP/1.1 200 OK\\r\\nconnection: close\\r\\ncontent-length: %d\\r\\n\\r\\n%s" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    async def beat():
+        while True:
+            pipe.send({"event": "beat", "loop_lag_s": 0.001, "endpoints": {"e": True}})
+            await asyncio.sleep(0.2)
+
+    async def hear():
+        async for line in pipe:
+            with (state / f"{birth.process}.heard").open("a") as file:
+                file.write(json.dumps(line) + "\\n")
+            if line.get("command") == "drain" and "STUBBORN":
+                done.set()
+    beating = asyncio.create_task(beat())
+    hearing = asyncio.create_task(hear())
+    server = None
+    if birth.rest_fd is not None:
+        server = await asyncio.start_server(serve, sock=adopt(birth.rest_fd))
+    pipe.send({"event": "ready"})
+    await done.wait()
+    if server:
+        server.close()
+        pending = [task for task in asyncio.all_tasks() if "serve" in repr(task.get_coro())]
+        await asyncio.gather(*pending, return_exceptions=True)
+asyncio.run(main())
+"""
+
+
+class Gateway:
+    """A real supervisor with tiny children."""
+
+    def __init__(self, state: Path, workers: int = 1, grace_s: float = 5.0, worker: str = CHILD, other: str = CHILD):
+        self.state = state
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SUPERVISOR, str(state), str(workers), str(grace_s), worker, other],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        self.errors: list[dict] = []
+        self._reading = threading.Thread(target=self._read)
+        self._reading.start()
+        lines = [self.process.stdout.readline().split() for _ in range(4)]
+        self.addresses = {name: address.removesuffix("/metrics") for name, address in filter(None, lines)}
+
+    def _read(self):
+        for line in self.process.stderr:
+            self.errors.append(json.loads(line) if line.startswith("{") else {"event": "text", "text": line})
+
+    def events(self, name: str) -> list[dict]:
+        return [line for line in self.errors if line["event"] == name]
+
+    def heard(self, process: str) -> list[dict]:
+        try:
+            return [json.loads(line) for line in (self.state / f"{process}.heard").read_text().splitlines()]
+        except FileNotFoundError:
+            return []
+
+    def ready(self) -> bool:
+        return httpx.get(self.addresses["metrics"] + "/readyz").status_code == 200
+
+    def ask(self, path: str = "/", timeout: float = 20) -> str:
+        return httpx.get(self.addresses["REST"] + path, timeout=timeout).text
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        text = httpx.get(self.addresses["metrics"] + "/metrics").text
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        return next((s.value for s in samples if s.name == name and labels.items() <= s.labels.items()), None)
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(30)
+        self._reading.join()
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return code
+
+
+def eventually(claim: Callable[[], object], within_s: float = 20.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not claim():
+        assert time.monotonic() < deadline, "did not become true in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def start(tmp_path):
+    started: list[Gateway] = []
+
+    def begin(**options) -> Gateway:
+        gateway = Gateway(tmp_path / "var", **options)
+        started.append(gateway)
+        if options.get("worker", CHILD) == CHILD:
+            eventually(gateway.ready)
+        return gateway
+
+    yield begin
+    for gateway in started:
+        gateway.stop()
+
+
+def test_it_prints_every_address_and_serves_through_its_workers(start):
+    gateway = start(workers=2)
+    assert set(gateway.addresses) == {"REST", "gRPC", "metrics", "admin"}
+    assert gateway.ask().isdigit()
+    assert httpx.get(gateway.addresses["metrics"] + "/livez").status_code == 200
+    body = httpx.get(gateway.addresses["metrics"] + "/readyz").json()
+    assert body["endpoints"] == {"e": True}
+    assert gateway.stop() == 0
+
+
+def test_a_second_gateway_on_the_same_state_is_refused_with_a_clear_line(start):
+    gateway = start()
+    second = Gateway(gateway.state)
+    assert second.stop() == 1
+    (line,) = second.events("text")
+    assert "another gateway (process" in line["text"]
+
+
+def test_a_killed_worker_is_restarted_and_a_queued_connection_is_answered_by_the_next(start):
+    gateway = start()
+    first = gateway.ask()
+    os.kill(int(first), signal.SIGSTOP)  # it takes no more connections, so that the next one stays queued
+    host, port = gateway.addresses["REST"].removeprefix("http://").split(":")
+    queued = socket.create_connection((host, int(port)), timeout=20)
+    queued.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    os.kill(int(first), signal.SIGKILL)
+    reply = b"".join(iter(lambda: queued.recv(4096), b""))
+    queued.close()
+    assert reply.startswith(b"HTTP/1.1 200")
+    assert reply.split(b"\r\n")[-1] != first.encode()
+    assert gateway.metric("runoff_process_restarts_total", process="worker-0") == 1
+    assert gateway.events("process_exited")[0]["end"] == "signal SIGKILL"
+
+
+def test_no_counter_goes_back_over_a_kill_and_what_was_lost_is_published(start):
+    gateway = start()
+    for _ in range(3):
+        gateway.ask()
+    with pytest.raises(httpx.RemoteProtocolError):
+        gateway.ask("/die")
+    eventually(gateway.ready)
+    gateway.ask()
+    assert gateway.metric("runoff_cancelled_total", endpoint="e") == 5
+    assert gateway.metric("runoff_records_total", outcome="assigned") == 5
+    assert gateway.metric("runoff_records_total", outcome="recorded") == 4
+    assert gateway.metric("runoff_records_total", outcome="lost") == 1
+    assert gateway.events("records_lost")[0]["count"] == 1
+
+
+@pytest.mark.slow
+def test_a_hung_worker_is_killed_and_replaced(start):
+    gateway = start()
+    before = gateway.ask()
+    with pytest.raises(httpx.RemoteProtocolError):
+        gateway.ask("/hang")
+    eventually(gateway.ready)
+    assert gateway.ask() != before
+    assert gateway.events("process_hung")[0]["child"] == "worker-0"
+
+
+def test_probes_and_metrics_answer_while_control_and_shadow_are_dead(start):
+    gateway = start(other="import sys; sys.exit(3)")
+    eventually(lambda: len(gateway.events("process_exited")) > 3)
+    assert gateway.ready()
+    assert gateway.ask().isdigit()
+    assert gateway.metric("runoff_process_up", process="control") == 0
+    assert gateway.metric("runoff_process_up", process="worker-0") == 1
+
+
+def test_control_hears_who_listens_what_they_say_and_after_its_restart_again(start):
+    gateway = start()
+    gateway.ask("/fail")
+    failed = {"event": "failed", "endpoint": "e", "revision": 7, "problem": "no"}
+    eventually(lambda: any(failed.items() <= line.items() for line in gateway.heard("control")))
+    line = next(line for line in gateway.heard("control") if line["event"] == "failed")
+    rosters = [line for line in gateway.heard("control") if line["event"] == "workers"]
+    assert rosters[-1]["live"] == [line["worker"]]
+    before = len(gateway.heard("control"))
+    os.kill(gateway.events("process_started")[-1]["pid"], signal.SIGKILL)
+    eventually(lambda: len(gateway.heard("control")) >= before + 2)
+    assert {"workers", "failed"} <= {line["event"] for line in gateway.heard("control")[before:]}
+
+
+def test_a_request_in_flight_is_answered_before_the_worker_leaves(start):
+    gateway = start()
+    replies: list[str] = []
+    asking = threading.Thread(target=lambda: replies.append(gateway.ask("/slow")))
+    asking.start()
+    eventually(lambda: gateway.metric("runoff_records_total", outcome="assigned") == 1)
+    assert gateway.stop() == 0
+    asking.join()
+    assert replies[0].isdigit()
+    assert not gateway.events("process_killed")
+
+
+@pytest.mark.slow
+def test_who_does_not_drain_is_killed_within_the_grace(start):
+    gateway = start(worker=CHILD.replace('"STUBBORN"', "False") + " ", grace_s=2.0)
+    eventually(gateway.ready)
+    began = time.monotonic()
+    gateway.process.send_signal(signal.SIGTERM)
+    eventually(lambda: not gateway.ready())
+    assert gateway.stop() == 0
+    assert time.monotonic() - began < 4.0
+    assert gateway.events("process_killed")[0]["child"] == "worker-0"
+
+
+def test_a_second_interrupt_kills_at_once(start):
+    gateway = start(worker=CHILD.replace('"STUBBORN"', "False") + " ", grace_s=60.0)
+    eventually(gateway.ready)
+    gateway.process.send_signal(signal.SIGINT)
+    eventually(lambda: gateway.events("gateway_stopping"))
+    gateway.process.send_signal(signal.SIGINT)
+    assert gateway.process.wait(10) == 0
+
+
+def test_children_die_with_a_supervisor_that_was_killed(start):
+    gateway = start()
+    pids = [line["pid"] for line in gateway.events("process_started")]
+    assert len(pids) == 3
+    gateway.process.kill()
+    gateway.process.wait()
+    eventually(lambda: not any(is_running(pid) for pid in pids))
+    following = start()
+    assert following.ask().isdigit()
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_worker_that_never_comes_up_ends_the_gateway_with_status_1(start):
+    gateway = start(worker="import sys; sys.exit(1)")
+    assert gateway.process.wait(20) == 1
+    assert gateway.events("gateway_gave_up")

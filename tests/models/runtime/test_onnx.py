@@ -1,0 +1,34 @@
+"""The session says what is wrong in the words of `models.errors`, and nothing of the caller's data."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.errors import ArtifactInvalid, InputInvalid
+from models.runtime.onnx import OnnxSession
+from tests.kit.staged import stage_linear
+
+
+def test_outputs_come_in_the_order_that_is_asked_for(tmp_path: Path) -> None:
+    staged = stage_linear(tmp_path)
+    session = OnnxSession(tmp_path / staged.digest / staged.file)
+    probabilities, label = session.run([np.array([[1, 2]], np.float32)], ["probabilities", "label"])
+    assert label.tolist() == [1]
+    assert probabilities.sum() == pytest.approx(1)
+
+
+def test_a_file_that_is_no_model_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"not a model")
+    with pytest.raises(ArtifactInvalid, match=r"ONNX Runtime cannot load model\.onnx"):
+        OnnxSession(tmp_path / "model.onnx")
+
+
+def test_what_only_the_model_can_refuse_is_the_callers_to_mend(tmp_path: Path) -> None:
+    staged = stage_linear(tmp_path, check_row=True)
+    session = OnnxSession(tmp_path / staged.digest / staged.file)
+    with pytest.raises(InputInvalid, match="out of data bounds") as refused:
+        session.run([np.array([[666, 2]], np.float32)], ["label"])
+    assert "666" not in str(refused.value)
+    with pytest.raises(InputInvalid):
+        session.run([np.array([[1, 2, 3]], np.float32)], ["label"])

@@ -1,0 +1,197 @@
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from routing.errors import RouteInvalid
+from routing.split import compile_split
+from routing.table import EndpointTable
+from routing.validate import NOT_BUILT, validate
+from tests.routing.documents import smallest, two, valid
+
+
+def problems(document):
+    with pytest.raises(RouteInvalid) as refused:
+        validate(document)
+    return [(problem.path, problem.code) for problem in refused.value.problems]
+
+
+@given(valid())
+def test_what_is_accepted_compiles(document):
+    table = EndpointTable.compile(validate(document), 1)
+
+    assert sum(table.shares) == 1
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b", "c", "d"]),
+            st.one_of(st.sampled_from([0, -1, 1e-9, 9e-10, 1e9, 1.1e9]), st.floats()),
+        ),
+        max_size=5,
+    )
+)
+def test_arms_are_accepted_exactly_when_the_split_compiles(arms):
+    variants = [{"name": name, "model": "models:/m/1", "weight": weight} for name, weight in arms]
+    is_valid, compiles = False, False
+
+    with contextlib.suppress(RouteInvalid):
+        validate({"endpoint": "e", "champion": arms[0][0] if arms else "champion", "variants": variants})
+        is_valid = True
+    with contextlib.suppress(ValueError):
+        compile_split("e", arms)
+        compiles = True
+
+    assert is_valid == compiles
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    [
+                        *smallest(),
+                        "unit",
+                        "mirrors",
+                        "rules",
+                        "when",
+                        "header",
+                        "remote",
+                        "limits",
+                        "record",
+                        "mask",
+                        "name",
+                    ]
+                )
+                | st.text(max_size=5)
+                | st.integers(),
+                inner,
+                max_size=6,
+            )
+        ),
+        max_leaves=25,
+    )
+)
+def test_any_document_is_a_route_or_a_list_of_problems(document):
+    with contextlib.suppress(RouteInvalid):
+        validate(document)
+
+
+def test_all_problems_are_reported_at_once():
+    document = {
+        "endpoint": "stats",
+        "champoin": "champion",
+        "variants": [
+            {"name": "champion", "model": "models:/phishing/latest", "weight": -1},
+            {"name": "champion", "model": "models:/phishing/Production", "weight": float("nan"), "colour": "red"},
+        ],
+        "mirrors": [{"name": "m", "until": "tomorrow", "sample": 1.5}],
+        "rules": [{"name": "r", "when": {}, "variant": "nobody"}],
+        "limits": {"timeout_s": 0},
+        "label": {"window": "a month"},
+    }
+
+    assert problems(document) == [
+        ("endpoint", "reserved_name"),
+        ("variants[0].model", "reference_invalid"),
+        ("variants[0].weight", "out_of_range"),
+        ("variants[1].model", "reference_invalid"),
+        ("variants[1].weight", "out_of_range"),
+        ("variants[1].colour", "unknown_key"),
+        ("mirrors[0]", "not_one_of"),
+        ("mirrors[0].sample", "out_of_range"),
+        ("mirrors[0].until", "instant_invalid"),
+        ("rules[0].when", "missing"),
+        ("limits.timeout_s", "out_of_range"),
+        ("label.window", "duration_invalid"),
+        ("champoin", "unknown_key"),
+        ("variants[1].name", "duplicate_name"),
+        ("rules[0].variant", "variant_unknown"),
+    ]
+
+
+@pytest.mark.parametrize("document", [None, [], "phishing", 3])
+def test_a_document_that_is_no_object_is_one_problem(document):
+    assert problems(document) == [("", "wrong_type")]
+
+
+@pytest.mark.parametrize(
+    "reference", ["models:/phishing/latest", "models:/phishing@latest", "models:/phishing/Staging"]
+)
+def test_moving_references_are_refused_with_the_alias_command(reference):
+    with pytest.raises(RouteInvalid, match="set_registered_model_alias"):
+        validate({"endpoint": "phishing", "variants": [{"name": "champion", "model": reference, "weight": 1}]})
+
+
+@pytest.mark.parametrize("endpoint", ["", "-a", "a/b", "a:b", "a" * 129, "stats", "versions", "labels", "é"])
+def test_endpoint_names_that_paths_cannot_hold_are_refused(endpoint):
+    assert [path for path, _ in problems(smallest(endpoint=endpoint))] == ["endpoint"]
+
+
+def test_keys_that_are_not_built_are_refused_by_name_and_their_content_is_checked_too():
+    document = two(
+        features={"service": "users"},
+        steps=[{"weights": {"nobody": 1}, "for": "10m"}],
+        mirrors=[{"name": "m", "remote": {"url": "http://127.0.0.1:9000", "model": "x", "protocol": "mlflow"}}],
+        record={"sensitive": ["sex"]},
+    )
+
+    found = problems(document)
+
+    assert {path for path, code in found if code == "not_built_yet"} == {
+        "features",
+        "steps",
+        "mirrors[0].remote.protocol",
+        "record.sensitive",
+    }
+    assert len(NOT_BUILT) == 4
+    assert ("steps[0].weights.nobody", "variant_unknown") in found
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["cookie", {}, {"header": "x", "input": "y"}, {"header": "a b"}, {"cookie": "x"}, 3, ["header"], {"input": ""}],
+)
+def test_a_unit_has_exactly_one_source(unit):
+    assert all(path == "unit" or path.startswith("unit.") for path, _ in problems(smallest(unit=unit)))
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://a", "http://user:pass@host", "http://host?x=1", "http://host#x", "host:80", "http://", "http://a b"]
+)
+def test_remote_addresses_are_plain_http(url):
+    mirror = {"name": "m", "remote": {"url": url, "model": "x"}}
+
+    assert problems(smallest(mirrors=[mirror])) == [("mirrors[0].remote.url", "bad_text")]
+
+
+def test_a_secret_in_the_document_is_refused():
+    mirror = {"name": "m", "remote": {"url": "http://127.0.0.1:1", "model": "x", "auth": "s3cret"}}
+
+    assert problems(smallest(mirrors=[mirror])) == [("mirrors[0].remote.auth", "bad_text")]
+
+
+def test_a_salt_without_zero_bytes_keeps_salt_and_unit_apart():
+    assert problems(smallest(salt="a\x00b")) == [("salt", "bad_text")]
+
+
+def test_values_of_rules_may_be_any_scalar_or_a_list_of_them():
+    rules = [{"name": "r", "when": {"header": {"X-Cohort": ["beta", 7, True]}}, "variant": "champion"}]
+
+    route = validate(smallest(rules=rules))
+
+    assert route.rules[0].when[0].name == "x-cohort"
+    assert route.rules[0].when[0].values == ("beta", "7", "true")
+
+
+def test_null_stands_for_an_optional_key_that_is_left_out():
+    mirror = {"name": "m", "model": "models:/phishing/7", "remote": None, "until": None, "body_bytes_max": None}
+
+    assert validate(smallest(mirrors=[mirror], features=None)) == validate(
+        smallest(mirrors=[{"name": "m", "model": "models:/phishing/7"}])
+    )

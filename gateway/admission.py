@@ -25,7 +25,7 @@ class Admission:
             )
         if queued >= self._inflight_max:
             raise NotReady("this process holds as many requests as it may", "process_bound")
-        if queued:
+        if queued >= model.rows_max:
             batch_s = model.predicted_s(model.rows_max)
             wait_s = (queued // model.rows_max + 1) * batch_s
             if batch_s > 0.001 and wait_s > limits.queue_wait_max_s:

@@ -83,12 +83,12 @@ class Dataplane:
     # ── rooms 4 to 7: from the door to a queue ───────────────────────────────────────────────────────────────────────────────
 
     def submit(self, ticket: Ticket) -> None:
-        """Takes a decoded request whose `endpoint` came from `table`, and answers it later through its door.
+        """Takes a decoded request whose `endpoint` comes from the present `table`, and answers it later through its door.
 
         Raises what `gateway.errors.translate` knows, when the request is refused before a variant is assigned; it is then counted
         and not recorded. After this call has returned, exactly one record and one `door.complete` follow.
         """
-        endpoint = ticket.endpoint = self.table.endpoint(ticket.endpoint.name)
+        endpoint = ticket.endpoint
         ticket.decoded_ns = self._clock_ns()
         try:
             if self.is_draining:
@@ -139,7 +139,7 @@ class Dataplane:
     def _enqueue(self, ticket: Ticket, arm: Arm) -> None:
         model = arm.model
         model.leases += 1
-        ticket.submitted_ns = self._clock_ns()
+        ticket.submitted_ns = self._clock_ns() if ticket.trace is not None else ticket.decoded_ns
         queue = self._queues.get(model)
         if queue is None:
             queue = self._queues[model] = deque()
@@ -193,6 +193,7 @@ class Dataplane:
     def _cut(self, model: LoadedModel, queue: deque[Ticket]) -> Batch | None:
         """The next batch of a queue: at most `rows_max` rows, without the cancelled and the expired. None: the queue is empty."""
         now_ns = self._clock_ns()
+        rows_max = model.rows_max
         tickets: list[Ticket] = []
         rows = 0
         while queue:
@@ -202,7 +203,7 @@ class Dataplane:
                 late = "the deadline passed before the model ran"
                 self._fail(ticket, Cancelled("the caller has gone") if ticket.cancelled else DeadlinePassed(late))
                 continue
-            if tickets and (rows + ticket.rows > model.rows_max or not _fits(tickets[0], ticket)):
+            if tickets and (rows + ticket.rows > rows_max or not _fits(tickets[0], ticket)):
                 break
             queue.popleft()
             tickets.append(ticket)
@@ -433,6 +434,8 @@ def _fits(first: Ticket, other: Ticket) -> bool:
     """Whether two tickets of one model can share a run: the same selection of inputs, and equal inner dimensions where those are free."""
     if first.answered.select != other.answered.select:
         return False
+    if first.is_flat and other.is_flat:
+        return True
     if not first.answered.model.staged.signature.is_batched:
         return False
     return all(

@@ -23,7 +23,7 @@ class Arm:
     endpoint's `variant_names`, which records use.
     """
 
-    __slots__ = ("fallback", "index", "model", "name", "select", "series", "template")
+    __slots__ = ("fallback", "has_free_tails", "index", "model", "name", "select", "series", "template")
 
     def __init__(self, index: int, name: str, model: LoadedModel, signature: Signature, *, fallback: bool) -> None:
         places = {spec.name: place for place, spec in enumerate(signature.inputs)}
@@ -34,6 +34,7 @@ class Arm:
         self.select = None if select == tuple(range(len(signature.inputs))) else select
         self.fallback = fallback
         self.series: dict[int, object] = {}
+        self.has_free_tails = any(dim < 0 for spec in model.staged.signature.outputs for dim in spec.shape[1:])
         self.template: object | None = None
 
 

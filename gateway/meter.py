@@ -2,6 +2,7 @@
 
 import time
 from bisect import bisect_left
+from collections.abc import Iterable
 from typing import Final
 
 from gateway.live import Arm, ServedEndpoint
@@ -75,27 +76,16 @@ class Meter:
 
     def finished(self, batch: Batch, tickets: list[Ticket], now_ns: int) -> None:
         """Counts the answered `tickets` of one endpoint out of `batch`."""
-        cells = self.page.cells
         started_ns = batch.started_ns
-        series = None
-        for ticket in tickets:
-            arm = ticket.answered
-            found = arm.series.get(ticket.protocol)
-            series = found if type(found) is ArmSeries else self._series_of(ticket.endpoint, arm, ticket.protocol)
-            cells[series.slot(ticket.status)] += 1
-            total_us = (now_ns - ticket.received_ns) // 1000
-            histogram = series.duration
-            cells[histogram.base + bisect_left(_BOUNDS_US, total_us)] += 1
-            cells[histogram.sum] += total_us
+        for series, of_series in self._by_series(tickets):
+            for ticket in of_series:
+                self.page.cells[series.slot(ticket.status)] += 1
+                series.rows += ticket.rows
+                series.errors += ticket.error is not None
+            _observe(series.duration, [(now_ns - ticket.received_ns) // 1000 for ticket in of_series])
             if started_ns:
-                queue_us = (started_ns - ticket.submitted_ns) // 1000
-                histogram = series.queue
-                cells[histogram.base + bisect_left(_BOUNDS_US, queue_us)] += 1
-                cells[histogram.sum] += queue_us
-            series.rows += ticket.rows
-            if ticket.error is not None:
-                series.errors += 1
-        if series is not None and started_ns:
+                _observe(series.queue, [(started_ns - ticket.submitted_ns) // 1000 for ticket in of_series])
+        if started_ns and tickets:
             series.compute.observe((batch.finished_ns - started_ns) // 1000)
             series.batch_rows.observe(batch.rows)
 
@@ -139,6 +129,20 @@ class Meter:
         self._minute_unix_s = minute
         return MetricBlock(list(merged.values())) if merged else None
 
+    def _by_series(self, tickets: list[Ticket]) -> Iterable[tuple[ArmSeries, list[Ticket]]]:
+        """The tickets by arm and protocol."""
+        groups: dict[ArmSeries, list[Ticket]] = {}
+        for ticket in tickets:
+            found = ticket.answered.series.get(ticket.protocol)
+            if type(found) is not ArmSeries:
+                found = self._series_of(ticket.endpoint, ticket.answered, ticket.protocol)
+            group = groups.get(found)
+            if group is None:
+                groups[found] = [ticket]
+            else:
+                group.append(ticket)
+        return groups.items()
+
     def _series_of(self, endpoint: ServedEndpoint, arm: Arm, protocol: int) -> ArmSeries:
         staged = arm.model.staged.key
         key = (endpoint.name, arm.name, staged.name, staged.version, protocol)
@@ -147,3 +151,15 @@ class Meter:
             series = self._series[key] = ArmSeries(self.page, endpoint, arm, protocol)
         arm.series[protocol] = series
         return series
+
+
+def _observe(histogram: Histogram, values_us: list[int]) -> None:
+    """Adds all values. Those of one turn mostly share a bucket, so the ends are looked up first and the rest need not be."""
+    cells, base = histogram.cells, histogram.base
+    first, last = bisect_left(_BOUNDS_US, min(values_us)), bisect_left(_BOUNDS_US, max(values_us))
+    if first == last:
+        cells[base + first] += len(values_us)
+    else:
+        for value in values_us:
+            cells[base + bisect_left(_BOUNDS_US, value)] += 1
+    cells[histogram.sum] += sum(values_us)

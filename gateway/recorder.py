@@ -23,6 +23,7 @@ from routing.traffic import Record
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _TAG_PREDICTIONS: Final = "p"
 _TAG_MIRROR: Final = "m"
+_UNIT_HASHES_MAX: Final = 16_384
 
 
 class Recorder:
@@ -37,6 +38,7 @@ class Recorder:
         self._mirrors = mirrors
         self._synced = synced
         self._unit_key = unit_key
+        self._unit_hashes: dict[bytes, str] = {}
         self._pending: list[bytes] = []
         self._pending_synced: list[bytes] = []
         self._pending_mirror: list[bytes] = []
@@ -154,8 +156,7 @@ class Recorder:
         """`routing.records.RequestRow`, field by field, as tuples: a third of a Struct's cost (a test compares the two)."""
         started_ns, rows = batch.started_ns, batch.rows
         compute_us = (batch.finished_ns - started_ns) // 1000
-        is_raw = record.unit == "raw"
-        key = self._unit_key
+        unit_text = bytes.decode if record.unit == "raw" else self._hashed
         return [
             (
                 ticket.prediction_bytes,
@@ -172,11 +173,7 @@ class Recorder:
                 compute_us,
                 (now_ns - ticket.received_ns) // 1000,
                 rows,
-                None
-                if ticket.unit is None
-                else ticket.unit.decode()
-                if is_raw
-                else hmac.digest(key, ticket.unit, "sha256")[:16].hex(),
+                None if ticket.unit is None else unit_text(ticket.unit),
                 ticket.unit_missing,
                 ticket.request_id,
                 ticket.rule,
@@ -187,6 +184,15 @@ class Recorder:
             )
             for ticket in tickets
         ]
+
+    def _hashed(self, unit: bytes) -> str:
+        """The keyed hash of a unit, remembered: units that come once come again, and an HMAC is half of a record's cost."""
+        known = self._unit_hashes.get(unit)
+        if known is None:
+            if len(self._unit_hashes) >= _UNIT_HASHES_MAX:
+                self._unit_hashes.clear()
+            known = self._unit_hashes[unit] = hmac.digest(self._unit_key, unit, "sha256")[:16].hex()
+        return known
 
     def _declared_inputs(self, endpoint: ServedEndpoint, batch: Batch, tickets: list[Ticket]) -> list[Array]:
         """All declared inputs of `tickets`: the run's own arrays where the run had just these, else gathered again."""

@@ -25,10 +25,11 @@ class Door(Protocol):
 class Slot:
     """The place of one reply in the order of its connection. `reply` is None until it is there; `wire_id` is the caller's V2 `id`."""
 
-    __slots__ = ("closes", "reply", "wire_id")
+    __slots__ = ("closes", "reply", "ticket", "wire_id")
 
     def __init__(self, *, closes: bool, wire_id: str | None = None) -> None:
         self.reply: bytes | None = None
+        self.ticket: Ticket | None = None
         self.closes = closes
         self.wire_id = wire_id
 
@@ -36,7 +37,7 @@ class Slot:
 class Batch:
     """The tickets of one run. After it, either `outputs` (rows of all tickets end to end) or `error` is set."""
 
-    __slots__ = ("error", "finished_ns", "inputs", "model", "outputs", "rows", "started_ns", "tickets", "values")
+    __slots__ = ("chunks", "error", "finished_ns", "inputs", "model", "outputs", "rows", "started_ns", "tickets")
 
     def __init__(self, model: LoadedModel, tickets: list["Ticket"], rows: int) -> None:
         self.model = model
@@ -47,14 +48,14 @@ class Batch:
         self.error: Exception | None = None
         self.started_ns = 0
         self.finished_ns = 0
-        self.values: list[list[list[object]]] | None = None
-        """The outputs as Python values, a list a row: made once for all replies of the batch by the first door that needs it."""
+        self.chunks: list[list[bytes]] | None = None
+        """By output, every row as JSON: made once for all replies of the batch by the wire door (`rest.wire`)."""
 
 
 class Ticket:
     """One request. Slots are set by the door, then by `Dataplane.submit`, then by the turn that answers it.
 
-    `inputs`: the endpoint's declared inputs in their order. `arm` was drawn, `answered` replies. Times are monotonic nanoseconds.
+    `inputs`: the endpoint's declared inputs in their order; `is_flat`: all of them flat lists, which any others of the model fit. `arm` was drawn, `answered` replies. Times are monotonic nanoseconds.
     """
 
     __slots__ = (
@@ -75,6 +76,7 @@ class Ticket:
         "first_error",
         "headers",
         "inputs",
+        "is_flat",
         "mirrors",
         "offset",
         "parameters",
@@ -128,6 +130,7 @@ class Ticket:
         self.status = 200
         self.code: str | None = None
         self.slot: Slot | None = None
+        self.is_flat = False
         self.arm: Arm
         self.answered: Arm
         self.prediction_bytes: bytes

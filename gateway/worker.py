@@ -94,7 +94,9 @@ class Worker:
         app = build(self._corridor, SpoolLabels(self._recorder), settings)
         protocol = WireProtocol.bind(self._plane, paths, settings.limits) if settings.door == "wire" else None
         self._rest = RestListener(app, protocol, adopt(birth.rest_fd), settings)
-        self._grpc_socket = adopt(birth.grpc_fd)
+        with adopt(birth.grpc_fd) as reserved:  # grpcio binds for itself; the supervisor's own sockets keep the port
+            host, port = reserved.getsockname()[:2]
+        self._grpc_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._rpc: RpcServer | None = None
         self._draining = asyncio.Event()
         self._is_warm = asyncio.Event()
@@ -123,7 +125,7 @@ class Worker:
 
     async def _open(self) -> None:
         self._rest.open()
-        self._rpc = await serve(self._corridor, self._grpc_socket, self._settings)
+        self._rpc = await serve(self._corridor, self._grpc_address, self._settings)
         self._tell_beat(0.0)  # before `ready`, so that nobody takes a worker without endpoints for one without routes
         self._pipe.send({"event": "ready"})
         log.info("worker_listening", grpc_port=self._rpc.port)

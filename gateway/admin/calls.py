@@ -23,7 +23,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[str, ...] = ()
     body: Schema | None = None
     body_required: bool = True
-    answers: dict[int, str] = {200: "done"}
+    answers: dict[int, str] = msgspec.field(default_factory=lambda: {200: "done"})
 
 
 PARAMETERS: Final[dict[str, tuple[str, Schema, bool]]] = {

@@ -130,6 +130,7 @@ class Reconciler:
         if self._needs_warming(compiled):
             if not self._store.advance(revision.number, "warming", compiled):
                 return []
+            self._note()
             await self._fleet.known(FLEET_KNOWN_S)
             problems = await self._fleet.warm(
                 revision.number, self._warm_up_s, lambda: self._is_wanted(revision.number)

@@ -62,8 +62,8 @@ class FlightsMissing(Exception):
 def load(*, until_month: int) -> "pd.DataFrame":
     """All flights of January to `until_month`, by scheduled departure, cancelled ones too.
 
-    Beside INPUTS: `due_unix_s` (scheduled departure), `landed_unix_s` (NaN: never did), `late` (1.0, 0.0; NaN: cancelled or diverted, so
-    the truth never comes), `month`, `day`, `flight` ("UA1545") and `unit` (aircraft and date; "" where the aircraft is not known).
+    Beside INPUTS: `request_id` ("UA1545.EWR.20130701T0915Z"), `due_unix_s` (scheduled departure), `landed_unix_s` (NaN: never did), `late` (1.0, 0.0; NaN: cancelled or diverted, so
+    the truth never comes), `month`, `day`, and `unit` (aircraft and date; "" where the aircraft is not known).
     Raises FlightsMissing.
     """
     import pandas as pd
@@ -84,8 +84,9 @@ def load(*, until_month: int) -> "pd.DataFrame":
     _add_truth(raw)
     date = raw["month"].map("{:02d}".format) + "-" + raw["day"].map("{:02d}".format)
     raw["unit"] = (raw["tailnum"] + "/2013-" + date).fillna("")
-    raw["flight"] = raw["carrier"] + raw["flight"].astype(str)
-    return raw[["flight", "unit", "month", "day", "due_unix_s", "landed_unix_s", "late", *INPUTS]]
+    due = pd.to_datetime(raw["due_unix_s"], unit="s").dt.strftime(".%Y%m%dT%H%MZ")
+    raw["request_id"] = raw["carrier"] + raw["flight"].astype(str) + "." + raw["origin"] + due
+    return raw[["request_id", "unit", "month", "day", "due_unix_s", "landed_unix_s", "late", *INPUTS]]
 
 
 def data_folder() -> Path:

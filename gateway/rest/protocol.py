@@ -85,7 +85,6 @@ class WireProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._slots: deque[Slot] = deque()
         self._held: deque[Ticket] = deque()
-        self._inflight: dict[Slot, Ticket] = {}
         self._hot: tuple[ServedEndpoint, wire.HotSignature] | None = None
         self._body: bytes | bytearray = b""
         self._header_bytes = 0
@@ -188,6 +187,7 @@ class WireProtocol(HttpToolsProtocol):
             return
         inputs, rows, wire_id = decoded
         ticket = Ticket(self, endpoint, inputs, rows, _V2_REST, self._received_ns)
+        ticket.is_flat = True
         ticket.slot = Slot(closes=not self.parser.should_keep_alive(), wire_id=wire_id)
         if endpoint.header_names:
             ticket.headers = _picked(self.headers, endpoint.header_names)
@@ -216,13 +216,13 @@ class WireProtocol(HttpToolsProtocol):
             slot.reply = self._error(error, None)
             self.flush()
         else:
-            self._inflight[slot] = ticket
+            slot.ticket = ticket
 
     def complete(self, ticket: Ticket) -> None:
         """The corridor answers: the reply is encoded into its slot."""
         slot = ticket.slot
         assert slot is not None
-        self._inflight.pop(slot, None)
+        slot.ticket = None
         slot.reply = wire.encode(ticket) if ticket.error is None else self._error(ticket.error, ticket.prediction_id)
 
     def flush(self) -> None:
@@ -390,9 +390,9 @@ class WireProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller has gone, or has ended its side: HTTP clients do that only when they give up, so both cancel."""
-        for ticket in self._inflight.values():
-            self.plane.cancel(ticket)
-        self._inflight.clear()
+        for slot in self._slots:
+            if slot.ticket is not None:
+                self.plane.cancel(slot.ticket)
         self._slots.clear()
         self._held.clear()
         super().connection_lost(exc)

@@ -4,16 +4,19 @@ Whatever is unusual (other datatypes, nested data, parameters of tensors, reques
 `decode` answers None and the request takes the ordinary path, which has the words for every mistake. So this file holds no messages.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import prod
 from typing import Final
 
 import msgspec
+import numpy as np
 import orjson
 
 from gateway.live import Arm, ServedEndpoint
 from gateway.ticket import Ticket
 from models.batching import FlatRows, Part
 from models.signature import Signature, TensorSpec
+from models.tensors import Array
 
 
 class _FloatTensor(msgspec.Struct):
@@ -44,27 +47,35 @@ class HotSignature:
     __slots__ = ("count", "places", "single", "specs")
 
     def __init__(self, signature: Signature) -> None:
-        self.specs = signature.inputs
-        self.count = len(signature.inputs)
+        self.specs = [_HotSpec(spec) for spec in signature.inputs]
+        self.count = len(self.specs)
         self.places = {spec.name: place for place, spec in enumerate(signature.inputs)}
-        self.single: TensorSpec | None = signature.inputs[0] if self.count == 1 else None
+        self.single: _HotSpec | None = self.specs[0] if self.count == 1 else None
 
     @staticmethod
     def of(signature: Signature) -> "HotSignature | None":
         """None when the signature has anything that the hot form does not read."""
         for spec in signature.inputs:
             fixed = spec.shape[1:]
-            if (
-                spec.datatype not in ("FP32", "FP64")
-                or not spec.shape
-                or spec.shape[0] != -1
-                or any(d < 0 for d in fixed)
-            ):
+            is_free = bool(spec.shape) and spec.shape[0] == -1
+            if spec.datatype not in ("FP32", "FP64") or not is_free or any(dim < 0 for dim in fixed):
                 return None
         return HotSignature(signature)
 
 
-def decode(body: bytes | bytearray, hot: HotSignature) -> Decoded | None:
+class _HotSpec:
+    """One input: name, datatype, the inner dimensions as they stand in JSON, and how many values a row has."""
+
+    __slots__ = ("datatype", "name", "tail", "width")
+
+    def __init__(self, spec: TensorSpec) -> None:
+        self.name = spec.name
+        self.datatype = spec.datatype
+        self.tail = list(spec.shape[1:])
+        self.width = prod(self.tail)
+
+
+def decode(body: bytes | bytearray | memoryview, hot: HotSignature) -> Decoded | None:
     """The inputs of a plain V2 JSON body, values checked for type and counted against shape; None when it is not that plain."""
     try:
         request = _decode_floats(body)
@@ -76,121 +87,140 @@ def decode(body: bytes | bytearray, hot: HotSignature) -> Decoded | None:
     if hot.single is not None:
         tensor = tensors[0]
         rows = _rows(tensor, hot.single)
-        return None if rows is None else ([tensor.data], rows, request.id)
+        return ([tensor.data], rows, request.id) if rows else None
     inputs: list[FlatRows | None] = [None] * hot.count
-    rows_of_all: int | None = None
+    rows_of_all = 0
     for tensor in tensors:
         place = hot.places.get(tensor.name)
         if place is None or inputs[place] is not None:
             return None
         rows = _rows(tensor, hot.specs[place])
-        if rows is None or (rows_of_all is not None and rows != rows_of_all):
+        if not rows or (rows_of_all and rows != rows_of_all):
             return None
         rows_of_all = rows
         inputs[place] = tensor.data
-    assert rows_of_all is not None
     return inputs, rows_of_all, request.id  # type: ignore[return-value]  # every place was filled: counts equal, no name twice
 
 
-def _rows(tensor: _FloatTensor, spec: TensorSpec) -> int | None:
-    """The rows of a tensor that fits its spec exactly, else None."""
+def _rows(tensor: _FloatTensor, spec: _HotSpec) -> int:
+    """The rows of a tensor that fits its spec exactly, else 0."""
     shape = tensor.shape
-    wanted = spec.shape
-    if tensor.name != spec.name or tensor.datatype != spec.datatype or len(shape) != len(wanted) or tensor.parameters:
-        return None
-    size = shape[0]
-    if size < 1:
-        return None
-    for dim, want in zip(shape[1:], wanted[1:], strict=True):
-        if dim != want:
-            return None
-        size *= dim
-    return shape[0] if size == len(tensor.data) else None
+    if (
+        shape
+        and shape[0] * spec.width == len(tensor.data)
+        and shape[0] > 0
+        and shape[1:] == spec.tail
+        and tensor.name == spec.name
+        and tensor.datatype == spec.datatype
+        and not tensor.parameters
+    ):
+        return shape[0]
+    return 0
 
 
 class ReplyTemplate:
-    """All of a reply that does not change from request to request, for one arm at one revision."""
+    """All of a reply that does not change from request to request, for one arm at one revision, as two `%` formats.
 
-    __slots__ = ("body_end", "body_start", "head_end", "head_start", "names", "outputs", "rows_free")
+    `head` takes the body's length and the prediction id; `row` (one row a request, no `id`) the prediction id and each output's
+    data; `row_bytes` is what of `row` is always there.
+    """
 
-    def __init__(self, endpoint: ServedEndpoint, arm: Arm) -> None:
+    __slots__ = ("body_end", "body_start", "head", "outputs", "row", "row_bytes")
+
+    def __init__(self, endpoint: ServedEndpoint, arm: Arm, tails: Sequence[tuple[int, ...]]) -> None:
         staged = arm.model.staged
-        self.head_start = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: "
-        self.head_end = (
-            f"\r\nx-runoff-variant: {arm.name}\r\nx-runoff-model: {staged.key}"
-            f"\r\nx-runoff-revision: {endpoint.revision}\r\nx-prediction-id: "
-        ).encode()
+        self.head = _formatted(
+            f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-runoff-variant: {arm.name}\r\nx-runoff-model: {staged.key}\r\n"
+            f"x-runoff-revision: {endpoint.revision}\r\ncontent-length: \0d\r\nx-prediction-id: \0b\r\n\0b\r\n"
+        )
         self.body_start = b'{"model_name":%b,"model_version":%b,"parameters":{"prediction_id":"' % (
             _dumps(endpoint.name),
             _dumps(staged.key.version),
         )
         self.body_end = b'","variant":%b,"revision":%d},"outputs":[' % (_dumps(arm.name), endpoint.revision)
         self.outputs = [
-            (
-                b'{"name":%b,"datatype":"%b","shape":' % (_dumps(spec.name), spec.datatype.encode()),
-                len(spec.shape) - 1,
-            )
+            b'{"name":%b,"datatype":"%b","shape":' % (_dumps(spec.name), spec.datatype.encode())
             for spec in staged.signature.outputs
         ]
-        self.rows_free = staged.signature.is_batched
+        parts = [self.body_start, b"\0b", self.body_end]
+        for place, (start, tail) in enumerate(zip(self.outputs, tails, strict=True)):
+            parts += (b"," if place else b"", start, _dumps((1, *tail)), b',"data":[\0b]}')
+        parts.append(b"]}")
+        row = b"".join(parts)
+        self.row = row.replace(b"%", b"%%").replace(b"\0b", b"%b")
+        self.row_bytes = len(row.replace(b"\0b", b"")) + 36  # an id's canonical text has 36 characters
 
 
 def encode(ticket: Ticket) -> bytes:
     """The whole reply of a successful hot ticket, head and body."""
-    template = _template(ticket)
+    arm = ticket.answered
     batch = ticket.batch
     assert batch is not None
-    if batch.values is None:
-        assert batch.outputs is not None
-        batch.values = [
-            output.reshape(len(output), -1).tolist() if output.ndim else [[output.item()]] for output in batch.outputs
-        ]
-    offset, rows = ticket.offset, ticket.rows
-    parts = [template.body_start, ticket.prediction_id.encode(), template.body_end]
     outputs = batch.outputs
     assert outputs is not None
-    for place, (start, _) in enumerate(template.outputs):
-        values = batch.values[place]
-        tail = outputs[place].shape[1:]
-        if rows == 1:
-            data = _dumps(values[offset])
-        else:
-            data = _dumps([value for row in values[offset : offset + rows] for value in row])
-        parts += (b"," if place else b"", start, _dumps((rows, *tail)), b',"data":', data, b"}")
-    parts.append(b"]")
+    template = arm.template
+    if type(template) is not ReplyTemplate:
+        template = arm.template = ReplyTemplate(ticket.endpoint, arm, [output.shape[1:] for output in outputs])
+    chunks = batch.chunks
+    if chunks is None:
+        chunks = batch.chunks = _chunks(outputs)
+    prediction_id = ticket.prediction_id.encode()
     slot = ticket.slot
-    if slot is not None and slot.wire_id is not None:
-        parts += (b',"id":', _dumps(slot.wire_id))
-    parts.append(b"}")
-    body = b"".join(parts)
-    assigned = b""
-    if ticket.answered is not ticket.arm:
-        assigned = b"\r\nx-runoff-assigned: " + ticket.arm.name.encode()
-    return b"".join(
-        (
-            template.head_start,
-            str(len(body)).encode(),
-            template.head_end,
-            ticket.prediction_id.encode(),
-            assigned,
-            b"\r\n\r\n",
-            body,
-        )
-    )
+    assert slot is not None
+    offset = ticket.offset
+    if ticket.rows == 1 and slot.wire_id is None and not arm.has_free_tails:
+        data = [chunk[offset] for chunk in chunks]
+        body = template.row % (prediction_id, *data)
+    else:
+        body = _encode_rows(ticket, template, chunks, outputs, prediction_id)
+    assigned = b"x-runoff-assigned: %b\r\n" % ticket.arm.name.encode() if arm is not ticket.arm else b""
+    return template.head % (len(body), prediction_id, assigned) + body
 
 
 def encode_error(status: int, phrase: str, body: bytes, headers: tuple[tuple[str, str], ...]) -> bytes:
     """An error reply of the hot path."""
     lines = "".join(f"\r\n{name}: {value}" for name, value in headers)
-    return (
-        f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}{lines}\r\n\r\n".encode()
-        + body
-    )
+    head = f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}{lines}\r\n\r\n"
+    return head.encode() + body
 
 
-def _template(ticket: Ticket) -> ReplyTemplate:
-    arm = ticket.answered
-    template = arm.template
-    if template is None:
-        template = arm.template = ReplyTemplate(ticket.endpoint, arm)
-    return template  # type: ignore[return-value]  # only this module sets it
+def _chunks(outputs: Sequence[Array]) -> list[list[bytes]]:
+    """Every row of every output as JSON without its brackets: one serialisation a batch, cut at the row ends.
+
+    Numbers go straight from the array (32 bit floats as short as they are exact, non-finite ones as null); strings row by row,
+    since text may hold what looks like a row's end.
+    """
+    chunks = []
+    for output in outputs:
+        rows = output.reshape(len(output), -1)
+        if rows.dtype == object:
+            chunks.append([_dumps(row)[1:-1] for row in rows.tolist()])
+        else:
+            if rows.dtype == np.float16:
+                rows = rows.astype(np.float32)
+            text = orjson.dumps(np.ascontiguousarray(rows), option=orjson.OPT_SERIALIZE_NUMPY)
+            chunks.append(text[2:-2].split(b"],["))
+    return chunks
+
+
+def _encode_rows(
+    ticket: Ticket, template: ReplyTemplate, chunks: list[list[bytes]], outputs: Sequence[Array], prediction_id: bytes
+) -> bytes:
+    """The body of a reply with several rows, with the caller's `id`, or with outputs whose inner dimensions vary."""
+    offset, rows = ticket.offset, ticket.rows
+    parts = [template.body_start, prediction_id, template.body_end]
+    for place, start in enumerate(template.outputs):
+        data = b",".join(chunks[place][offset : offset + rows])
+        shape = _dumps((rows, *outputs[place].shape[1:]))
+        parts += (b"," if place else b"", start, shape, b',"data":[', data, b"]}")
+    parts.append(b"]")
+    slot = ticket.slot
+    if slot is not None and slot.wire_id is not None:
+        parts += (b',"id":', _dumps(slot.wire_id))
+    parts.append(b"}")
+    return b"".join(parts)
+
+
+def _formatted(text: str) -> bytes:
+    """A `%` format out of text in which NUL stands for the percent sign, so that names may hold one."""
+    return text.encode().replace(b"%", b"%%").replace(b"\0", b"%")

@@ -152,6 +152,7 @@ class StateStore:
                 f"UPDATE revisions SET state = 'superseded', changed_unix_us = ? WHERE endpoint = ? AND state IN {_UNFINISHED}",  # noqa: S608
                 (now, draft.endpoint),
             )
+            self._connection.execute("INSERT OR IGNORE INTO routes (endpoint) VALUES (?)", (draft.endpoint,))
             cursor = self._connection.execute(
                 "INSERT INTO revisions (endpoint, state, action, author, reason, created_unix_us, changed_unix_us, document, "
                 "resolutions, restores) VALUES (?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -218,8 +219,7 @@ class StateStore:
             )
             self._connection.execute("UPDATE revisions SET replaced = ? WHERE number = ?", (replaced, number))
             self._connection.execute(
-                "INSERT INTO routes (endpoint, live, previous, following_paused) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (endpoint) "
-                "DO UPDATE SET live = ?2, previous = coalesce(?3, previous), following_paused = ?4",
+                "UPDATE routes SET live = ?2, previous = coalesce(?3, previous), following_paused = ?4 WHERE endpoint = ?1",
                 (revision.endpoint, number if compiled else None, replaced, revision.action == "rollback"),
             )
             self._connection.execute(

@@ -43,17 +43,17 @@ class Histogram:
     Inline form, the same in one line less: `cells[h.base + bisect_left(h.bounds, value)] += 1; cells[h.sum] += value`.
     """
 
-    __slots__ = ("_cells", "base", "bounds", "sum")
+    __slots__ = ("base", "bounds", "cells", "sum")
 
     def __init__(self, cells: "memoryview[int]", base: int, bounds: tuple[int, ...]) -> None:
-        self._cells = cells
+        self.cells = cells
         self.base = base
         self.bounds = bounds
         self.sum = base + len(bounds) + 1
 
     def observe(self, value: int) -> None:
-        self._cells[self.base + bisect_left(self.bounds, value)] += 1
-        self._cells[self.sum] += value
+        self.cells[self.base + bisect_left(self.bounds, value)] += 1
+        self.cells[self.sum] += value
 
 
 class CounterPage:

@@ -15,9 +15,10 @@ import onnx
 from models.convert.form import Converted, Form
 from models.convert.graph import FILE_BYTES_MAX, Graph, spec_of
 from models.convert.mlmodel import Mlmodel
+from models.convert.parity import session
 from models.errors import StagingRefused
 from models.signature import Answer, Signature, TensorSpec
-from models.tensors import FLOATING
+from models.tensors import FLOATING, NUMPY_OF, Array
 
 DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 """Operators of ONNX and of ONNX Runtime itself; any other would need a native library from the model's author."""
@@ -31,8 +32,12 @@ def convert(path: Path, model: Mlmodel | None) -> Converted:
     proto = load(path)
     labels = _classes(proto)
     _strip_zip_maps(proto)
-    core = [spec_of(info) for info in proto.graph.input if info.name not in {tensor.name for tensor in proto.graph.initializer}]
-    outputs = tuple(map(spec_of, proto.graph.output))
+    core = [
+        spec_of(info)
+        for info in proto.graph.input
+        if info.name not in {tensor.name for tensor in proto.graph.initializer}
+    ]
+    outputs = _freed(proto, tuple(map(spec_of, proto.graph.output)), core)
     if model is not None and model.columns:
         inputs, columns = model.declared(), True
         if not _same_columns(inputs, core):
@@ -66,7 +71,9 @@ def load(path: Path) -> onnx.ModelProto:
         onnx.external_data_helper.load_external_data_for_model(proto, str(path.parent))
         onnx.checker.check_model(proto)
     except Exception as error:  # see above
-        raise StagingRefused("onnx_invalid", f"the ONNX model fails its check: {str(error).splitlines()[0][:300]}") from error
+        raise StagingRefused(
+            "onnx_invalid", f"the ONNX model fails its check: {str(error).splitlines()[0][:300]}"
+        ) from error
     return proto
 
 
@@ -86,17 +93,31 @@ def _check_domains(proto: onnx.ModelProto, graphs: list[onnx.GraphProto]) -> Non
     own = {(function.domain, function.name) for function in proto.functions}
     nodes = [node for graph in graphs for node in graph.node]
     nodes += [node for function in proto.functions for node in function.node]
-    foreign = sorted({f"{node.domain}.{node.op_type}" for node in nodes if node.domain not in DOMAINS and (node.domain, node.op_type) not in own})
+    foreign = sorted(
+        {
+            f"{node.domain}.{node.op_type}"
+            for node in nodes
+            if node.domain not in DOMAINS and (node.domain, node.op_type) not in own
+        }
+    )
     if foreign:
         raise StagingRefused(
-            "operators_foreign", f"the ONNX model needs custom operators: {', '.join(foreign[:5])}", "export it with standard operators"
+            "operators_foreign",
+            f"the ONNX model needs custom operators: {', '.join(foreign[:5])}",
+            "export it with standard operators",
         )
 
 
 def _check_external_data(path: Path, graphs: list[onnx.GraphProto]) -> None:
     folder = path.parent.resolve()
     tensors = [tensor for graph in graphs for tensor in graph.initializer]
-    tensors += [attribute.t for graph in graphs for node in graph.node for attribute in node.attribute if attribute.HasField("t")]
+    tensors += [
+        attribute.t
+        for graph in graphs
+        for node in graph.node
+        for attribute in node.attribute
+        if attribute.HasField("t")
+    ]
     total = path.stat().st_size
     for tensor in tensors:
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
@@ -105,7 +126,9 @@ def _check_external_data(path: Path, graphs: list[onnx.GraphProto]) -> None:
         name = PurePosixPath(entries.get("location", ""))
         file = folder / name
         if name.is_absolute() or ".." in name.parts or not name.parts or file.is_symlink() or not file.is_file():
-            raise StagingRefused("external_data_outside", f"tensor '{tensor.name}' wants data from outside of the model's folder")
+            raise StagingRefused(
+                "external_data_outside", f"tensor '{tensor.name}' wants data from outside of the model's folder"
+            )
         if file.resolve().parent != folder / name.parent or file.stat().st_nlink != 1:
             raise StagingRefused("external_data_outside", f"tensor '{tensor.name}' wants data through a link")
         total += int(entries.get("length") or file.stat().st_size)
@@ -146,7 +169,9 @@ def _strip_zip_maps(proto: onnx.ModelProto) -> None:
 
 
 def _same_columns(inputs: tuple[TensorSpec, ...], core: list[TensorSpec]) -> bool:
-    return {(spec.name, spec.datatype, spec.shape) for spec in inputs} == {(spec.name, spec.datatype, spec.shape) for spec in core}
+    return {(spec.name, spec.datatype, spec.shape) for spec in inputs} == {
+        (spec.name, spec.datatype, spec.shape) for spec in core
+    }
 
 
 def _behind_columns(
@@ -157,14 +182,19 @@ def _behind_columns(
     feeds: dict[str, str] = {}
     by_name = {spec.name: spec for spec in inputs}
     if len(core) == 1:
-        values = [spec.name if spec.datatype == core[0].datatype else graph.cast(spec.name, core[0].datatype) for spec in inputs]
+        values = [
+            spec.name if spec.datatype == core[0].datatype else graph.cast(spec.name, core[0].datatype)
+            for spec in inputs
+        ]
         joined = values[0] if len(values) == 1 else graph.op("Concat", *values, axis=1)
         feeds[core[0].name] = joined if len(core[0].shape) == 2 else graph.reshape(joined, [-1])
     else:
         for spec in core:
             column = by_name.get(spec.name)
             if column is None:
-                raise StagingRefused("signature_unsupported", f"the ONNX input '{spec.name}' is no column of the signature")
+                raise StagingRefused(
+                    "signature_unsupported", f"the ONNX input '{spec.name}' is no column of the signature"
+                )
             value = column.name if column.datatype == spec.datatype else graph.cast(column.name, spec.datatype)
             feeds[spec.name] = value if len(spec.shape) == 2 else graph.reshape(value, [-1])
     made = graph.absorb(proto, feeds)
@@ -183,18 +213,33 @@ def answer_of(
     outputs = {spec.name: spec for spec in signature.outputs}
     label = stated.get("runoff.label_output") or next((name for name, spec in outputs.items() if _is_label(spec)), None)
     score = stated.get("runoff.score_output") or next(
-        (name for name, spec in outputs.items() if spec.datatype in FLOATING and len(spec.shape) in {1, 2} and spec.shape[0] == -1), None
+        (
+            name
+            for name, spec in outputs.items()
+            if spec.datatype in FLOATING and len(spec.shape) in {1, 2} and spec.shape[0] == -1
+        ),
+        None,
     )
     for name in (label, score):
         if name is not None and name not in outputs:
-            raise StagingRefused("classes_invalid", f"metadata of the ONNX model names an output '{name}' that it has not")
+            raise StagingRefused(
+                "classes_invalid", f"metadata of the ONNX model names an output '{name}' that it has not"
+            )
     width = outputs[score].shape[1] if score and len(outputs[score].shape) == 2 else 1
     if classes is not None and width > 1 and len(classes) != width:
-        raise StagingRefused("classes_invalid", f"output '{score}': {width} scores, but {len(classes)} classes: {list(classes)}")
+        raise StagingRefused(
+            "classes_invalid", f"output '{score}': {width} scores, but {len(classes)} classes: {list(classes)}"
+        )
     is_scored = score is not None and (label is not None or classes is not None or _ends_in_softmax(proto, score))
     if classes is None and is_scored and width > 1:
         classes = tuple(range(width))
-    kind: Any = "classification" if is_scored or classes else "regression" if score and width == 1 and len(outputs) == 1 else "other"
+    kind: Any = (
+        "classification"
+        if is_scored or classes
+        else "regression"
+        if score and width == 1 and len(outputs) == 1
+        else "other"
+    )
     return Answer(
         kind=kind,
         label_output=label,
@@ -217,16 +262,27 @@ def _ends_in_softmax(proto: onnx.ModelProto, output: str) -> bool:
     return node is not None and node.op_type == "Softmax"
 
 
-def freed_rows(proto: onnx.ModelProto, run: Any, signature: Signature) -> Signature:
-    """Outputs declared with a fixed first size although it follows the rows, as LightGBM's converter does: declared free instead.
+def _freed(proto: onnx.ModelProto, outputs: tuple[TensorSpec, ...], core: list[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """Outputs declared with a fixed first size although it follows the rows (LightGBM's converter writes [1]): declared free instead.
 
-    `run(rows)` answers the outputs' shapes for that many rows, or None when the model cannot be tried.
+    Trying tells: the model is run on one and on three rows of zeros. A model that cannot be tried keeps what it declares.
     """
-    tried = [(rows, run(rows)) for rows in (1, 3)]
-    outputs = list(signature.outputs)
-    for place, spec in enumerate(signature.outputs):
-        follows = all(shapes is not None and shapes[place][:1] == (rows,) for rows, shapes in tried)
-        if spec.shape and spec.shape[0] != -1 and follows and all(s.shape and s.shape[0] == -1 for s in signature.inputs):
-            outputs[place] = TensorSpec(name=spec.name, datatype=spec.datatype, shape=(-1, *spec.shape[1:]))
+    fixed = [spec for spec in outputs if spec.shape and spec.shape[0] != -1]
+    if not fixed or not all(spec.shape and spec.shape[0] == -1 for spec in core):
+        return outputs
+    try:
+        run = session(proto.SerializeToString())
+        made = [run.run(None, {spec.name: _zeros(spec, rows) for spec in core}) for rows in (1, 3)]
+    except Exception:  # noqa: BLE001 - zeros need not be an input that the model can take
+        return outputs
+    freed = list(outputs)
+    for place, spec in enumerate(outputs):
+        if spec in fixed and [np.shape(answer[place])[:1] for answer in made] == [(1,), (3,)]:
+            freed[place] = TensorSpec(name=spec.name, datatype=spec.datatype, shape=(-1, *spec.shape[1:]))
             proto.graph.output[place].type.tensor_type.shape.dim[0].dim_param = "rows"
-    return Signature(inputs=signature.inputs, outputs=tuple(outputs), columns=signature.columns)
+    return tuple(freed)
+
+
+def _zeros(spec: TensorSpec, rows: int) -> Array:
+    shape = (rows, *(max(size, 1) for size in spec.shape[1:]))
+    return np.full(shape, "", object) if spec.datatype == "BYTES" else np.zeros(shape, NUMPY_OF[spec.datatype])

@@ -15,6 +15,9 @@ _TYPE: Final = re.compile(rf"(?:{'|'.join(_LIBRARIES)})(?:\.[A-Za-z_]\w*)*\.[A-Z
 """A class of a model library: a capital starts the name of every one, and no function's, which an object could be made to call."""
 
 _SKOPS: Final = "skops"
+_XGBOOST: Final = frozenset(
+    {"Booster", "XGBClassifier", "XGBRegressor", "XGBRanker", "XGBRFClassifier", "XGBRFRegressor"}
+)
 
 
 def open_object(
@@ -55,3 +58,22 @@ def _open_skops(path: Path, listed: list[str], trust_types: tuple[str, ...]) -> 
         return skops.io.load(path, trusted=sorted(wanted))
     except UntrustedTypesFoundException as error:
         raise StagingRefused("types_untrusted", f"the model holds types that are not trusted: {error}") from error
+
+
+def open_native(model: Mlmodel, path: Path) -> Any | None:
+    """A model in its library's own format, which holds data and no code; None when it is stored as a Python object instead."""
+    kind = str(model.configuration.get("model_class") or "")
+    if model.flavor == "xgboost":
+        import xgboost
+
+        name = kind.removeprefix("xgboost.").rpartition(".")[2] or "Booster"
+        if name not in _XGBOOST:
+            raise StagingRefused("flavor_unsupported", f"XGBoost model class '{kind}' is not served")
+        booster = getattr(xgboost, name)()
+        booster.load_model(path)
+        return booster
+    if model.flavor == "lightgbm" and kind in {"", "lightgbm.basic.Booster"}:
+        import lightgbm
+
+        return lightgbm.Booster(model_file=str(path))
+    return None

@@ -75,16 +75,24 @@ def certify(
     rows = {name: values[expected.indexes] for name, values in sample.rows.items()}
     names = [spec.name for spec in signature.outputs]
     try:
-        got = dict(zip(names, session(model).run(names, feeds(signature.inputs, rows, columns=signature.columns)), strict=True))
+        got = dict(
+            zip(names, session(model).run(names, feeds(signature.inputs, rows, columns=signature.columns)), strict=True)
+        )
     except Exception as error:  # ONNX Runtime raises classes of its own that have no common parent below Exception
         raise StagingRefused("conversion_failed", f"the ONNX form does not run: {_first_line(error)}") from error
     largest = 0.0
     for spec in signature.outputs:
         wanted, values = expected.answers[spec.name], np.asarray(got[spec.name])
         if wanted.shape != values.shape:
-            raise StagingRefused("conversion_failed", f"output '{spec.name}': wanted shape {wanted.shape}, got {values.shape}")
+            raise StagingRefused(
+                "conversion_failed", f"output '{spec.name}': wanted shape {wanted.shape}, got {values.shape}"
+            )
         off = _differences(wanted, values)
-        bound = 0.0 if off.dtype == np.bool_ else tolerance.absolute + tolerance.relative * np.abs(wanted.astype(np.float64))
+        bound = (
+            0.0
+            if off.dtype == np.bool_
+            else tolerance.absolute + tolerance.relative * np.abs(wanted.astype(np.float64))
+        )
         beyond = off > bound
         if beyond.any():
             raise _refused(spec.name, rows, expected, sample, wanted, values, np.where(beyond, off, 0.0))
@@ -102,6 +110,23 @@ def certify(
         kinds=(*(f"{kind} {count}" for kind, count in sorted(kinds.items())), f"left out {expected.left_out}"),
         original=original,
     )
+
+
+def runnable(model: bytes, signature: Signature, sample: Sample) -> Array:
+    """Indexes of rows that the model answers, for models that need no comparison. Raises StagingRefused when it does not load."""
+    try:
+        run = session(model)
+    except Exception as error:  # see `certify`
+        raise StagingRefused("onnx_invalid", f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
+
+    def answer(rows: Rows) -> Answers:
+        fed = feeds(signature.inputs, rows, columns=signature.columns)
+        return {"outputs": np.zeros(len(run.run(None, fed)[:0]))}
+
+    calls = _Calls(answer, sample.rows)
+    calls.ask(np.arange(min(sample.count, 8)))
+    answered = _Calls(answer, sample.rows).ask(np.arange(sample.count))
+    return np.concatenate([indexes for indexes, _ in answered]) if answered else np.array([], np.int64)
 
 
 class _Calls:
@@ -133,9 +158,7 @@ def _told_apart(sample: Sample, indexes: Array, answers: Answers) -> Array:
     apart = np.zeros(len(indexes), bool)
     for place in np.flatnonzero(sample.kinds[indexes] == "empty"):
         twin = place_of.get(int(indexes[place]) - sample.twins)
-        apart[place] = twin is None or any(
-            not _equal(values[place], values[twin]) for values in answers.values()
-        )
+        apart[place] = twin is None or any(not _equal(values[place], values[twin]) for values in answers.values())
     return apart
 
 

@@ -34,11 +34,19 @@ class Sample:
 
 
 def generate(
-    inputs: tuple[TensorSpec, ...], *, columns: bool, example: Rows, recorded: Rows, thresholds: Mapping[str, Array], seed: int = 0
+    inputs: tuple[TensorSpec, ...],
+    *,
+    columns: bool,
+    example: Rows,
+    recorded: Rows,
+    thresholds: Mapping[str, Array],
+    seed: int = 0,
 ) -> Sample:
     """At least `ROWS_MIN` rows; the same ones for the same arguments."""
     random = np.random.default_rng(seed)
-    parts: list[tuple[str, Rows]] = [(kind, rows) for kind, rows in (("example", example), ("recorded", recorded)) if rows]
+    parts: list[tuple[str, Rows]] = [
+        (kind, rows) for kind, rows in (("example", example), ("recorded", recorded)) if rows
+    ]
     pools = {spec.name: _pool(spec, parts, thresholds.get(spec.name), random) for spec in inputs}
 
     def draw(count: int) -> Rows:
@@ -71,7 +79,9 @@ def feeds(inputs: tuple[TensorSpec, ...], rows: Rows, *, columns: bool) -> dict[
     """Rows as the ONNX form takes them: columns as [rows, 1], missing strings as the empty string."""
     fed: dict[str, Array] = {}
     for spec in inputs:
-        values = _emptied(rows[spec.name]) if spec.datatype == "BYTES" else rows[spec.name].astype(NUMPY_OF[spec.datatype])
+        values = (
+            _emptied(rows[spec.name]) if spec.datatype == "BYTES" else rows[spec.name].astype(NUMPY_OF[spec.datatype])
+        )
         fed[spec.name] = values.reshape(-1, 1) if columns else values
     return fed
 
@@ -84,7 +94,11 @@ def _pool(
     spec: TensorSpec, parts: list[tuple[str, Rows]], thresholds: Array | None, random: np.random.Generator
 ) -> Array:
     """Values that a drawn row may have: those given, values near them, values around thresholds, or a plain spread."""
-    given = np.concatenate([rows[spec.name].ravel() for _, rows in parts]) if parts else np.array([], NUMPY_OF[spec.datatype])
+    given = (
+        np.concatenate([rows[spec.name].ravel() for _, rows in parts])
+        if parts
+        else np.array([], NUMPY_OF[spec.datatype])
+    )
     if spec.datatype == "BYTES":
         known = sorted({str(value) for value in given if value is not None}) or ["a", "b", "c"]
         return np.array([*known, *known, "runoff-unseen"], object)
@@ -117,7 +131,9 @@ def _tensor(spec: TensorSpec, pool: Array, count: int, random: np.random.Generat
 
 def _beside(inputs: tuple[TensorSpec, ...], thresholds: Mapping[str, Array], draw) -> Rows:  # type: ignore[no-untyped-def]
     """Each threshold itself and its neighbours, as double and as float32, in rows that are otherwise drawn."""
-    numeric = [spec for spec in inputs if spec.datatype not in {"BYTES", "BOOL"} and thresholds.get(spec.name) is not None]
+    numeric = [
+        spec for spec in inputs if spec.datatype not in {"BYTES", "BOOL"} and thresholds.get(spec.name) is not None
+    ]
     if not numeric:
         return {}
     each = max(1, _THRESHOLD_ROWS_MAX // (6 * len(numeric)))
@@ -154,13 +170,30 @@ def _extremes(spec: TensorSpec, pool: Array) -> Array:
     numbers = pool.astype(np.float64)
     low, high = float(numbers.min()), float(numbers.max())
     width = max(high - low, 1.0)
-    far = [0.0, -0.0, 1.0, -1.0, low, high, low - width, high + width, low - 10 * width, high + 10 * width, 1e9, -1e9, 1e-30, -1e-30]
+    far = [
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        low,
+        high,
+        low - width,
+        high + width,
+        low - 10 * width,
+        high + 10 * width,
+        1e9,
+        -1e9,
+        1e-30,
+        -1e-30,
+    ]
     return _typed(np.array(far), spec)
 
 
 def _unseen(spec: TensorSpec, pool: Array) -> Array:
     if spec.datatype == "BYTES":
-        return np.array([*_STRANGE, *(f"{value} " for value in pool[:3]), *(str(value).swapcase() for value in pool[:3])], object)
+        return np.array(
+            [*_STRANGE, *(f"{value} " for value in pool[:3]), *(str(value).swapcase() for value in pool[:3])], object
+        )
     if spec.datatype in FLOATING or spec.datatype == "BOOL":
         return pool[:0]
     return _typed(np.array([pool.min() - 1.0, pool.max() + 1.0, -1.0, 999_999.0]), spec)

@@ -83,7 +83,12 @@ def linear(slope: float) -> Behave:
         p = 1 / (1 + np.exp(-(x * slope).sum(axis=1)))
         outputs = [
             {"name": "label", "datatype": "INT64", "shape": [len(x)], "data": (p > 0.5).astype(int).tolist()},
-            {"name": "probabilities", "datatype": "FP32", "shape": [len(x), 2], "data": np.stack([1 - p, p], 1).ravel().tolist()},
+            {
+                "name": "probabilities",
+                "datatype": "FP32",
+                "shape": [len(x), 2],
+                "data": np.stack([1 - p, p], 1).ravel().tolist(),
+            },
         ]
         handler.reply(200, json.dumps({"model_name": "m", "model_version": "9", "outputs": outputs}).encode())
 

@@ -55,7 +55,9 @@ class Shadowed:
     def candidates(self, count: int, **fields: Any) -> dict[str, StagedModel]:
         """Real models that differ from the champion and from one another."""
         return {
-            f"candidate-{n}": stage_linear(self.artifacts, name="candidate", version=str(n), slope=0.5 - n, **fields)
+            f"candidate-{n}": stage_linear(
+                self.artifacts, name="candidate", version=str(n + 1), slope=0.5 - n, **fields
+            )
             for n in range(count)
         }
 
@@ -111,7 +113,24 @@ class Shadowed:
                     mask |= 1 << bit
                     self.drawn[name, prediction] = inputs[place * rows : (place + 1) * rows]
             listed.append(
-                RequestRow(prediction, rows, received, 0, 0, 0, 7, 1.0, 0, 200, 1, 1, 2, requests * rows, b"u" * 16, mirrors=mask)
+                RequestRow(
+                    prediction,
+                    rows,
+                    received,
+                    0,
+                    0,
+                    0,
+                    7,
+                    1.0,
+                    0,
+                    200,
+                    1,
+                    1,
+                    2,
+                    requests * rows,
+                    b"u" * 16,
+                    mirrors=mask,
+                )
             )
         outs = self.champion.signature.outputs
         block = MirrorBlock(

@@ -161,6 +161,11 @@ def stocked_corridor() -> SmallCorridor:
         for datatype in ("BOOL", "UINT8", "INT8", "INT32", "INT64", "UINT64", "FP16", "FP32", "FP64", "BYTES")
     }
     return SmallCorridor(
-        {"phishing": {"3": classifier(), "2": classifier()}, "churn": {"1": columns()}, "fragile": {"1": failing()}, **echoes},
+        {
+            "phishing": {"3": classifier(), "2": classifier()},
+            "churn": {"1": columns()},
+            "fragile": {"1": failing()},
+            **echoes,
+        },
         default="phishing",
     )

@@ -1,0 +1,189 @@
+"""The methods of inference.GRPCInferenceService over the corridor."""
+# ruff: noqa: ARG002  # gRPC calls every method with a request and a context
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from math import prod
+from typing import Any, Final
+from urllib.parse import unquote
+
+from google.protobuf.json_format import ParseDict
+
+from gateway.errors import NotAllowed
+from gateway.request import Corridor, InferReply, ModelView
+from gateway.rest.doorkeeper import Doorkeeper, Scope, Visitor, credential_of
+from gateway.rest.headers import Caller, earliest, read_headers, reply_headers
+from gateway.rest.metadata import model_config, model_metadata, repository_index, server_metadata
+from gateway.rest.open_inference import Decoded
+from gateway.rest.stats import Statistics, gathered, stats_document
+from gateway.rest.v2 import request_of
+from gateway.rpc import messages
+from gateway.rpc import open_inference_pb2 as pb
+from gateway.rpc.refusals import Context, wire_of
+from routing.records import PROTOCOLS
+
+_V2_GRPC: Final = PROTOCOLS.index("v2-grpc")
+STREAM_INFLIGHT_MAX: Final = 16
+"""Requests of one stream that run at once; more wait unread, which is back-pressure on the caller."""
+_OFF_LOOP_ELEMENTS: Final = 32_768
+"""Typed contents above this are read on a thread: they cost some 50 ns an element, where raw ones cost nothing."""
+_LOG: Final = logging.getLogger(__name__)
+
+
+class InferenceService:
+    """Each method raises what `gateway.errors.translate` knows; the server turns that into a status."""
+
+    def __init__(self, corridor: Corridor, doorkeeper: Doorkeeper, statistics: Statistics | None) -> None:
+        self._corridor = corridor
+        self._doorkeeper = doorkeeper
+        self._statistics = statistics
+
+    async def model_infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+        received_ns = time.monotonic_ns()
+        caller = read_headers(_metadata(context))
+        reply, decoded = await self._infer(request, context, caller, received_ns)
+        await context.send_initial_metadata(reply_headers(reply))
+        return messages.encode(reply, decoded)
+
+    async def model_stream_infer(
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        """One reply for each request, in their order; an error is a message of its own and the stream goes on."""
+        caller = read_headers(_metadata(context))
+        running: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue(STREAM_INFLIGHT_MAX)
+
+        async def read() -> None:
+            try:
+                async for request in requests:
+                    await running.put(asyncio.create_task(self._stream_one(request, context, caller)))
+            except Exception:  # noqa: BLE001  # the transport's trouble: the call is over, and its status says why
+                _LOG.debug("stream_broken", exc_info=True)
+            await running.put(None)
+
+        reader = asyncio.create_task(read())
+        task: asyncio.Task[pb.ModelStreamInferResponse] | None = None
+        try:
+            while (task := await running.get()) is not None:
+                yield await task
+        finally:  # the caller may have gone in the middle
+            left: list[asyncio.Task[Any]] = [reader, *([task] if task is not None else [])]
+            while not running.empty():
+                left += [one for one in (running.get_nowait(),) if one is not None]
+            for one in left:
+                one.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+    async def server_live(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
+        return pb.ServerLiveResponse(live=True)
+
+    async def server_ready(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
+        return pb.ServerReadyResponse(ready=self._corridor.is_ready)
+
+    async def model_ready(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
+        return pb.ModelReadyResponse(ready=self._view(request.name, request.version, context).is_ready)
+
+    async def server_metadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
+        self._admit(context, "predict", None)
+        return ParseDict(server_metadata(), pb.ServerMetadataResponse())
+
+    async def model_metadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
+        view = self._view(request.name, request.version, context)
+        return ParseDict(model_metadata(view), pb.ModelMetadataResponse())
+
+    async def model_config(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
+        view = self._view(request.name, request.version, context)
+        return ParseDict({"config": model_config(view)}, pb.ModelConfigResponse())
+
+    async def model_statistics(
+        self, request: pb.ModelStatisticsRequest, context: Context
+    ) -> pb.ModelStatisticsResponse:
+        if request.name:
+            views = [self._view(request.name, request.version, context)]
+        else:
+            self._admit(context, "predict", None)
+            views = self._corridor.views()
+        entries = gathered(self._statistics, views, request.version or None)
+        return ParseDict(stats_document(entries), pb.ModelStatisticsResponse())
+
+    async def repository_index(
+        self, request: pb.RepositoryIndexRequest, context: Context
+    ) -> pb.RepositoryIndexResponse:
+        self._admit(context, "predict", None)
+        models = repository_index(self._corridor.views(), ready_only=request.ready)
+        return ParseDict({"models": models}, pb.RepositoryIndexResponse())
+
+    async def repository_model_load(
+        self, request: pb.RepositoryModelLoadRequest, context: Context
+    ) -> pb.RepositoryModelLoadResponse:
+        self._refuse_repository(request.model_name, context)
+        return pb.RepositoryModelLoadResponse()
+
+    async def repository_model_unload(
+        self, request: pb.RepositoryModelUnloadRequest, context: Context
+    ) -> pb.RepositoryModelUnloadResponse:
+        self._refuse_repository(request.model_name, context)
+        return pb.RepositoryModelUnloadResponse()
+
+    async def _infer(
+        self, request: pb.ModelInferRequest, context: Context, caller: Caller, received_ns: int
+    ) -> tuple[InferReply, Decoded]:
+        view = self._view(request.model_name, request.model_version, context)
+        if not request.raw_input_contents and any(prod(one.shape) > _OFF_LOOP_ELEMENTS for one in request.inputs):
+            decoded = await asyncio.to_thread(messages.decode, request, view.signature)
+        else:
+            decoded = messages.decode(request, view.signature)
+        asked = request_of(
+            view.endpoint,
+            decoded,
+            caller,
+            protocol=_V2_GRPC,
+            received_ns=received_ns,
+            version=request.model_version or None,
+        )
+        asked.timeout_s = earliest(asked.timeout_s, context.time_remaining())
+        return await self._corridor.infer(asked), decoded
+
+    async def _stream_one(
+        self, request: pb.ModelInferRequest, context: Context, caller: Caller
+    ) -> pb.ModelStreamInferResponse:
+        try:
+            reply, decoded = await self._infer(request, context, caller, time.monotonic_ns())
+            response = pb.ModelStreamInferResponse(infer_response=messages.encode(reply, decoded))
+        except Exception as error:  # noqa: BLE001  # an error answers its own request, not the stream
+            response = pb.ModelStreamInferResponse(error_message=wire_of(error).message)
+            response.infer_response.id = request.id
+            response.infer_response.model_name = request.model_name
+        response.infer_response.parameters["triton_final_response"].bool_param = True
+        return response
+
+    def _view(self, endpoint: str, version: str, context: Context) -> ModelView:
+        """The view of the model that a request names, for a caller who may see it."""
+        self._admit(context, "predict", endpoint)
+        return self._corridor.view(endpoint, version or None)
+
+    def _admit(self, context: Context, scope: Scope, endpoint: str | None) -> None:
+        shown = dict(_metadata(context))
+        visitor = Visitor(
+            credential=credential_of(shown.get("authorization"), shown.get("x-api-key")), peer=_address(context.peer())
+        )
+        self._doorkeeper.admit(visitor, scope, endpoint)
+
+    def _refuse_repository(self, endpoint: str, context: Context) -> None:
+        self._admit(context, "model:write", endpoint)
+        raise NotAllowed("load and unload over this listener are not built yet: change the route through the admin API")
+
+
+def _metadata(context: Context) -> list[tuple[str, str]]:
+    """Text metadata; gRPC hands out binary keys (`…-bin`) as bytes, and none of ours is one."""
+    pairs: Any = context.invocation_metadata() or ()
+    return [(name, value) for name, value in pairs if isinstance(value, str)]
+
+
+def _address(peer: str) -> str | None:
+    """The address in gRPC's name of a peer (`ipv4:127.0.0.1:5000`, `ipv6:%5B::1%5D:5000`); None for a Unix socket."""
+    kind, _, rest = peer.partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return None
+    return unquote(rest).rpartition(":")[0].strip("[]")

@@ -1,0 +1,91 @@
+"""The two standard services beside inference: grpc.health.v1.Health and server reflection (v1 and v1alpha)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+import grpc
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from gateway.errors import EndpointUnknown
+from gateway.request import Corridor
+from gateway.rpc.refusals import Context
+
+HEALTH: Final = "grpc.health.v1.Health"
+REFLECTION: Final = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+WATCH_S: Final = 0.5
+"""How often a watched status is looked at; a change is seen within this time."""
+
+
+class HealthService:
+    """Says what the corridor says, at the moment of the question. Services are the empty name, the served names, and endpoints."""
+
+    def __init__(self, corridor: Corridor, services: Sequence[str]) -> None:
+        self._corridor = corridor
+        self._services = frozenset(("", *services))
+
+    async def check(self, request: Any, context: Context) -> Any:
+        status = self._status(request.service)
+        if status is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no service or endpoint of this name")
+        return health_pb2.HealthCheckResponse(status=status)
+
+    async def watch(self, request: Any, context: Context) -> AsyncIterator[Any]:
+        """A message now and at each change, until the caller goes."""
+        told: int | None = None
+        while not context.cancelled():
+            status = self._status(request.service)
+            if status is None:
+                status = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+            if status != told:
+                told = status
+                yield health_pb2.HealthCheckResponse(status=status)
+            await asyncio.sleep(WATCH_S)
+
+    def _status(self, service: str) -> int | None:
+        """None where there is nothing of this name."""
+        if service in self._services:
+            is_ready = self._corridor.is_ready
+        else:
+            try:
+                is_ready = self._corridor.view(service).is_ready
+            except EndpointUnknown:
+                return None
+        response = health_pb2.HealthCheckResponse
+        return int(response.SERVING if is_ready else response.NOT_SERVING)
+
+
+def health_handler(corridor: Corridor, services: Sequence[str]) -> grpc.GenericRpcHandler:
+    """The handler to add to a server."""
+    service = HealthService(corridor, services)
+    read = health_pb2.HealthCheckRequest.FromString
+    write = health_pb2.HealthCheckResponse.SerializeToString
+    return grpc.method_handlers_generic_handler(
+        HEALTH,
+        {
+            "Check": grpc.unary_unary_rpc_method_handler(
+                service.check, request_deserializer=read, response_serializer=write
+            ),
+            "Watch": grpc.unary_stream_rpc_method_handler(
+                service.watch, request_deserializer=read, response_serializer=write
+            ),
+        },
+    )
+
+
+def reflection_handlers(services: Sequence[str], pool: DescriptorPool) -> list[grpc.GenericRpcHandler]:
+    """Reflection under both of its names: the messages are the same on the wire, and clients ask for v1 first.
+
+    `pool` is completed with the files of the standard services, so that they can be described too.
+    """
+    for module in (health_pb2, reflection_pb2):
+        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
+    servicer = reflection.aio.ReflectionServicer([*services, HEALTH, REFLECTION[-1]], pool=pool)
+    method = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    return [grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method}) for name in REFLECTION]

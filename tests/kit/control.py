@@ -1,0 +1,178 @@
+"""A control plane without processes: the real store, reconciler and admin API over a registry in memory that stages real ONNX files."""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+import onnx
+from onnx import TensorProto, helper
+
+from gateway.admin.app import build
+from gateway.admin.context import Admin
+from gateway.control.aliases import AliasMover
+from gateway.control.changes import Author, Changes
+from gateway.control.fleet import Fleet
+from gateway.control.planning import Planner
+from gateway.control.preparation import Exact, Preparation
+from gateway.control.reconcile import Reconciler
+from gateway.settings import Settings
+from gateway.state.store import StateStore
+from models.errors import ModelUnknown, RegistryUnavailable
+from models.ref import parse_ref
+from models.signature import Answer, Signature, TensorSpec
+from models.staged import ModelKey, StagedModel
+
+ANN = Author("local:ann", "because")
+
+
+def route(endpoint="phishing", **arms):
+    """A document with these variants (name=(model, weight)); a name that starts with `mirror` is a mirror."""
+    arms = arms or {"champion": ("models:/phishing@champion", 1)}
+    variants = [{"name": name, "model": model, "weight": weight} for name, (model, weight) in arms.items()]
+    mirrors = [{"name": one["name"], "model": one["model"]} for one in variants if one["name"].startswith("mirror")]
+    variants = [one for one in variants if not one["name"].startswith("mirror")]
+    return {"endpoint": endpoint, "variants": variants, "mirrors": mirrors}
+
+
+class Shelf:
+    """A registry: `publish` puts a version on it, `aliases` move, `is_down` makes every question fail."""
+
+    def __init__(self, artifacts: Path) -> None:
+        self._artifacts = artifacts
+        self._inputs: dict[tuple[str, str], tuple[str, ...]] = {}
+        self.aliases: dict[tuple[str, str], str] = {}
+        self.is_down = False
+        self.asked = 0
+
+    def publish(self, name: str, version: str, *, inputs: tuple[str, ...] = ("x",), alias: str | None = None) -> None:
+        self._inputs[name, version] = inputs
+        if alias:
+            self.aliases[name, alias] = version
+
+    def resolve(self, ref) -> Exact:
+        self.asked += 1
+        if self.is_down:
+            raise RegistryUnavailable("the registry does not answer")
+        version = self.aliases.get((ref.name, ref.detail), "") if ref.kind == "alias" else ref.detail
+        if (ref.name, version) not in self._inputs:
+            raise ModelUnknown(f"{ref}: there is no such version")
+        return Exact(key=ModelKey(ref.name, version), uri=f"models:/{ref.name}/{version}")
+
+    def stage(self, ref) -> StagedModel:
+        exact = self.resolve(ref)
+        names = self._inputs[exact.key.name, exact.key.version]
+        model = linear(names, float(exact.key.version))
+        digest = hashlib.sha256(model + exact.uri.encode()).hexdigest()
+        folder = self._artifacts / digest
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.onnx").write_bytes(model)
+        specs = tuple(TensorSpec(name=name, datatype="FP32", shape=(-1, 1)) for name in names)
+        staged = StagedModel(
+            key=exact.key,
+            digest=digest,
+            uri=exact.uri,
+            flavor="onnx",
+            file="model.onnx",
+            file_sha256=hashlib.sha256(model).hexdigest(),
+            size_bytes=len(model),
+            signature=Signature(inputs=specs, outputs=(TensorSpec(name="y", datatype="FP32", shape=(-1, 1)),)),
+            answer=Answer(),
+        )
+        staged.write(folder)
+        return staged
+
+    def move(self, move) -> None:
+        self.resolve(parse_ref(f"models:/{move.name}/{move.version}"))
+        self.aliases[move.name, move.alias] = move.version
+
+
+def linear(names, factor: float) -> bytes:
+    """y = factor · (sum of the inputs), as an ONNX file."""
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 1]) for name in names]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])
+    constant = helper.make_tensor("k", TensorProto.FLOAT, [1], [factor])
+    nodes = [helper.make_node("Sum", list(names), ["s"]), helper.make_node("Mul", ["s", "k"], ["y"])]
+    graph = helper.make_graph(nodes, "linear", inputs, [output], [constant])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+class NoEvidence:
+    def ledger(self, endpoint):
+        return {"endpoint": endpoint, "mirrors": []}
+
+    def quality(self, endpoint):
+        return {"endpoint": endpoint, "arms": []}
+
+    def prediction(self, prediction_id):
+        return None
+
+
+class ControlPlane:
+    """Use as a context manager inside an event loop. Two versions of `phishing` are on the shelf: champion 1, challenger 2."""
+
+    def __init__(self, folder: Path, *, settings: Settings | None = None, warm_up_s: float = 5.0) -> None:
+        self.settings = settings or Settings(state_dir=str(folder))
+        self.shelf = Shelf(self.settings.artifacts_path)
+        self.shelf.publish("phishing", "1", alias="champion")
+        self.shelf.publish("phishing", "2", alias="challenger")
+        self._warm_up_s = warm_up_s
+        self._threads = ThreadPoolExecutor(2)
+        self.start()
+
+    def start(self) -> None:
+        """Again after `stop`: what a restarted control process does."""
+        self.store = StateStore(self.settings.state_file)
+        self.fleet = Fleet()
+        self.fleet.hear({"event": "workers", "live": []})
+        self.preparation = Preparation(
+            self.store,
+            self.shelf.stage,
+            self.shelf.resolve,
+            self.settings.artifacts_path,
+            self._threads,
+            self._threads,
+        )
+        self.reconciler = Reconciler(self.store, self.preparation, self.fleet, warm_up_s=self._warm_up_s)
+        self.changes = Changes(self.store, self.reconciler)
+        self.planner = Planner(self.store, self.changes, self.preparation)
+        self.aliases = AliasMover(self.store, self.shelf.move, self._threads)
+        self.app = build(
+            Admin(
+                settings=self.settings,
+                store=self.store,
+                fleet=self.fleet,
+                changes=self.changes,
+                planner=self.planner,
+                reconciler=self.reconciler,
+                evidence=NoEvidence(),
+                artifacts=self.settings.artifacts_path,
+                principal="local:ann",
+            )
+        )
+
+    async def stop(self) -> None:
+        await self.reconciler.close()
+        self.store.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+        self._threads.shutdown()
+
+    async def put(self, document, *, expected=None, author=ANN):
+        """Writes a route and waits for its end."""
+        revision = self.changes.put(document["endpoint"], document, expected=expected, author=author)
+        return await self.reconciler.finished(revision.number, 10)
+
+    async def ended(self, revision):
+        return await self.reconciler.finished(revision.number, 10)
+
+    def live(self, endpoint="phishing"):
+        """The versions that are served: arm → version."""
+        found = self.store.live(endpoint)
+        return {arm: model.key.version for arm, model in found.resolutions.items()} if found else None

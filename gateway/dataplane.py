@@ -35,7 +35,7 @@ from models.batching import gather
 from models.catalog import LoadedModel
 from models.errors import InputInvalid, ModelFailed, ModelsError
 from models.pool import ComputePool
-from routing.errors import PinRefused
+from routing.errors import RoutingError
 
 INLINE_S: Final = 0.001
 """What one turn may spend in models on the loop, and the longest single run there; longer runs go to the pool's threads."""
@@ -96,7 +96,7 @@ class Dataplane:
             self._assign(ticket, endpoint)
             arm = ticket.arm
             self._admission.enter(endpoint, arm.model, len(self._queues.get(arm.model, ())))
-        except (GatewayError, ModelsError, PinRefused) as error:
+        except (GatewayError, ModelsError, RoutingError) as error:
             self.meter.refused(endpoint.name, translate(error).code)
             raise
         endpoint.inflight += 1

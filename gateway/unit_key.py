@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +16,8 @@ def unit_key(state: Path) -> bytes:
     """
     path = state / "unit.key"
     if not path.exists():
-        draft = state / f"unit.key.{os.getpid()}"
-        file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        file, name = tempfile.mkstemp(prefix="unit.key.", dir=state)  # 0600
+        draft = Path(name)
         try:
             os.write(file, secrets.token_bytes(KEY_BYTES))
             os.fsync(file)

@@ -34,7 +34,7 @@ from models.catalog import Catalog
 from models.pool import ComputePool
 from routing.records import MetricBlock
 
-log = EventLog(__name__)
+log = EventLog("gateway.worker")
 
 _TICK_S: Final = 0.05
 _TICKS_A_BEAT: Final = 20
@@ -56,11 +56,15 @@ class Worker:
         self._page = CounterPage(state / "run", birth.writer)
         configure(birth.process, settings.telemetry.log_level, folder=state / "logs", page=self._page)
         share_bytes = settings.spool_bytes_max // settings.workers // 2
+        self._spools = {
+            "records": SegmentWriter(state / "spool" / birth.writer, bytes_max=share_bytes),
+            "mirror": SegmentWriter(
+                state / "mirror" / birth.writer, bytes_max=settings.mirror_bytes_max // settings.workers
+            ),
+            "disk": SegmentWriter(state / "spool" / new_writer("worker"), bytes_max=share_bytes, durable=True),
+        }
         self._recorder = Recorder(
-            SegmentWriter(state / "spool" / birth.writer, bytes_max=share_bytes),
-            SegmentWriter(state / "mirror" / birth.writer, bytes_max=settings.mirror_bytes_max // settings.workers),
-            SegmentWriter(state / "spool" / new_writer("worker"), bytes_max=share_bytes, durable=True),
-            unit_key(state),
+            self._spools["records"], self._spools["mirror"], self._spools["disk"], unit_key(state)
         )
         self._meter = Meter(self._page)
         self._tracer = Tracer(
@@ -182,6 +186,8 @@ class Worker:
         """The gauges that are cheaper to read once a second than to keep."""
         floats, gauge = self._page.floats, self._page.gauge
         floats[gauge("runoff_connections", {"protocol": "rest"})] = self._rest.connections
+        for spool, writer in self._spools.items():
+            floats[gauge("runoff_spool_bytes", {"spool": spool})] = writer.pending_bytes()
         for name, slot in self._inflight.items():
             if name not in self._plane.table.endpoints:
                 floats[slot] = 0.0

@@ -10,7 +10,7 @@ from gateway.control.preparation import Preparation, references
 from gateway.state.compiled import CompiledModel
 from gateway.state.difference import differences
 from gateway.state.store import StateStore
-from models.errors import ModelsError
+from models.errors import ModelsError, RegistryUnavailable
 from models.ref import parse_ref
 from models.staged import StagedModel
 from routing import plan as dry_run
@@ -95,6 +95,13 @@ class Planner:
         """The version a reference means now, and its manifest if it is staged; raises ModelsError."""
         if taken is not None:
             return str(taken.key), self._preparation.manifest(taken.digest)
-        exact = await self._preparation.resolve(parse_ref(text))
-        digest = self._store.digest_of(exact.uri)
-        return str(exact.key), self._preparation.manifest(digest) if digest else None
+        ref = parse_ref(text)
+        try:
+            exact = await self._preparation.resolve(ref)
+        except RegistryUnavailable:
+            staged = self._store.staged_as(str(ref)) if ref.is_pinned else None
+            if staged is None:
+                raise
+            return str(staged[0]), self._preparation.manifest(staged[1])
+        staged = self._store.staged_as(exact.uri)
+        return str(exact.key), self._preparation.manifest(staged[1]) if staged else None

@@ -87,22 +87,14 @@ class Preparation:
         except ReferenceInvalid as error:
             return Problem(path, "reference_invalid", str(error))
         known = taken.get(arm)
-        # A pinned version that was staged before never changes: it needs no registry, which may be down.
-        digest = known.digest if known else self._store.digest_of(str(ref)) if ref.is_pinned else None
-        manifest = self.manifest(digest) if digest else None
+        manifest = self.manifest(known.digest) if known else None
         if manifest is None:
             exact = parse_ref(known.uri) if known else ref
             try:
                 manifest = await asyncio.get_running_loop().run_in_executor(self._stagers, self._stage, exact)
             except Exception as error:  # noqa: BLE001  # whatever a model brings must end as a problem of its arm, not as our end
                 return _problem(path, text, error)
-            self._store.remember(
-                manifest.uri, name=manifest.key.name, version=manifest.key.version, digest=manifest.digest
-            )
-            if ref.is_pinned:
-                self._store.remember(
-                    str(ref), name=manifest.key.name, version=manifest.key.version, digest=manifest.digest
-                )
+            self._store.remember(manifest.uri, key=manifest.key, digest=manifest.digest)
         key, uri = (known.key, known.uri) if known else (manifest.key, manifest.uri)
         model = CompiledModel(
             key=key, digest=manifest.digest, uri=uri, role="mirror" if role == "mirror" else "variant"

@@ -22,14 +22,17 @@ from gateway.control.fleet import Fleet
 from gateway.control.planning import Planner
 from gateway.control.preparation import Preparation
 from gateway.control.reconcile import Reconciler
-from gateway.control.registry import mover, resolver, stager
+from gateway.control.registry import Registries
 from gateway.evidence.evidence import Evidence
 from gateway.pipe import Pipe
 from gateway.processes.birth import Birth, adopt
 from gateway.settings import Settings
 from gateway.state.store import StateStore
+from gateway.streams.answers import StagedAnswers
 from gateway.streams.tail import LakeStream
+from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.log import EventLog, configure
+from models.artifacts import Artifacts
 
 log = EventLog(__name__)
 
@@ -61,23 +64,35 @@ class Control:
         settings = birth.settings
         self._settings = settings
         self._clock = clock
+        self._page = CounterPage(settings.state_path / "run", birth.writer)
+        configure(birth.process, settings.telemetry.log_level, folder=settings.state_path / "logs", page=self._page)
         self._pipe = Pipe(birth.pipe_fd)
         self._stopping = asyncio.Event()
         self._stagers = ThreadPoolExecutor(_STAGERS, "stage")
         self._askers = ThreadPoolExecutor(_ASKERS, "registry")
         self._store = StateStore(settings.state_file)
         self._fleet = Fleet(clock=clock)
+        artifacts = Artifacts(settings.artifacts_path)
+        artifacts.recover()
+        registries = Registries(settings, artifacts)
         preparation = Preparation(
             self._store,
-            stager(settings),
-            resolver(settings),
+            registries.stage,
+            registries.resolve,
             settings.artifacts_path,
             self._askers,
             self._stagers,
         )
         self._reconciler = Reconciler(self._store, preparation, self._fleet, clock=clock)
-        self._aliases = AliasMover(self._store, mover(settings), self._askers)
-        self._lake = LakeStream(settings)
+        self._aliases = AliasMover(self._store, registries.move, self._askers)
+        state = settings.state_path
+        self._lake = LakeStream(
+            settings.lake_uri,
+            state / "spool",
+            answers=StagedAnswers(settings.artifacts_path),
+            letters=state / "dead_letters",
+        )
+        self._lake_stop = asyncio.Event()
         changes = Changes(self._store, self._reconciler)
         admin = Admin(
             settings=settings,
@@ -101,31 +116,32 @@ class Control:
             log.error("audit_broken", sequence=self._store.audit_broken_at)
         sockets = [adopt(self._admin_fd)] if self._admin_fd is not None else []
         serving = asyncio.create_task(self._server.serve(sockets=sockets))
-        tasks = [
-            asyncio.create_task(task) for task in (self._listen(), self._beat(), self._aliases.run(), self._lake.run())
-        ]
+        tasks = [asyncio.create_task(task) for task in (self._listen(), self._beat(), self._aliases.run())]
         self._reconciler.start()
+        lake = asyncio.create_task(self._lake.run(self._lake_stop))
         stopping = asyncio.create_task(self._stopping.wait())
-        done, _ = await asyncio.wait({serving, stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({serving, stopping, lake, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         for task in done - {stopping}:
             if not task.cancelled() and task.exception() is not None:
                 log.error("control_broke", error=task.exception())
-        await self._end(serving, tasks)
+        await self._end(serving, lake, tasks)
 
-    async def _end(self, serving: asyncio.Task[None], tasks: list[asyncio.Task[None]]) -> None:
+    async def _end(
+        self, serving: asyncio.Task[None], lake: asyncio.Task[None], tasks: list[asyncio.Task[None]]
+    ) -> None:
         """Callers first, then revisions (they go on at the next start), then what the lake still has to take."""
         self._server.should_exit = True
         await asyncio.wait({serving}, timeout=2.0)
         await self._reconciler.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.grace_s / 2):
-                await self._lake.drain()
-        for task in tasks:
+        self._lake_stop.set()
+        await asyncio.wait({lake}, timeout=self._settings.grace_s / 4)  # what it does not take stays in the spool
+        for task in (*tasks, lake):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._stagers.shutdown(wait=False, cancel_futures=True)
         self._askers.shutdown(wait=False, cancel_futures=True)
         self._store.close()
+        self._page.close()
         self._pipe.close()
 
     async def _listen(self) -> None:
@@ -145,12 +161,21 @@ class Control:
             before = self._clock()
             await asyncio.sleep(BEAT_S)
             self._pipe.send({"event": "beat", "loop_lag_s": max(0.0, self._clock() - before - BEAT_S)})
+            self._show()
+
+    def _show(self) -> None:
+        """The lake's figures on the scrape."""
+        figures = self._lake.figures
+        self._page.floats[self._page.gauge("runoff_sink_lag_seconds", {"sink": "lake"})] = figures.lag_s
+        stored = self._page.counter("runoff_sink_rows_total", {"sink": "lake", "outcome": "stored"})
+        aside = self._page.counter("runoff_sink_rows_total", {"sink": "lake", "outcome": "dead_letter"})
+        self._page.cells[stored] = sum(figures.rows.values())
+        self._page.cells[aside] = figures.dead_letters
 
 
 def main() -> None:
     """The whole life of the process; the environment holds what the supervisor gave it."""
     birth = Birth.of(os.environ)
-    configure("control", birth.settings.telemetry.log_level, folder=birth.settings.state_path / "logs")
     asyncio.run(_run(birth))
     # Threads that are still staging or asking a silent registry must not hold up the end; what they do is repeated at the next start.
     os._exit(0)

@@ -18,7 +18,7 @@ from gateway.state.compiled import CompiledRoute
 from gateway.state.revision import Revision
 from gateway.state.store import StateStore
 from gateway.telemetry.log import EventLog
-from models.compatibility import incompatibilities
+from models.compatibility import differences
 from models.signature import Signature
 from routing.errors import Problem, RouteInvalid
 from routing.traffic import Route
@@ -160,14 +160,16 @@ class Reconciler:
         return self._store.activate(revision.number, compiled)
 
     def _declared(self, route: Route, prepared: Prepared) -> tuple[Signature, list[Problem]]:
-        """The endpoint's signature (at first its champion's) and how each arm fails to fit it."""
+        """The endpoint's signature (at first its champion's) and how each arm fails to fit it, in inputs, outputs and labels."""
         champion = prepared.manifests[route.champion]
         live = self._live(route.endpoint)
         signature = live.signature if live else champion.signature
+        served = self._preparation.manifest(live.models[live.document["champion"]].digest) if live else None
+        answer = (served or champion).answer
         problems = [
             Problem(path, "signature_incompatible", f"{prepared.manifests[arm].key}: {difference}")
             for arm, path, _, _ in references(route)
-            for difference in incompatibilities(signature, prepared.manifests[arm].signature)
+            for difference in differences(signature, answer, prepared.manifests[arm])
         ]
         return signature, problems
 

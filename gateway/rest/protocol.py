@@ -23,6 +23,7 @@ from gateway.dataplane import Dataplane
 from gateway.errors import GatewayError, translate
 from gateway.live import ServedEndpoint
 from gateway.rest import wire
+from gateway.rest.heads import COLD_NAMES, Head, Heads
 from gateway.settings import Limits
 from gateway.ticket import Slot, Ticket
 from models.errors import ModelsError
@@ -32,24 +33,6 @@ from routing.records import PROTOCOLS
 _V2_REST: Final = PROTOCOLS.index("v2-rest")
 SLOTS_MAX: Final = 16
 """Hot requests of one connection in flight; more wait decoded in `_held`, whose size one read of the socket bounds."""
-_HOST, _LENGTH, _TRANSFER, _COLD, _REQUEST_ID, _TRACEPARENT = range(6)
-_KINDS: Final = {
-    b"host": _HOST,
-    b"content-length": _LENGTH,
-    b"transfer-encoding": _TRANSFER,
-    b"x-request-id": _REQUEST_ID,
-    b"traceparent": _TRACEPARENT,
-    # a request with one of these takes the ordinary path
-    b"inference-header-content-length": _COLD,
-    b"content-encoding": _COLD,
-    b"expect": _COLD,
-    b"upgrade": _COLD,
-    b"x-runoff-explain": _COLD,
-    b"x-runoff-timeout-ms": _COLD,
-    b"x-runoff-variant": _COLD,
-    b"authorization": _COLD,
-    b"x-api-key": _COLD,
-}
 _PHRASES: Final = {status.value: status.phrase for status in http.HTTPStatus}
 
 
@@ -58,6 +41,9 @@ class HotPaths:
 
     def __init__(self) -> None:
         self.targets: dict[bytes, tuple[ServedEndpoint, wire.HotSignature]] = {}
+        """By the path, as it stands in the request line."""
+        self.lines: dict[bytes, tuple[ServedEndpoint, wire.HotSignature]] = {}
+        """By the whole request line."""
 
     def rebuild(self, endpoints: dict[str, ServedEndpoint]) -> None:
         """Called when a table goes live."""
@@ -67,6 +53,7 @@ class HotPaths:
             if hot is not None and endpoint.table.is_plain and endpoint.route.nonfinite == "pass":
                 targets[f"/v2/models/{endpoint.name}/infer".encode()] = (endpoint, hot)
         self.targets = targets
+        self.lines = {b"POST %b HTTP/1.1" % path: target for path, target in targets.items()}
 
 
 class WireProtocol(HttpToolsProtocol):
@@ -75,11 +62,13 @@ class WireProtocol(HttpToolsProtocol):
     plane: Dataplane
     paths: HotPaths
     limits: Limits
+    heads: Heads
 
     @classmethod
     def bind(cls, plane: Dataplane, paths: HotPaths, limits: Limits) -> type["WireProtocol"]:
         """The protocol class of one worker."""
-        return type("BoundWireProtocol", (cls,), {"plane": plane, "paths": paths, "limits": limits})
+        parts = {"plane": plane, "paths": paths, "limits": limits, "heads": Heads(limits)}
+        return type("BoundWireProtocol", (cls,), parts)
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
@@ -102,6 +91,13 @@ class WireProtocol(HttpToolsProtocol):
         if self._is_refused:
             return
         self._received_ns = time.monotonic_ns()
+        if self._phase == "idle" and not self._is_cold_busy() and not self.pipeline:
+            taken = self._take_hot(data)
+            if taken == len(data):
+                self._phase_since = self._received_ns / 1e9
+                return
+            if taken:
+                data = data[taken:]
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -127,8 +123,7 @@ class WireProtocol(HttpToolsProtocol):
             self._stop(431, "the request target is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        self.headers.append((name, value))
+        self.headers.append((name.lower(), value))
         self._header_bytes += len(name) + len(value) + 4
         if self._header_bytes > self.limits.header_bytes_max:
             self._stop(431, f"headers: at most {self.limits.header_bytes_max} bytes")
@@ -148,7 +143,7 @@ class WireProtocol(HttpToolsProtocol):
             and not self.pipeline
         ):
             endpoint = target[0]
-            bound = endpoint.route.limits.body_bytes_max or self.limits.body_bytes_json_max
+            bound = self._body_bytes_max(endpoint)
             if length > bound:
                 self._stop(413, f"body of {length} bytes, at most {bound}")
             self._hot = target
@@ -171,31 +166,57 @@ class WireProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._phase = "idle"
-        hot = self._hot
-        if hot is None:
+        if self._hot is None:
             super().on_message_complete()
             return
-        self._hot_complete(*hot)
+        endpoint, hot = self._hot
+        wanted = endpoint.header_names
+        head = Head(0, _picked(self.headers, wanted) if wanted else {}, self._request_id, self._traceparent)
+        if not self._submit(endpoint, hot, self._body, head, closes=not self.parser.should_keep_alive()):
+            self._to_cold(bytes(self._body))
 
     # ── hot requests ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _hot_complete(self, endpoint: ServedEndpoint, hot: wire.HotSignature) -> None:
-        """Rooms 2 and 3: decode and submit. What does not decode here goes the ordinary way, with its body complete."""
-        decoded = wire.decode(self._body, hot)
+    def _take_hot(self, data: bytes) -> int:
+        """Takes whole hot requests off the front of `data`, past the parser; answers how many bytes that were."""
+        taken = 0
+        while True:
+            end = data.find(b"\r\n\r\n", taken, taken + self.limits.header_bytes_max)
+            if end < 0:
+                return taken
+            lines = data[taken:end].split(b"\r\n")
+            target = self.paths.lines.get(lines[0])
+            if target is None:
+                return taken
+            endpoint, hot = target
+            head = self.heads.read(lines, endpoint.header_names)
+            start = end + 4
+            if head is None or start + head.length > len(data) or head.length > self._body_bytes_max(endpoint):
+                return taken
+            stop = start + head.length
+            if not self._submit(endpoint, hot, data[start:stop], head, closes=False):
+                return taken
+            taken = stop
+            if taken == len(data):
+                return taken
+
+    def _submit(
+        self, endpoint: ServedEndpoint, hot: wire.HotSignature, body: bytes | bytearray, head: Head, *, closes: bool
+    ) -> bool:
+        """Rooms 2 and 3: decode and submit. False: the body has not the hot form, and the ordinary path must read it."""
+        decoded = wire.decode(body, hot)
         if decoded is None:
-            self._to_cold(bytes(self._body))
-            return
+            return False
         inputs, rows, wire_id = decoded
         ticket = Ticket(self, endpoint, inputs, rows, _V2_REST, self._received_ns)
         ticket.is_flat = True
-        ticket.slot = Slot(closes=not self.parser.should_keep_alive(), wire_id=wire_id)
-        if endpoint.header_names:
-            ticket.headers = _picked(self.headers, endpoint.header_names)
-        if self._traceparent is not None:
-            ticket.traceparent = self._traceparent.decode("latin-1")
-        request_id = wire_id if self._request_id is None else self._request_id.decode("latin-1")
-        if request_id is not None:
-            if is_request_id(request_id):
+        ticket.slot = Slot(closes=closes, wire_id=wire_id)
+        ticket.headers = head.headers
+        if head.traceparent is not None:
+            ticket.traceparent = head.traceparent.decode("latin-1")
+        if wire_id is not None or head.request_id is not None:
+            request_id = wire_id if head.request_id is None else head.request_id.decode("latin-1")
+            if request_id is not None and is_request_id(request_id):
                 ticket.request_id = request_id
             else:
                 self.plane.meter.count("runoff_request_ids_dropped_total", {})
@@ -204,9 +225,13 @@ class WireProtocol(HttpToolsProtocol):
             self._held.append(ticket)
         else:
             self._enter(ticket)
+        return True
+
+    def _body_bytes_max(self, endpoint: ServedEndpoint) -> int:
+        return endpoint.route.limits.body_bytes_max or self.limits.body_bytes_json_max
 
     def _enter(self, ticket: Ticket) -> None:
-        """One request sees one table: the one that is live now, also when the request was held back."""
+        """Into the corridor, with a place in the order of this connection's replies."""
         slot = ticket.slot
         assert slot is not None
         self._slots.append(slot)
@@ -315,25 +340,22 @@ class WireProtocol(HttpToolsProtocol):
         is_cold = is_chunked = False
         self._request_id = self._traceparent = None
         for name, value in self.headers:
-            kind = _KINDS.get(name)
-            if kind is None:
-                continue
-            if kind == _HOST:
+            if name == b"host":
                 hosts += 1
-            elif kind == _LENGTH:
+            elif name == b"content-length":
                 lengths += 1
                 if not value.isdigit() or len(value) > 18:
                     self._stop(400, "content-length: wanted one decimal number")
                 length = int(value)
-            elif kind == _REQUEST_ID:
+            elif name == b"x-request-id":
                 self._request_id = value
-            elif kind == _TRACEPARENT:
+            elif name == b"traceparent":
                 self._traceparent = value
-            elif kind == _TRANSFER:
+            elif name == b"transfer-encoding":
                 if is_chunked or value.lower() != b"chunked" or self.parser.get_http_version() != "1.1":
                     self._stop(400, "transfer-encoding: only chunked, once, only in HTTP/1.1")
                 is_chunked = True
-            else:
+            elif name in COLD_NAMES:
                 is_cold = True
         if hosts != 1 and self.parser.get_http_version() == "1.1":
             self._stop(400, f"host: wanted exactly one, got {hosts}")

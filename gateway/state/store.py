@@ -14,6 +14,7 @@ from gateway.state.audit import Audit, AuditRow
 from gateway.state.compiled import CompiledModel, CompiledRoute
 from gateway.state.difference import differences
 from gateway.state.revision import UNFINISHED, AliasMove, Draft, Revision, State
+from models.staged import ModelKey
 from routing.errors import Problem
 
 SCHEMA_VERSION: Final = 1
@@ -305,17 +306,17 @@ class StateStore:
 
     # ---------------------------------------------------------------- staged models
 
-    def remember(self, uri: str, *, name: str, version: str, digest: str) -> None:
-        """Notes which artifact an exact reference led to, so that it can be served again without the registry."""
+    def remember(self, uri: str, *, key: ModelKey, digest: str) -> None:
+        """Notes which artifact an exact reference led to: what is staged, by the names that people know."""
         self._connection.execute(
             "INSERT OR REPLACE INTO models (uri, name, version, digest, staged_unix_us) VALUES (?, ?, ?, ?, ?)",
-            (uri, name, version, digest, self._now()),
+            (uri, key.name, key.version, digest, self._now()),
         )
 
-    def digest_of(self, uri: str) -> str | None:
-        """The artifact of an exact reference that was staged before."""
-        row = self._connection.execute("SELECT digest FROM models WHERE uri = ?", (uri,)).fetchone()
-        return row[0] if row else None
+    def staged_as(self, uri: str) -> tuple[ModelKey, str] | None:
+        """Name, version and artifact of an exact reference that was staged before."""
+        row = self._connection.execute("SELECT name, version, digest FROM models WHERE uri = ?", (uri,)).fetchone()
+        return (ModelKey(row[0], row[1]), row[2]) if row else None
 
     def staged(self) -> list[tuple[str, str, str, str]]:
         """(name, version, uri, digest) of everything staged, by name and version."""

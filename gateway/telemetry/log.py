@@ -5,12 +5,11 @@ and what we use of it is the one formatter below.
 """
 
 import logging
-import sys
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import orjson
 
@@ -123,21 +122,3 @@ def configure(process: str, level: Level, *, folder: Path | None = None, page: C
         root.addHandler(handler)
     root.setLevel(level.upper())
     logging.captureWarnings(capture=True)
-    if "structlog" in sys.modules:
-        _bridge_structlog()
-
-
-def _bridge_structlog() -> None:
-    """Processes that have structlog loaded anyway (a library of theirs uses it) see its events come out like ours."""
-    import structlog
-
-    def hand_over(
-        _logger: object, _method: str, event: MutableMapping[str, Any]
-    ) -> tuple[tuple[object], dict[str, Any]]:
-        return (event.pop("event", ""),), {"exc_info": event.pop("exc_info", None), "extra": {"runoff_fields": event}}
-
-    structlog.configure(
-        processors=[hand_over],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-    )

@@ -101,7 +101,7 @@ def _pool(
     )
     if spec.datatype == "BYTES":
         known = sorted({str(value) for value in given if value is not None}) or ["a", "b", "c"]
-        return np.array([*known, *known, "runoff-unseen"], object)
+        return np.array(known, object)
     if spec.datatype == "BOOL":
         return np.array([False, True])
     numbers = given.astype(np.float64)
@@ -170,22 +170,8 @@ def _extremes(spec: TensorSpec, pool: Array) -> Array:
     numbers = pool.astype(np.float64)
     low, high = float(numbers.min()), float(numbers.max())
     width = max(high - low, 1.0)
-    far = [
-        0.0,
-        -0.0,
-        1.0,
-        -1.0,
-        low,
-        high,
-        low - width,
-        high + width,
-        low - 10 * width,
-        high + 10 * width,
-        1e9,
-        -1e9,
-        1e-30,
-        -1e-30,
-    ]
+    far = [0.0, -0.0, 1.0, -1.0, low, high, 1e-30, -1e-30]
+    far += [edge + times * width for times in (1, 10, 100) for edge, width in ((low, -width), (high, width))]
     return _typed(np.array(far), spec)
 
 

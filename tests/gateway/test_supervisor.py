@@ -3,12 +3,11 @@ import signal
 import socket
 import threading
 import time
-from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.kit.supervised import CHILD, Gateway, eventually
+from tests.kit.supervised import CHILD, Gateway, eventually, is_running
 
 pytestmark = pytest.mark.faults
 
@@ -154,13 +153,6 @@ def test_children_die_with_a_supervisor_that_was_killed(start):
     eventually(lambda: not any(is_running(pid) for pid in pids))
     following = start()
     assert following.ask().isdigit()
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_a_worker_that_never_comes_up_ends_the_gateway_with_status_1(start):

@@ -145,3 +145,10 @@ def eventually(claim: Callable[[], object], within_s: float = 20.0) -> None:
     while not claim():
         assert time.monotonic() < deadline, "did not become true in time"
         time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -93,26 +93,3 @@ def test_a_line_is_judged_once_for_all_handlers(record):
     repeats = Repeats(None, clock=lambda: 0.0)
     for _ in range(REPEATS_PER_S * 2):
         assert repeats.filter(record)
-
-
-def test_events_of_structlog_come_out_like_ours(tmp_path):
-    code = """
-import structlog
-from gateway.telemetry.log import configure
-configure("control", "info")
-log = structlog.get_logger("gateway.control")
-log.info("revision_live", endpoint="e")
-log.debug("nothing")
-try:
-    1 / 0
-except ZeroDivisionError:
-    log.exception("odd")
-"""
-    line, failure = child(code, tmp_path)
-    assert (line["event"], line["endpoint"], line["level"], line["logger"]) == (
-        "revision_live",
-        "e",
-        "info",
-        "gateway.control",
-    )
-    assert "ZeroDivisionError" in failure["exception"]

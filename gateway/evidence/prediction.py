@@ -1,0 +1,76 @@
+"""The life of one prediction: its record, what every shadow said of the same rows, and the labels that came."""
+
+import datetime as dt
+import uuid
+from typing import Any, Final
+
+from gateway.evidence.query import Queries, Row, Snapshot
+from gateway.evidence.truths import hold_latest, resolve
+
+_PER_ROW: Final = ("row", "answer_label", "answer_score")
+_DAY: Final = dt.timedelta(days=1)
+
+
+def prediction(queries: Queries, prediction_id: str) -> dict[str, Any] | None:
+    """What the lake holds of one prediction; None when it holds nothing of it. Raises ValueError for what is no UUID.
+
+    `record` is None where the request was not sampled or has not arrived yet; its `rows` carry inputs, outputs and the answer.
+    Of the `labels`, `holds` marks the one that counts for its row.
+    """
+    key = str(uuid.UUID(prediction_id))
+    with queries.snapshot("predictions", "shadows", "labels") as snapshot:
+        rows = _stored(snapshot, "predictions", key)
+        shadows = _stored(snapshot, "shadows", key)
+        endpoint = (rows or shadows or [{"endpoint": ""}])[0]["endpoint"]
+        resolve(snapshot, endpoint, key)
+        hold_latest(snapshot)
+        labels = snapshot.rows(
+            "SELECT r.*, r.sequence IN (SELECT sequence FROM latest) AND NOT r.retracted AS holds FROM resolved r ORDER BY sequence"
+        )
+    if not (rows or shadows or labels):
+        return None
+    return {
+        "prediction_id": key,
+        "endpoint": endpoint or None,
+        "record": _record(rows) if rows else None,
+        "shadows": [_split(row, ("output",)) for row in shadows],
+        "labels": [_plain(label) for label in labels],
+    }
+
+
+def _stored(snapshot: Snapshot, table: str, key: str) -> list[Row]:
+    """The rows of one prediction, in order; the id's own time says in which days to look (RFC 9562, version 7)."""
+    made = dt.datetime.fromtimestamp((uuid.UUID(key).int >> 80) / 1000, dt.UTC).date() if key[14] == "7" else None
+    if made is None:
+        return snapshot.rows(f"SELECT * FROM {table} WHERE prediction_id = ? ORDER BY row", [key])  # noqa: S608  # our own names
+    days = [key, made - _DAY, made + _DAY]
+    sql = f"SELECT * FROM {table} WHERE prediction_id = ? AND date BETWEEN ? AND ? ORDER BY row"  # noqa: S608  # see above
+    return snapshot.rows(sql, days)
+
+
+def _record(rows: list[Row]) -> dict[str, Any]:
+    split = [_split(row, ("input", "output")) for row in rows]
+    shared = {name: value for name, value in split[0].items() if name not in (*_PER_ROW, "inputs", "outputs")}
+    return {**shared, "rows": [{name: row[name] for name in (*_PER_ROW, "inputs", "outputs")} for row in split]}
+
+
+def _split(row: Row, kinds: tuple[str, ...]) -> dict[str, Any]:
+    """Tensor columns under `inputs` and `outputs`, those that are null left out; everything else as it is."""
+    tensors: dict[str, dict[str, Any]] = {f"{kind}s": {} for kind in kinds}
+    plain = {}
+    for name, value in _plain(row).items():
+        kind, _, tensor = name.partition("_")
+        if kind in kinds:
+            if value is not None:
+                tensors[f"{kind}s"][tensor] = value
+        else:
+            plain[name] = value
+    return {**plain, **tensors}
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    return {name: _text(value) if isinstance(value, dt.date) else value for name, value in row.items()}
+
+
+def _text(value: dt.date) -> str:
+    return value.astimezone(dt.UTC).isoformat() if isinstance(value, dt.datetime) else value.isoformat()

@@ -1,0 +1,79 @@
+"""Questions to the stored records: one snapshot of the lake's tables, asked in SQL. The only room of DuckDB."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any, Final
+
+import duckdb
+
+from gateway.streams.schema import SCHEMAS
+from gateway.streams.table import TableView
+
+_MACROS: Final = """
+CREATE TEMP MACRO plain(label) AS CASE lower(label) WHEN 'true' THEN '1' WHEN 'false' THEN '0'
+    ELSE CASE WHEN length(label) <= 15 THEN coalesce(CAST(try_cast(label AS DOUBLE) AS VARCHAR), label) ELSE label END END
+"""
+"""Two labels are equal when their plain forms are: as text, as numbers (`1`, `1.0`), or as booleans (`true`, `1`)."""
+
+Row = dict[str, Any]
+
+
+class Snapshot:
+    """The tables as of one moment, as views of their names, and temporary tables beside them. For one thread."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, columns: dict[str, frozenset[str]]) -> None:
+        self._connection = connection
+        self._columns = columns
+
+    def columns(self, table: str) -> frozenset[str]:
+        return self._columns[table]
+
+    def run(self, sql: str, values: Sequence[object] = ()) -> None:
+        self._connection.execute(sql, list(values))
+
+    def rows(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
+        """The answer as one dict a row."""
+        done = self._connection.execute(sql, list(values))
+        names = [column[0] for column in done.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in done.fetchall()]
+
+    def arrays(self, sql: str, values: Sequence[object] = ()) -> dict[str, Any]:
+        """The answer as one numpy array a column; a column with nulls is a masked array."""
+        return self._connection.execute(sql, list(values)).fetchnumpy()
+
+
+class Queries:
+    """Opens snapshots of the lake at `uri`, from any thread. `columns` of a table that does not exist yet are its base columns."""
+
+    def __init__(self, uri: str) -> None:
+        self._views = {name: TableView(f"{uri}/{name}") for name in SCHEMAS}
+        self._lock = Lock()  # taken for a look at the log only, and no other lock is taken inside it
+
+    def versions(self, tables: Iterable[str]) -> tuple[int, ...]:
+        """The newest version of each table, −1 where it does not exist; equal versions mean equal answers."""
+        with self._lock:
+            found = [self._views[name].dataset() for name in tables]
+        return tuple(-1 if one is None else one[0] for one in found)
+
+    @contextmanager
+    def snapshot(self, *tables: str) -> Iterator[Snapshot]:
+        """The newest state of `tables`."""
+        with self._lock:
+            found = {name: self._views[name].dataset() for name in tables}
+        connection = duckdb.connect(":memory:", config={"threads": 2})
+        try:
+            connection.execute(_MACROS)
+            columns = {}
+            for name, one in found.items():
+                source = SCHEMAS[name].empty_table() if one is None else one[1]
+                connection.register(name, source)
+                columns[name] = frozenset(source.schema.names)
+            yield Snapshot(connection, columns)
+        finally:
+            connection.close()
+
+
+def quoted(name: str) -> str:
+    """A column's name as an identifier of SQL."""
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,55 @@
+"""Labels brought to the rows they are about: which one holds now, and which one a test met first."""
+
+from collections.abc import Sequence
+
+from gateway.evidence.query import Snapshot
+
+_RESOLVED = """
+CREATE TEMP TABLE resolved AS
+    SELECT sequence, prediction_id, row, label_text, label_number, at, received_at, keyed, retracted, attributes
+    FROM labels WHERE prediction_id IS NOT NULL {narrow_id}
+    UNION ALL
+    SELECT l.sequence, p.prediction_id, l.row, l.label_text, l.label_number, l.at, l.received_at, l.keyed, l.retracted, l.attributes
+    FROM labels l JOIN (
+        SELECT DISTINCT prediction_id, request_id FROM predictions
+        WHERE endpoint = $1 AND request_id IS NOT NULL {narrow_id}
+    ) p ON l.request_id = p.request_id
+    WHERE l.prediction_id IS NULL AND l.endpoint = $1
+"""
+
+_LATEST = """
+CREATE TEMP TABLE latest AS
+    SELECT *, holds_at AS truth_at FROM (
+        SELECT *, coalesce(at, min(CASE WHEN at IS NULL THEN received_at END) OVER (PARTITION BY prediction_id, row, label_text)) AS holds_at
+        FROM resolved
+    ) QUALIFY row_number() OVER (PARTITION BY prediction_id, row ORDER BY holds_at DESC, label_text DESC NULLS LAST, sequence) = 1
+"""
+
+_FIRST = """
+CREATE TEMP TABLE first AS
+    SELECT prediction_id, row, min(sequence) AS sequence, arg_min(label_text, sequence) AS label_text
+    FROM resolved WHERE NOT retracted AND label_text IS NOT NULL AND (keyed OR NOT $1)
+    GROUP BY prediction_id, row
+"""
+
+
+def resolve(snapshot: Snapshot, endpoint: str, prediction_id: str | None = None) -> None:
+    """Makes `resolved`: every label that may be about the endpoint, with its prediction id; a label by request id once for each
+    prediction that has it. With `prediction_id` only that one's.
+    """
+    values: Sequence[object] = [endpoint] if prediction_id is None else [endpoint, prediction_id]
+    snapshot.run(_RESOLVED.format(narrow_id="" if prediction_id is None else "AND prediction_id = $2"), values)
+
+
+def hold_latest(snapshot: Snapshot) -> None:
+    """Makes `latest` of `resolved`: the label that holds for each row, which may be a retraction.
+
+    The newest `at` holds, ties by content. A label without `at` counts from the first receipt of that content, so that delivering an
+    old one again does not undo a correction.
+    """
+    snapshot.run(_LATEST)
+
+
+def hold_first(snapshot: Snapshot, *, keys_in_use: bool) -> None:
+    """Makes `first` of `resolved`: the first committed label of each row that may enter a test, with its sequence."""
+    snapshot.run(_FIRST, [keys_in_use])

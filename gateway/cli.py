@@ -2,10 +2,14 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from runoff import Reply, Runoff
 
 app = typer.Typer(
     name="runoff",
@@ -21,6 +25,8 @@ Json = Annotated[bool, typer.Option("--json", help="for programs: JSON instead o
 Reason = Annotated[str, typer.Option("--reason", "-m", help="why; everybody sees it in the history")]
 Wait = Annotated[float, typer.Option("--wait", min=0, max=300, help="seconds to wait until it is live; 0: do not")]
 Endpoint = Annotated[str, typer.Argument(help="name of the endpoint")]
+Since = Annotated[str | None, typer.Option("--since", help="only what arrived from this moment on, RFC 3339")]
+Until = Annotated[str | None, typer.Option("--until", help="only what arrived before this moment, RFC 3339")]
 Config = Annotated[Path | None, typer.Option("--config", help="settings file; default: runoff.toml, if it is there")]
 WAIT_S = 120.0
 
@@ -87,18 +93,16 @@ def settings(config: Config = None, as_json: Json = False) -> None:
     """Every setting: its value, where that came from, its default and its meaning."""
     import msgspec
 
-    from gateway.commands.talk import grid, show_json
+    from gateway.commands.talk import grid, screen, show_json
     from gateway.settings import explain
 
     rows = [msgspec.structs.asdict(row) for row in explain({}, os.environ, _settings_file(config))]
     if as_json:
         show_json(rows)
         return
-    from rich.console import Console
-
     for row in rows:
         row["default"] = "" if row["origin"] == "default" else row["default"]
-    Console().print(grid(rows, ("key", "value", "origin", "default", "meaning")))
+    screen().print(grid(rows, ("key", "value", "origin", "default", "meaning")))
 
 
 @app.command()
@@ -281,8 +285,12 @@ def history(
         table = client.history(endpoint, limit=limit)
     if as_json:
         show_json(table)
-    else:
-        show_table(table, empty=f"endpoint '{endpoint}' has no revisions")
+        return
+    for row in table:
+        changes = row["changes"]
+        row["changes"] = "\n".join(changes[:4]) + (f"\n… and {len(changes) - 4} more" if len(changes) > 4 else "")
+        row["created_at"] = row["created_at"][:19].replace("T", " ")
+    show_table(table, empty=f"endpoint '{endpoint}' has no revisions")
 
 
 @app.command()
@@ -307,15 +315,37 @@ def status(
 
 
 @app.command()
-def ledger(endpoint: Endpoint, url: Url = None, key_file: KeyFile = None, as_json: Json = False) -> None:
-    """Champion and mirrors on the same rows: agreement, flips, score differences."""
-    _look(lambda client: client.ledger(endpoint), "mirrors", url, key_file, as_json)
+def ledger(
+    endpoint: Endpoint,
+    mirror: Annotated[str | None, typer.Option(help="only this mirror")] = None,
+    variant: Annotated[str | None, typer.Option(help="whom to compare with; default: the champion")] = None,
+    segment_by: Annotated[str | None, typer.Option(help="a column of the predictions, such as input_age")] = None,
+    since: Since = None,
+    until: Until = None,
+    url: Url = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Champion and mirrors on the same rows: agreement, flips, score differences, evidence."""
+    from gateway.commands.evidence import show_ledger
+
+    query = {"mirror": mirror, "variant": variant, "segment_by": segment_by, "since": since, "until": until}
+    _look(lambda client: client.ledger(endpoint, **query), show_ledger, url, key_file, as_json)
 
 
 @app.command()
-def quality(endpoint: Endpoint, url: Url = None, key_file: KeyFile = None, as_json: Json = False) -> None:
+def quality(
+    endpoint: Endpoint,
+    since: Since = None,
+    until: Until = None,
+    url: Url = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
     """How right each variant and mirror was, with the coverage of labels."""
-    _look(lambda client: client.quality(endpoint), "arms", url, key_file, as_json)
+    from gateway.commands.evidence import show_quality
+
+    _look(lambda client: client.quality(endpoint, since=since, until=until), show_quality, url, key_file, as_json)
 
 
 @app.command()
@@ -326,7 +356,9 @@ def predictions(
     as_json: Json = False,
 ) -> None:
     """One prediction: its record, its shadows, its labels."""
-    _look(lambda client: client.prediction(prediction_id), "shadows", url, key_file, as_json)
+    from gateway.commands.evidence import show_prediction
+
+    _look(lambda client: client.prediction(prediction_id), show_prediction, url, key_file, as_json)
 
 
 @app.command()
@@ -370,7 +402,7 @@ def _settings_file(config: Path | None) -> Path | None:
     return config or (default if default.exists() else None)
 
 
-def _change(act: Any, url: str | None, key_file: Path | None, as_json: bool) -> None:
+def _change(act: Callable[["Runoff"], "Reply"], url: str | None, key_file: Path | None, as_json: bool) -> None:
     from gateway.commands.talk import change_lines, gateway, show_json, show_lines, waiting
 
     with gateway(url, key_file) as client, waiting("waiting until it is live …"):
@@ -381,8 +413,13 @@ def _change(act: Any, url: str | None, key_file: Path | None, as_json: bool) -> 
         show_lines(*change_lines(reply))
 
 
-def _look(ask: Any, part: str, url: str | None, key_file: Path | None, as_json: bool) -> None:
-    from gateway.commands.evidence import show_evidence
+def _look(
+    ask: Callable[["Runoff"], "Reply"],
+    show: Callable[["Reply"], None],
+    url: str | None,
+    key_file: Path | None,
+    as_json: bool,
+) -> None:
     from gateway.commands.talk import gateway, show_json, waiting
 
     with gateway(url, key_file) as client, waiting("reading the lake …"):
@@ -390,4 +427,4 @@ def _look(ask: Any, part: str, url: str | None, key_file: Path | None, as_json: 
     if as_json:
         show_json(reply)
     else:
-        show_evidence(reply, part)
+        show(reply)

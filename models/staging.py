@@ -142,7 +142,7 @@ def _write_recorded(path: Path, recorded: dict[str, Array] | None) -> str | None
     if not recorded:
         return None
     plain: dict[str, Any] = {
-        name: np.array(["" if value is None else str(value) for value in values.ravel()]).reshape(values.shape)
+        name: np.array(["" if value is None else str(value) for value in values.ravel().tolist()]).reshape(values.shape)
         if values.dtype == object
         else values
         for name, values in recorded.items()

@@ -36,6 +36,11 @@ PARAMETERS: Final[dict[str, tuple[str, Schema, bool]]] = {
     "limit": ("how many, newest first", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}, False),
     "before": ("only what is older than this number", {"type": "integer", "minimum": 0}, False),
     "endpoint": ("only of this endpoint", {"type": "string"}, False),
+    "mirror": ("only this mirror", {"type": "string"}, False),
+    "variant": ("whom mirrors are compared with; default: the champion", {"type": "string"}, False),
+    "segment_by": ("a column of the predictions, such as input_age", {"type": "string"}, False),
+    "since": ("only what arrived at or after this moment", {"type": "string", "format": "date-time"}, False),
+    "until": ("only what arrived before this moment", {"type": "string", "format": "date-time"}, False),
     "If-Match": ("the ETag of the route as you saw it; required (428 without it)", {"type": "string"}, False),
     "If-None-Match": ("`*` to make a new endpoint", {"type": "string"}, False),
 }
@@ -94,6 +99,7 @@ _WRITTEN: Final = {
 _FOUND: Final = {200: "found", 404: "not found"}
 _CHANGE: Final = ("reason", "wait")
 _PAGE: Final = ("limit", "before")
+_WINDOW: Final = ("since", "until")
 _ROUTE: Final = "/admin/v1/routes/{endpoint}"
 _ENDPOINT: Final = "/admin/v1/endpoints/{endpoint}"
 
@@ -245,6 +251,7 @@ def calls() -> list[Call]:
             handler=looking.ledger,
             tag="evidence",
             summary="Champion and mirrors on the same rows",
+            query=("mirror", "variant", "segment_by", *_WINDOW),
             answers=_FOUND,
         ),
         Call(
@@ -253,6 +260,7 @@ def calls() -> list[Call]:
             handler=looking.quality,
             tag="evidence",
             summary="How right each variant and mirror was",
+            query=_WINDOW,
             answers=_FOUND,
         ),
         Call(

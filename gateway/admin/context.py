@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -13,18 +13,11 @@ from gateway.control.changes import ANY, Author, Changes
 from gateway.control.fleet import Fleet
 from gateway.control.planning import Planner
 from gateway.control.reconcile import Reconciler
+from gateway.evidence.evidence import Evidence
 from gateway.settings import Settings
 from gateway.state.store import StateStore
 
 WAIT_S_MAX = 300.0
-
-
-class Evidence(Protocol):
-    """What is known of answers and truths; each call reads the lake and may take seconds, so it runs on a thread."""
-
-    def ledger(self, endpoint: str) -> dict[str, Any]: ...
-    def quality(self, endpoint: str) -> dict[str, Any]: ...
-    def prediction(self, prediction_id: str) -> dict[str, Any] | None: ...
 
 
 class Admin(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
@@ -10,6 +11,8 @@ from starlette.responses import Response
 from gateway.admin.context import Admin
 from gateway.admin.replies import AdminError, answer
 from gateway.control.changes import EndpointAbsent
+from gateway.evidence.ledger import Question as LedgerQuestion
+from gateway.evidence.quality import Question as QualityQuestion
 from models.errors import ArtifactInvalid
 from models.staged import StagedModel
 
@@ -51,16 +54,36 @@ async def runtime(admin: Admin, _request: Request) -> Response:
 
 
 async def ledger(admin: Admin, request: Request) -> Response:
-    return await _evidence(admin, request, admin.evidence.ledger)
+    """Mirrors against the champion, or against `?variant=`, on the rows that it answered."""
+    document, query = _document(admin, request), request.query_params
+    question = LedgerQuestion(
+        endpoint=document["endpoint"],
+        mirror=query.get("mirror"),
+        champion=query.get("variant", document["champion"]),
+        segment_by=query.get("segment_by"),
+        since_unix_s=_instant(request, "since"),
+        until_unix_s=_instant(request, "until"),
+        exogenous=document["label"]["exogenous"],
+        keys_in_use=admin.settings.auth.data == "keys",
+    )
+    return await _asked(lambda: admin.evidence.ledger(question))
 
 
 async def quality(admin: Admin, request: Request) -> Response:
-    return await _evidence(admin, request, admin.evidence.quality)
+    question = QualityQuestion(
+        endpoint=_document(admin, request)["endpoint"],
+        since_unix_s=_instant(request, "since"),
+        until_unix_s=_instant(request, "until"),
+    )
+    return await _asked(lambda: admin.evidence.quality(question))
 
 
 async def prediction(admin: Admin, request: Request) -> Response:
     prediction_id = request.path_params["prediction_id"]
-    found = await asyncio.to_thread(admin.evidence.prediction, prediction_id)
+    try:
+        found = await asyncio.to_thread(admin.evidence.prediction, prediction_id)
+    except ValueError:
+        found = None
     if found is None:
         raise AdminError(
             404,
@@ -77,11 +100,35 @@ async def not_built_yet(_admin: Admin, request: Request) -> Response:
 # ---------------------------------------------------------------- helpers
 
 
-async def _evidence(admin: Admin, request: Request, ask: Callable[[str], dict[str, Any]]) -> Response:
+async def _asked(ask: Callable[[], dict[str, Any]]) -> Response:
+    """Questions to the lake may take seconds, so they are asked on a thread."""
+    try:
+        return answer(await asyncio.to_thread(ask))
+    except ValueError as error:
+        raise AdminError(400, "query_invalid", str(error)) from error
+
+
+def _document(admin: Admin, request: Request) -> dict[str, Any]:
+    """The newest document of the endpoint, also of one that was deleted: its records are still there."""
     endpoint = request.path_params["endpoint"]
-    if not admin.store.revisions(limit=1, endpoint=endpoint):
+    live = admin.store.live(endpoint)
+    found = [live] if live else admin.store.revisions(limit=10, endpoint=endpoint)
+    document = next((revision.document for revision in found if revision.document is not None), None)
+    if document is None:
         raise EndpointAbsent(f"there is no endpoint '{endpoint}', and there never was")
-    return answer(await asyncio.to_thread(ask, endpoint))
+    return document
+
+
+def _instant(request: Request, name: str) -> float | None:
+    """A moment in the query, RFC 3339, as Unix seconds; None: not given."""
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise AdminError(400, "query_invalid", f"wanted ?{name}=<RFC 3339>, got {text!r}") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _models(admin: Admin) -> list[dict[str, Any]]:

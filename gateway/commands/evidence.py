@@ -1,27 +1,86 @@
-"""How the ledger, quality and single predictions look in a terminal: scalars first, then each list as a table."""
+"""How the ledger, quality and single predictions look in a terminal: one line a mirror or variant, details below."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-from rich.console import Console
+from rich.text import Text
 
-from gateway.commands.talk import escaped, grid
+from gateway.commands.talk import grid, screen, show_lines
 from runoff.tables import shown
 
+Answer = Mapping[str, Any]
 
-def show_evidence(reply: Mapping[str, Any], first: str) -> None:
-    """`first` names the part that stands on top."""
-    console = Console()
-    scalars = {name: value for name, value in reply.items() if not isinstance(value, list)}
-    for name, value in scalars.items():
-        if value is not None and value != {}:
-            console.print(f"[bold]{escaped(name)}[/bold]  {escaped(shown(value))}", highlight=False)
-    parts = [name for name, value in reply.items() if isinstance(value, list)]
-    for name in sorted(parts, key=lambda part: part != first):
-        rows = [row if isinstance(row, Mapping) else {name: row} for row in reply[name]]
-        if rows:
-            columns = list(dict.fromkeys(column for row in rows for column in row))
-            console.print()
-            console.print(grid(rows, columns, title=name))
-        else:
-            console.print(f"[bold]{escaped(name)}[/bold]  none yet")
+_MEASURES: Final = ("role", "name", "model", "version", "n", "labelled", "coverage")
+_FLIPS_SHOWN: Final = 5
+
+
+def show_ledger(reply: Answer) -> None:
+    mirrors = reply["mirrors"]
+    if not mirrors:
+        show_lines(
+            f"{reply['endpoint']}: nothing was mirrored yet; runoff mirror {reply['endpoint']} candidate models:/… --reason …"
+        )
+        return
+    rows = [
+        {
+            "mirror": mirror["mirror"],
+            "model": _version(mirror),
+            "against": _version(mirror.get("against")),
+            "rows": mirror["rows"],
+            "agreement": _percent(mirror["agreement"]),
+            "mean difference": mirror.get("score_difference", {}).get("mean"),
+            "lag p99": mirror.get("lag_s", {}).get("p99"),
+            "dropped": mirror["dropped"] or None,
+            "verdict": mirror.get("evidence", {}).get("verdict"),
+        }
+        for mirror in mirrors
+    ]
+    screen().print(grid(rows, tuple(rows[0]), title=f"{reply['endpoint']}: mirrors against {reply['champion']}"))
+    for mirror in mirrors:
+        flips = mirror.get("flips") or []
+        for flip in flips[:_FLIPS_SHOWN]:
+            show_lines(f"  {mirror['mirror']}: {flip['rows']} rows {flip['live']} → {flip['mirror']}")
+        if because := mirror.get("evidence", {}).get("because"):
+            show_lines(f"  {mirror['mirror']}: {because}")
+        _show_part(mirror.get("segments"), f"{mirror['mirror']} by segment")
+
+
+def show_quality(reply: Answer) -> None:
+    subjects = [{**subject, "coverage": _percent(subject["coverage"])} for subject in reply["subjects"]]
+    if not subjects:
+        show_lines(f"{reply['endpoint']}: no predictions are stored yet")
+        return
+    measures = [
+        name for name in subjects[0] if name not in _MEASURES and any(row.get(name) is not None for row in subjects)
+    ]
+    positive = f", positive class {reply['positive']}" if reply.get("positive") else ""
+    screen().print(grid(subjects, (*_MEASURES, *measures), title=f"{reply['endpoint']}: {reply['kind']}{positive}"))
+
+
+def show_prediction(reply: Answer) -> None:
+    console = screen()
+    record = reply["record"]
+    console.print(Text(f"prediction {reply['prediction_id']}", "bold"))
+    if record is None:
+        console.print("  no record: the route does not record this request, or it is still on its way")
+    else:
+        for name, value in record.items():
+            if name != "rows" and value is not None:
+                console.print(Text(f"  {name}  {shown(value)}"))
+        _show_part(record["rows"], "rows")
+    _show_part(reply["shadows"], "shadows")
+    _show_part(reply["labels"], "labels")
+
+
+def _show_part(rows: Sequence[Answer] | None, title: str) -> None:
+    if rows:
+        columns = [name for name in rows[0] if any(row.get(name) not in (None, {}) for row in rows)]
+        screen().print(grid(rows, columns, title=title))
+
+
+def _version(model: Answer | None) -> str | None:
+    return f"{model['model']}/{model['version']}" if model and model.get("model") else None
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{share:.2%}"

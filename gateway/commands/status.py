@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
 from gateway.commands.talk import escaped, grid, percents
+from gateway.commands.talk import screen as terminal
 from runoff import Runoff, RunoffError
 
 
@@ -24,7 +25,7 @@ def watch(client: Runoff, *, every_s: float, sleep: Callable[[float], None] = ti
 
 
 def once(client: Runoff) -> None:
-    Console().print(screen(client))
+    terminal().print(screen(client))
 
 
 def screen(client: Runoff) -> Group:
@@ -38,12 +39,12 @@ def screen(client: Runoff) -> Group:
             "versions": route["versions"],
             "mirrors": route["mirrors"],
             "active": f"{route['workers']['active']}/{route['workers']['live']}",
-            "concurrency": route["document"]["limits"]["concurrency_max"] * max(workers, 1),
+            "in flight max": route["document"]["limits"]["concurrency_max"] * max(workers, 1),
             "problem": route["problem"],
         }
         for route in routes
     ]
-    columns = ("endpoint", "revision", "shares", "versions", "mirrors", "active", "concurrency", "problem")
+    columns = ("endpoint", "revision", "shares", "versions", "mirrors", "active", "in flight max", "problem")
     parts: list[Any] = [_headline(runtime, workers), Text()]
     parts.append(grid(rows, columns) if rows else Text("no routes yet: runoff apply route.yaml --reason …"))
     for move in runtime["alias_moves"]:

@@ -4,13 +4,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table as Grid
 
 from runoff import Runoff, Table
 from runoff.tables import shown
+
+_PIPE_WIDTH: Final = 200
 
 
 class CommandFailed(Exception):
@@ -53,12 +55,18 @@ def show_lines(*lines: str) -> None:
         console.print(line)
 
 
+def screen() -> Console:
+    """Standard output; wide where it is no terminal, so that a file or a pipe gets whole lines."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
+
+
 def show_table(table: Table, *, empty: str) -> None:
     """The table, or, without a row, a sentence that says what to do."""
     if not table:
         show_lines(empty)
         return
-    Console().print(grid(table, table.columns, title=table.title))
+    screen().print(grid(table, table.columns, title=table.title))
 
 
 def grid(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, title: str = "") -> Grid:

@@ -86,10 +86,11 @@ class Control:
         self._reconciler = Reconciler(self._store, preparation, self._fleet, clock=clock)
         self._aliases = AliasMover(self._store, registries.move, self._askers)
         state = settings.state_path
+        answers = StagedAnswers(settings.artifacts_path)
         self._lake = LakeStream(
             settings.lake_uri,
             state / "spool",
-            answers=StagedAnswers(settings.artifacts_path),
+            answers=answers,
             letters=state / "dead_letters",
         )
         self._lake_stop = asyncio.Event()
@@ -101,7 +102,7 @@ class Control:
             changes=changes,
             planner=Planner(self._store, changes, preparation),
             reconciler=self._reconciler,
-            evidence=Evidence(settings),
+            evidence=Evidence(settings.lake_uri, answers),
             artifacts=settings.artifacts_path,
             principal=f"local:{_user()}",
         )

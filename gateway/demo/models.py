@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 MODEL: Final = "flights"
 """The registered model, and the endpoint."""
 
+CANDIDATE: Final = "candidate"
+"""The alias of the model that is only mirrored, and the mirror's name."""
+
 _RARE_ROWS: Final = 50
 
 

@@ -18,15 +18,15 @@ CREATE TEMP TABLE resolved AS
 """
 
 _LATEST = """
-CREATE TEMP TABLE latest AS
-    SELECT *, holds_at AS truth_at FROM (
+CREATE TEMP TABLE latest_labels AS
+    SELECT * FROM (
         SELECT *, coalesce(at, min(CASE WHEN at IS NULL THEN received_at END) OVER (PARTITION BY prediction_id, row, label_text)) AS holds_at
         FROM resolved
     ) QUALIFY row_number() OVER (PARTITION BY prediction_id, row ORDER BY holds_at DESC, label_text DESC NULLS LAST, sequence) = 1
 """
 
 _FIRST = """
-CREATE TEMP TABLE first AS
+CREATE TEMP TABLE first_labels AS
     SELECT prediction_id, row, min(sequence) AS sequence, arg_min(label_text, sequence) AS label_text
     FROM resolved WHERE NOT retracted AND label_text IS NOT NULL AND (keyed OR NOT $1)
     GROUP BY prediction_id, row
@@ -42,7 +42,7 @@ def resolve(snapshot: Snapshot, endpoint: str, prediction_id: str | None = None)
 
 
 def hold_latest(snapshot: Snapshot) -> None:
-    """Makes `latest` of `resolved`: the label that holds for each row, which may be a retraction.
+    """Makes `latest_labels` of `resolved`: the label that holds for each row, which may be a retraction.
 
     The newest `at` holds, ties by content. A label without `at` counts from the first receipt of that content, so that delivering an
     old one again does not undo a correction.
@@ -51,5 +51,5 @@ def hold_latest(snapshot: Snapshot) -> None:
 
 
 def hold_first(snapshot: Snapshot, *, keys_in_use: bool) -> None:
-    """Makes `first` of `resolved`: the first committed label of each row that may enter a test, with its sequence."""
+    """Makes `first_labels` of `resolved`: the first committed label of each row that may enter a test, with its sequence."""
     snapshot.run(_FIRST, [keys_in_use])

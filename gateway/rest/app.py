@@ -12,7 +12,7 @@ from gateway.rest.doorkeeper import Doorkeeper, OpenDoor
 from gateway.rest.entrance import Entrance
 from gateway.rest.invocations import ScoringDoor
 from gateway.rest.labels import LabelDoor
-from gateway.rest.refusals import method_not_allowed, not_found, respond
+from gateway.rest.refusals import no_route, respond
 from gateway.rest.stats import Statistics
 from gateway.rest.tensorflow import TensorflowDoor
 from gateway.rest.v2 import OpenInferenceDoor
@@ -49,6 +49,4 @@ def build(
 async def _no_route(request: Request, error: Exception) -> Response:
     """404 and 405 of the router, in JSON. Raised before any door, so there is nothing to translate."""
     assert isinstance(error, HTTPException)
-    if error.status_code == 405:
-        return respond(*method_not_allowed((error.headers or {}).get("Allow", "")))
-    return respond(*not_found(request.method, request.scope["path"]))
+    return respond(*no_route(request.method, request.scope["path"], (error.headers or {}).get("Allow")))

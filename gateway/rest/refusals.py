@@ -55,15 +55,13 @@ def respond(status: int, headers: list[tuple[str, str]], body: bytes) -> Respons
     return response
 
 
-def not_found(method: str, path: str) -> Refusal:
-    """A path that is none of ours; it is not repeated in the reply."""
-    for extension, prefixes in _UNOFFERED.items():
-        if any(prefix in path for prefix in prefixes):
+def no_route(method: str, path: str, allow: str | None) -> Refusal:
+    """A path that is none of ours, or one that takes only `allow`; it is not repeated in the reply."""
+    for extension, marks in _UNOFFERED.items():
+        if any(mark in path for mark in marks):
             return _plain(404, "not_offered", f"this server does not offer {extension}; GET /v2 lists what it offers")
-    return _plain(404, "not_found", f"no such path for {method}")
-
-
-def method_not_allowed(allow: str) -> Refusal:
+    if allow is None:
+        return _plain(404, "not_found", f"no such path for {method[:16]}")
     status, headers, body = _plain(405, "method_not_allowed", f"this path takes {allow}")
     return status, [("allow", allow), *headers], body
 

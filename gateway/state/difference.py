@@ -1,16 +1,23 @@
 """What changed between two route documents, in lines that a person reads: for the audit, `runoff apply` and the plan."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
+
+_NAMED: Final = ("variants", "mirrors", "rules")
 
 
 def differences(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[str]:
     """One line a change, by path; members of a list that have a `name` are matched by it, so that order is no change.
 
+    Of a new endpoint only the arms are named, not every default; of a deleted one nothing.
+
     >>> differences({"variants": [{"name": "a", "weight": 1}]}, {"variants": [{"name": "a", "weight": 2}]})
     ['variants.a.weight: 1 → 2']
     """
-    return list(_changes("", dict(before or {}), dict(after or {})))
+    if before is None or after is None:
+        named = {name: members for name in _NAMED if after and (members := after.get(name))}
+        return ["new endpoint" if after else "endpoint deleted", *_changes("", {name: [] for name in named}, named)]
+    return list(_changes("", before, after))
 
 
 def _changes(path: str, before: object, after: object) -> Iterator[str]:
@@ -34,7 +41,7 @@ def _members(value: object) -> Mapping[str, object] | None:
     """A mapping of what is compared one by one, None for what is compared as a whole."""
     if isinstance(value, Mapping):
         return value
-    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+    if not isinstance(value, Sequence) or isinstance(value, str):
         return None
     named = {str(member["name"]): member for member in value if isinstance(member, Mapping) and "name" in member}
     return named if len(named) == len(value) else None
@@ -42,7 +49,11 @@ def _members(value: object) -> Mapping[str, object] | None:
 
 def _text(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_text(inner)}" for name, inner in value.items())
+        return ", ".join(
+            f"{name} {_text(inner)}" for name, inner in value.items() if name != "name" and inner is not False
+        )
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(inner) for inner in value)
     if isinstance(value, float):
         return f"{value:g}"
     return "none" if value is None else str(value)

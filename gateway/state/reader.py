@@ -21,7 +21,7 @@ _ROUTES: Final = """
 
 
 class StateReader:
-    """Reads `state.db`. One thread, one connection. Until control has made the database, there are no routes."""
+    """Reads `state.db` through one connection; one thread at a time. Until control has made the database, there are no routes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -68,5 +68,8 @@ class StateReader:
     def _opened(self) -> sqlite3.Connection | None:
         if self._connection is None and self._path.exists():
             uri = f"{self._path.absolute().as_uri()}?mode=ro"
-            self._connection = sqlite3.connect(uri, uri=True, timeout=0.05, isolation_level=None)
+            # check_same_thread: at its end a process may close on another thread what it read on the loop.
+            self._connection = sqlite3.connect(
+                uri, uri=True, timeout=0.05, isolation_level=None, check_same_thread=False
+            )
         return self._connection

@@ -28,9 +28,9 @@ from models.signature import Answer, Signature, TensorSpec
 from models.tensors import Array
 
 
-def is_trees(model: Any) -> bool:
-    """Whether `forest_of` knows the model's class."""
-    library, name = type(model).__module__.partition(".")[0], type(model).__name__
+def is_trees(kind: Any) -> bool:
+    """Whether `forest_of` knows models of this class."""
+    library, name = kind.__module__.partition(".")[0], kind.__name__
     if library == "sklearn":
         family = name.removesuffix("Classifier").removesuffix("Regressor")
         known = (*sklearn_trees.TREES, *sklearn_trees.FORESTS, "GradientBoosting", "HistGradientBoosting")

@@ -29,7 +29,7 @@ class Form:
 class Converted:
     """`forms` are tried in order; the first that proves equal is taken. `original` is None where nothing was converted.
 
-    `thresholds` are values by input name at which the model's answer may jump.
+    `thresholds` are values by input name at which the model's answer may jump, `categories` those that it has learned.
     """
 
     flavor: str
@@ -39,6 +39,7 @@ class Converted:
     original: Callable[[Rows], Answers] | None
     description: str
     thresholds: Mapping[str, Array] = field(default_factory=dict)
+    categories: Mapping[str, Array] = field(default_factory=dict)
 
 
 def matrix(graph: Graph, inputs: tuple[TensorSpec, ...], datatype: str) -> str:

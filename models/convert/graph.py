@@ -89,7 +89,7 @@ class Graph:
     def model(self, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> onnx.ModelProto:
         """The finished model. Raises StagingRefused when it is larger than one file can hold."""
         graph = helper.make_graph(
-            self.nodes, "runoff", map(value_info, inputs), map(value_info, outputs), self.constants
+            self.nodes, "runoff", list(map(value_info, inputs)), list(map(value_info, outputs)), self.constants
         )
         model = helper.make_model(
             graph,

@@ -48,14 +48,10 @@ class Head:
         scores = self.scores(graph, sums)
         if self.link != "sigmoid":
             return labelled(graph, graph.op("ArgMax", scores, axis=1, keepdims=0), self.classes), scores
-        zero, half, one = (graph.constant(np.array(value, np.float32)) for value in (0.0, 0.5, 1.0))
-        match self.binary_label:
-            case "sum > 0":
-                second = graph.op("Greater", sums, zero)
-            case "sum >= 0":
-                second = graph.op("GreaterOrEqual", sums, zero)
-            case "score > 0.5":
-                second = graph.op("Greater", scores, half)
+        one = graph.constant(np.array(1.0, np.float32))
+        judged, bound = (scores, 0.5) if self.binary_label == "score > 0.5" else (sums, 0.0)
+        compare = "GreaterOrEqual" if self.binary_label == "sum >= 0" else "Greater"
+        second = graph.op(compare, judged, graph.constant(np.array(bound, np.float32)))
         index = graph.reshape(graph.cast(second, "INT64"), [-1])
         both = graph.op("Concat", graph.op("Sub", one, scores), scores, axis=1)
         return labelled(graph, index, self.classes), both
@@ -63,6 +59,7 @@ class Head:
 
 def labelled(graph: Graph, index: str, classes: Array) -> str:
     """Class indexes → classes: strings stay strings, booleans booleans, floats double, and all integers become INT64."""
+    table: Array
     match classes.dtype.kind:
         case "i" | "u":
             table = classes.astype(np.int64)

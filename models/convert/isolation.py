@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +13,7 @@ from models.errors import StagingRefused
 
 _RESULT_BYTES_MAX: Final = 4 << 20
 _ROOT: Final = Path(__file__).resolve().parents[2]
-_ONE_THREAD: Final[Mapping[str, str]] = dict.fromkeys(
+_ONE_THREAD: Final[dict[str, str]] = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"), "1"
 )
 

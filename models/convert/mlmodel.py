@@ -66,7 +66,7 @@ def read(folder: Path) -> Mlmodel:
     document = _document(folder / MLMODEL)
     flavors = document.get("flavors")
     known = [flavor for flavor in FLAVORS if isinstance(flavors, dict) and isinstance(flavors.get(flavor), dict)]
-    if not known:
+    if not known or not isinstance(flavors, dict):
         names = ", ".join(sorted(map(str, flavors))) if isinstance(flavors, dict) else "none"
         raise StagingRefused(
             "flavor_unsupported",

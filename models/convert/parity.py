@@ -152,7 +152,7 @@ class _Calls:
         return [*self.ask(indexes[:middle]), *self.ask(indexes[middle:])]
 
 
-def _told_apart(sample: Sample, indexes: Array, answers: Answers) -> Array:
+def _told_apart(sample: Sample, indexes: Array, answers: Answers) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which answered rows hold the empty string and are answered differently from, or not like, their twins with null."""
     place_of = {int(index): place for place, index in enumerate(indexes)}
     apart = np.zeros(len(indexes), bool)
@@ -166,7 +166,7 @@ def _equal(left: Any, right: Any) -> bool:
     return bool(np.array_equal(left, right, equal_nan=np.asarray(left).dtype.kind == "f"))
 
 
-def _differences(wanted: Array, got: Array) -> Array:
+def _differences(wanted: Array, got: Array) -> np.ndarray[Any, np.dtype[Any]]:
     """Labels: whether they differ. Scores: by how much; not a number equals itself, and so do the infinities."""
     if wanted.dtype.kind != "f":
         return np.asarray(wanted != got)

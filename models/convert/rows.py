@@ -1,6 +1,6 @@
 """Rows to compare two forms of a model on: the example, what was recorded, and rows made to hurt."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +13,9 @@ from models.tensors import FLOATING, NUMPY_OF, Array
 ROWS_MIN: Final = 1000
 _POOL_MAX: Final = 2000
 _THRESHOLD_ROWS_MAX: Final = 3000
+Draw = Callable[[int], Rows]
+"""Draws that many rows, each input for itself."""
+
 _GIVEN: Final = frozenset({"example", "recorded"})
 _STRANGE: Final = ("", " ", "runoff-unseen", "é 🌍", "NaN", "0", "x" * 64)
 
@@ -40,14 +43,22 @@ def generate(
     example: Rows,
     recorded: Rows,
     thresholds: Mapping[str, Array],
+    categories: Mapping[str, Array] | None = None,
+    rows_min: int = ROWS_MIN,
     seed: int = 0,
 ) -> Sample:
-    """At least `ROWS_MIN` rows; the same ones for the same arguments."""
+    """At least `rows_min` rows; the same ones for the same arguments.
+
+    `thresholds`: values by input at which an answer may jump. `categories`: the values by input that the model has learned.
+    """
+    categories = categories or {}
     random = np.random.default_rng(seed)
     parts: list[tuple[str, Rows]] = [
         (kind, rows) for kind, rows in (("example", example), ("recorded", recorded)) if rows
     ]
-    pools = {spec.name: _pool(spec, parts, thresholds.get(spec.name), random) for spec in inputs}
+    pools = {
+        spec.name: _pool(spec, parts, thresholds.get(spec.name), categories.get(spec.name), random) for spec in inputs
+    }
 
     def draw(count: int) -> Rows:
         if not columns:
@@ -60,13 +71,14 @@ def generate(
         parts.append(("extremes", _one_by_one(inputs, _extremes, pools, draw)))
         parts.append(("unseen", _one_by_one(inputs, _unseen, pools, draw)))
         nulls = _nulls(inputs, draw)
-        empty = {name: _emptied(values) for name, values in nulls.items()}
-        twins = _length(nulls)
-        parts += [("nulls", nulls), ("empty", empty)]
+        parts.append(("nulls", nulls))
+        if any(spec.datatype == "BYTES" for spec in inputs):
+            twins = _length(nulls)
+            parts.append(("empty", {name: _emptied(values) for name, values in nulls.items()}))
     else:
         parts.append(("extremes", {name: _stretched(values) for name, values in draw(50).items()}))
     made = sum(_length(rows) for _, rows in parts)
-    parts.append(("sampled", draw(max(300, ROWS_MIN - made))))
+    parts.append(("sampled", draw(max(300, rows_min - made))))
     parts = [(kind, rows) for kind, rows in parts if _length(rows)]
     return Sample(
         rows={spec.name: np.concatenate([rows[spec.name] for _, rows in parts]) for spec in inputs},
@@ -91,21 +103,28 @@ def _length(rows: Rows) -> int:
 
 
 def _pool(
-    spec: TensorSpec, parts: list[tuple[str, Rows]], thresholds: Array | None, random: np.random.Generator
+    spec: TensorSpec,
+    parts: list[tuple[str, Rows]],
+    thresholds: Array | None,
+    categories: Array | None,
+    random: np.random.Generator,
 ) -> Array:
-    """Values that a drawn row may have: those given, values near them, values around thresholds, or a plain spread."""
+    """Values that a drawn row may have: those given and learned, values near them and around thresholds, or a plain spread."""
     given = (
         np.concatenate([rows[spec.name].ravel() for _, rows in parts])
         if parts
         else np.array([], NUMPY_OF[spec.datatype])
     )
     if spec.datatype == "BYTES":
-        known = sorted({str(value) for value in given if value is not None}) or ["a", "b", "c"]
-        return np.array(known, object)
+        learned = () if categories is None else categories
+        known = sorted({str(value) for value in (*given, *learned) if value is not None}) or ["a", "b", "c"]
+        return np.array(known[:_POOL_MAX], object)
     if spec.datatype == "BOOL":
         return np.array([False, True])
     numbers = given.astype(np.float64)
     numbers = numbers[np.isfinite(numbers)]
+    if categories is not None:
+        return _typed(np.concatenate([numbers, categories.astype(np.float64)])[:_POOL_MAX], spec)
     if thresholds is not None and thresholds.size:
         spread = max(float(np.ptp(thresholds)), 1e-3)
         numbers = np.concatenate([numbers, random.choice(thresholds, 200) + random.normal(0.0, 0.1 * spread, 200)])
@@ -120,8 +139,8 @@ def _typed(values: Array, spec: TensorSpec) -> Array:
     dtype = NUMPY_OF[spec.datatype]
     if spec.datatype in FLOATING:
         return values.astype(dtype)
-    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
-    return np.rint(np.clip(values, max(low, -(2**53)), min(high, 2**53))).astype(dtype)
+    range_ = np.iinfo(np.dtype(dtype.str))
+    return np.rint(np.clip(values, max(range_.min, -(2**53)), min(range_.max, 2**53))).astype(dtype)
 
 
 def _tensor(spec: TensorSpec, pool: Array, count: int, random: np.random.Generator) -> Array:
@@ -129,7 +148,7 @@ def _tensor(spec: TensorSpec, pool: Array, count: int, random: np.random.Generat
     return random.choice(pool, (count, *tail))
 
 
-def _beside(inputs: tuple[TensorSpec, ...], thresholds: Mapping[str, Array], draw) -> Rows:  # type: ignore[no-untyped-def]
+def _beside(inputs: tuple[TensorSpec, ...], thresholds: Mapping[str, Array], draw: Draw) -> Rows:
     """Each threshold itself and its neighbours, as double and as float32, in rows that are otherwise drawn."""
     numeric = [
         spec for spec in inputs if spec.datatype not in {"BYTES", "BOOL"} and thresholds.get(spec.name) is not None
@@ -148,13 +167,15 @@ def _beside(inputs: tuple[TensorSpec, ...], thresholds: Mapping[str, Array], dra
     return _replaced(found, draw)
 
 
-def _one_by_one(inputs: tuple[TensorSpec, ...], values, pools: Mapping[str, Array], draw) -> Rows:  # type: ignore[no-untyped-def]
+def _one_by_one(
+    inputs: tuple[TensorSpec, ...], values: Callable[[TensorSpec, Array], Array], pools: Mapping[str, Array], draw: Draw
+) -> Rows:
     return _replaced({spec.name: values(spec, pools[spec.name]) for spec in inputs}, draw)
 
 
-def _replaced(by_name: Mapping[str, Array], draw) -> Rows:  # type: ignore[no-untyped-def]
+def _replaced(by_name: Mapping[str, Array], draw: Draw) -> Rows:
     """Drawn rows in which one input after the other takes the given values."""
-    rows: Rows = draw(sum(map(len, by_name.values())))
+    rows = draw(sum(map(len, by_name.values())))
     start = 0
     for name, values in by_name.items():
         if len(values):
@@ -171,7 +192,7 @@ def _extremes(spec: TensorSpec, pool: Array) -> Array:
     low, high = float(numbers.min()), float(numbers.max())
     width = max(high - low, 1.0)
     far = [0.0, -0.0, 1.0, -1.0, low, high, 1e-30, -1e-30]
-    far += [edge + times * width for times in (1, 10, 100) for edge, width in ((low, -width), (high, width))]
+    far += [edge + times * step for times in (1, 10, 100) for edge, step in ((low, -width), (high, width))]
     return _typed(np.array(far), spec)
 
 
@@ -185,16 +206,16 @@ def _unseen(spec: TensorSpec, pool: Array) -> Array:
     return _typed(np.array([pool.min() - 1.0, pool.max() + 1.0, -1.0, 999_999.0]), spec)
 
 
-def _nulls(inputs: tuple[TensorSpec, ...], draw) -> Rows:  # type: ignore[no-untyped-def]
+def _nulls(inputs: tuple[TensorSpec, ...], draw: Draw) -> Rows:
     """NaN in floating columns, None in string columns: each column alone, then all together."""
     nullable = [spec for spec in inputs if spec.datatype == "BYTES" or spec.datatype in FLOATING]
     if not nullable:
         return {}
     alone, together = 4, 8
-    rows: Rows = draw(alone * len(nullable) + together)
+    rows = draw(alone * len(nullable) + together)
     for place, spec in enumerate(nullable):
         values = rows[spec.name].copy()
-        absent = None if spec.datatype == "BYTES" else np.nan
+        absent = np.array(None if spec.datatype == "BYTES" else np.nan, values.dtype)
         values[place * alone : (place + 1) * alone] = absent
         values[len(nullable) * alone :] = absent
         rows[spec.name] = values
@@ -204,7 +225,8 @@ def _nulls(inputs: tuple[TensorSpec, ...], draw) -> Rows:  # type: ignore[no-unt
 def _emptied(values: Array) -> Array:
     if values.dtype != object:
         return values
-    return np.array([("" if value is None else value) for value in values.ravel()], object).reshape(values.shape)
+    given: list[str | None] = values.ravel().tolist()
+    return np.array(["" if value is None else value for value in given], object).reshape(values.shape)
 
 
 def _stretched(values: Array) -> Array:

@@ -27,7 +27,7 @@ from models.convert.graph import OPSETS, Graph
 from models.convert.mlmodel import Mlmodel, Rows
 from models.errors import StagingRefused
 from models.signature import Answer, Signature, TensorSpec
-from models.tensors import INTEGRAL
+from models.tensors import INTEGRAL, Array
 
 _ENCODERS: Final = frozenset({"OneHotEncoder", "OrdinalEncoder", "TargetEncoder"})
 _CORE: Final = "X"
@@ -39,7 +39,7 @@ def convert(model: Mlmodel, estimator: Any) -> Converted:
     for part in parts(estimator):
         if "n_jobs" in vars(part):
             part.n_jobs = 1
-    if estimators.is_trees(estimator):
+    if estimators.is_trees(type(estimator)):
         return estimators.convert(model, estimator)
     one_tensor(model)
     inputs = model.declared()
@@ -57,6 +57,9 @@ def convert(model: Mlmodel, estimator: Any) -> Converted:
         original=lambda rows: _original(model, estimator, rows, outputs),
         description=estimators.describe(estimator),
         thresholds=steps.thresholds(estimator, inputs) if model.columns else {},
+        categories=categories_of(column_transformer(estimator), estimator, [spec.name for spec in inputs])
+        if model.columns
+        else {},
     )
 
 
@@ -182,14 +185,12 @@ def _core_types(model: Mlmodel, estimator: Any, datatype: str) -> dict[str, tupl
     """What each input of the converted core is: V2 datatype and width. Whole numbers stay whole only where they are categories."""
     inputs = model.declared()
     if _is_matrix(model, estimator):
-        first = estimator
-        while hasattr(first, "steps"):
-            first = first.steps[0][1]
+        first = _first_step(estimator)
         is_text = inputs[0].datatype == "BYTES"
         is_whole = type(first).__name__ in _ENCODERS and all(spec.datatype in INTEGRAL for spec in inputs)
         width = len(inputs) if model.columns else inputs[0].shape[1]
         return {_CORE: ("BYTES" if is_text else "INT64" if is_whole else datatype, None if width == -1 else width)}
-    encoded = _encoded_columns(column_transformer(estimator), [spec.name for spec in inputs])
+    encoded = categories_of(column_transformer(estimator), estimator, [spec.name for spec in inputs])
     return {
         spec.name: (
             "BYTES"
@@ -203,19 +204,34 @@ def _core_types(model: Mlmodel, estimator: Any, datatype: str) -> dict[str, tupl
     }
 
 
-def _encoded_columns(transformer: Any | None, names: list[str]) -> set[str]:
-    found: set[str] = set()
-    for _, step, columns in getattr(transformer, "transformers_", []):
-        while hasattr(step, "steps"):
-            step = step.steps[0][1]
-        if type(step).__name__ in _ENCODERS:
+def categories_of(transformer: Any | None, estimator: Any, names: list[str]) -> dict[str, Array]:
+    """What the encoders at the start of a pipeline have learned, by input column."""
+    starts: list[tuple[Any, Any]] = [(estimator, names)]
+    if transformer is not None:
+        starts = [(step, columns) for _, step, columns in transformer.transformers_]
+    found: dict[str, Array] = {}
+    for step, columns in starts:
+        first = _first_step(step)
+        if type(first).__name__ in _ENCODERS and not isinstance(columns, slice):
             chosen = [columns] if isinstance(columns, str) else list(columns)
-            found.update(name if isinstance(name, str) else names[int(name)] for name in chosen)
+            for column, learned in zip(chosen, first.categories_, strict=True):
+                found[column if isinstance(column, str) else names[int(column)]] = np.asarray(learned)
     return found
 
 
+def _first_step(estimator: Any) -> Any:
+    """The first step that changes values: imputers leave categories as they are."""
+    while hasattr(estimator, "steps"):
+        at = next((step for _, step in estimator.steps if type(step).__name__ != "SimpleImputer"), None)
+        estimator = estimator.steps[0][1] if at is None else at
+    return estimator
+
+
 def _options(estimator: Any) -> dict[Any, dict[str, Any]]:
-    """True division in scalers (a multiplication by the inverse crosses thresholds); the C locale, which every machine has."""
+    """True division in scalers (a multiplication by the inverse crosses thresholds); the C locale, which every machine has.
+
+    Parts of the (copied) estimator are changed where skl2onnx knows only a form of equal meaning.
+    """
     from sklearn.base import is_classifier
 
     options: dict[Any, dict[str, Any]] = {}
@@ -229,4 +245,6 @@ def _options(estimator: Any) -> dict[Any, dict[str, Any]]:
             options[id(part)] = {"locale": "C"}
         elif name == "VotingClassifier":
             part.flatten_transform = False
+        elif name == "KBinsDiscretizer" and part.encode == "onehot":
+            part.encode = "onehot-dense"
     return options

@@ -32,51 +32,36 @@ def onnx_type(datatype: str, width: int | None) -> Any:
 
 def register() -> None:
     """Registers our converters with skl2onnx, for this process."""
+    from lightgbm import LGBMClassifier, LGBMRegressor
     from skl2onnx import update_registered_converter
+    from skl2onnx.common._registration import get_converter, get_shape_calculator
     from skl2onnx.common.shape_calculator import (
         calculate_linear_classifier_output_shapes,
         calculate_linear_regressor_output_shapes,
     )
-    from skl2onnx.shape_calculators.imputer import calculate_sklearn_imputer_output_shapes
-    from sklearn import ensemble, impute, tree
+    from sklearn import ensemble, impute, svm, tree
+    from xgboost import XGBClassifier, XGBRegressor, XGBRFClassifier, XGBRFRegressor
 
-    models = [
-        vars(module)[name]
-        for module in (ensemble, tree)
-        for name in module.__all__
-        if name.endswith(("Classifier", "Regressor"))
-        and estimators.is_trees(vars(module)[name].__new__(vars(module)[name]))
-    ]
-    for model in (*models, *_boosters()):
-        if model.__name__.endswith("Classifier"):
+    boosters = (LGBMClassifier, LGBMRegressor, XGBClassifier, XGBRegressor, XGBRFClassifier, XGBRFRegressor)
+    library = [vars(module)[name] for module in (ensemble, tree) for name in module.__all__]
+    for kind in (*filter(estimators.is_trees, library), *boosters):
+        if kind.__name__.endswith("Classifier"):
             shapes, convert, options = (
                 calculate_linear_classifier_output_shapes,
                 _convert_classifier,
-                dict(_CLASSIFIER_OPTIONS),
+                _CLASSIFIER_OPTIONS,
             )
         else:
-            shapes, convert, options = calculate_linear_regressor_output_shapes, _convert_regressor, {}
-        update_registered_converter(model, f"Runoff{model.__name__}", shapes, convert, options=options or None)
+            shapes, convert, options = calculate_linear_regressor_output_shapes, _convert_regressor, None
+        update_registered_converter(kind, f"Runoff{kind.__name__}", shapes, convert, options=options)
+    imputed = get_shape_calculator("SklearnSimpleImputer")
+    update_registered_converter(impute.SimpleImputer, "RunoffSimpleImputer", imputed, _convert_imputer)
+    # The one classifier that skl2onnx registers without the option that its own parser then asks for.
+    linear = "SklearnLinearSVC"
+    options = {**_CLASSIFIER_OPTIONS, "raw_scores": [True, False]}
     update_registered_converter(
-        impute.SimpleImputer, "RunoffSimpleImputer", calculate_sklearn_imputer_output_shapes, _convert_imputer
+        svm.LinearSVC, linear, get_shape_calculator(linear), get_converter(linear), options=options
     )
-
-
-def _boosters() -> list[Any]:
-    found: list[Any] = []
-    try:
-        import lightgbm
-
-        found += [lightgbm.LGBMClassifier, lightgbm.LGBMRegressor]
-    except ImportError:
-        pass
-    try:
-        import xgboost
-
-        found += [xgboost.XGBClassifier, xgboost.XGBRegressor, xgboost.XGBRFClassifier, xgboost.XGBRFRegressor]
-    except ImportError:
-        pass
-    return found
 
 
 def _convert_classifier(scope: Any, operator: Any, container: Any) -> None:
@@ -155,7 +140,7 @@ def _trees_with_trail(estimator: Any, trail: tuple[Any, ...]) -> list[tuple[Any,
     if hasattr(estimator, "steps"):
         before = tuple(step for _, step in estimator.steps[:-1] if step not in {None, "passthrough"})
         return _trees_with_trail(estimator.steps[-1][1], (*trail, *before))
-    if estimators.is_trees(estimator):
+    if estimators.is_trees(type(estimator)):
         return [(estimator, trail)]
     members = getattr(estimator, "estimators_", None)
     if members is None or getattr(estimator, "estimators_features_", None) is not None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,10 +75,8 @@ class MlflowRegistry:
         found: dict[tuple[str, str], str] = {}
         token: str | None = None
         while True:
-            page = _asked(
-                lambda token=token: self._client.search_registered_models(max_results=_PAGE, page_token=token),
-                "the registry",
-            )
+            ask = functools.partial(self._client.search_registered_models, max_results=_PAGE, page_token=token)
+            page = _asked(ask, "the registry")
             for model in page:
                 found.update({(model.name, alias): str(version) for alias, version in dict(model.aliases).items()})
             token = page.token

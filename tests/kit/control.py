@@ -1,11 +1,15 @@
 """A control plane without processes: the real store, reconciler and admin API over a registry in memory that stages real ONNX files."""
 
+import asyncio
 import hashlib
+import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
 import onnx
+import uvicorn
 from onnx import TensorProto, helper
 
 from gateway.admin.app import build
@@ -15,9 +19,12 @@ from gateway.control.changes import Author, Changes
 from gateway.control.fleet import Fleet
 from gateway.control.planning import Planner
 from gateway.control.preparation import Exact, Preparation
+from gateway.control.process import Server
 from gateway.control.reconcile import Reconciler
+from gateway.evidence.evidence import Evidence
 from gateway.settings import Settings
 from gateway.state.store import StateStore
+from gateway.streams.answers import StagedAnswers
 from models.errors import ModelUnknown, RegistryUnavailable
 from models.ref import parse_ref
 from models.signature import Answer, Signature, TensorSpec
@@ -106,17 +113,6 @@ def linear(names, factor: float) -> bytes:
     return model.SerializeToString()
 
 
-class NoEvidence:
-    def ledger(self, endpoint):
-        return {"endpoint": endpoint, "mirrors": []}
-
-    def quality(self, endpoint):
-        return {"endpoint": endpoint, "arms": []}
-
-    def prediction(self, prediction_id):
-        return None
-
-
 class ControlPlane:
     """Use as a context manager inside an event loop. Two versions of `phishing` are on the shelf: champion 1, challenger 2."""
 
@@ -154,7 +150,7 @@ class ControlPlane:
                 changes=self.changes,
                 planner=self.planner,
                 reconciler=self.reconciler,
-                evidence=NoEvidence(),
+                evidence=Evidence(self.settings.lake_uri, StagedAnswers(self.settings.artifacts_path)),
                 artifacts=self.settings.artifacts_path,
                 principal="local:ann",
             )
@@ -183,3 +179,32 @@ class ControlPlane:
         """The versions that are served: arm → version."""
         found = self.store.live(endpoint)
         return {arm: model.key.version for arm, model in found.resolutions.items()} if found else None
+
+
+class ServedControlPlane:
+    """A control plane behind a real socket, on a thread of its own; `url` is where it listens, `shelf` its registry."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._listening = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._listening.wait(20)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(20)
+
+    async def _serve(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            async with ControlPlane(self._folder) as plane:
+                self.shelf = plane.shelf
+                self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+                self._server = Server(uvicorn.Config(plane.app, lifespan="off", log_config=None))
+                serving = asyncio.create_task(self._server.serve(sockets=[listener]))
+                await self._server.listening.wait()
+                self._listening.set()
+                await serving

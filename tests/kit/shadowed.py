@@ -128,7 +128,7 @@ class Shadowed:
                     1,
                     2,
                     requests * rows,
-                    b"u" * 16,
+                    "u" * 32,
                     mirrors=mask,
                 )
             )

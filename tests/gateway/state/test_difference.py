@@ -16,11 +16,19 @@ def test_members_are_matched_by_name_whatever_their_order():
 def test_added_and_removed_members_are_named():
     before, after = variants(("a", 1), ("b", 2)), variants(("a", 1), ("c", 2))
     assert differences(before, after) == [
-        "variants.b: removed (name b, weight 2)",
-        "variants.c: added (name c, weight 2)",
+        "variants.b: removed (weight 2)",
+        "variants.c: added (weight 2)",
     ]
 
 
-def test_a_new_and_a_deleted_document_differ_in_every_key():
-    assert differences(None, {"salt": "x"}) == ["salt: added (x)"]
-    assert differences({"salt": "x"}, None) == ["salt: removed (x)"]
+def test_a_new_endpoint_names_its_arms_and_a_deleted_one_nothing():
+    assert differences(None, {"salt": "x"} | variants(("a", 1))) == ["new endpoint", "variants.a: added (weight 1)"]
+    assert differences(variants(("a", 1)), None) == ["endpoint deleted"]
+
+
+def test_plain_lists_are_compared_as_a_whole():
+    assert differences({"sensitive": ["a"]}, {"sensitive": ["a", "b"]}) == ["sensitive: a → a, b"]
+
+
+def test_a_list_that_was_empty_gains_its_members():
+    assert differences({"mirrors": []}, {"mirrors": [{"name": "m", "model": "x"}]}) == ["mirrors.m: added (model x)"]

@@ -1,0 +1,56 @@
+"""What the stored records say, for the admin API: the ledger, quality and single predictions, remembered until the tables change."""
+
+from collections.abc import Callable
+from threading import Lock
+from typing import Any, Final
+
+import msgspec
+
+from gateway.evidence import ledger as ledgers
+from gateway.evidence import quality as qualities
+from gateway.evidence.paired import PairedTests
+from gateway.evidence.prediction import prediction
+from gateway.evidence.query import Queries
+from models.signature import Answer
+
+_TABLES: Final = ("predictions", "shadows", "labels")
+_REMEMBERED_MAX: Final = 256
+
+
+class Evidence:
+    """Answers from the lake at `uri`; every method blocks and may be called from any thread (`asyncio.to_thread`).
+
+    `answers` tells how a model's prediction is read, by artifact digest (`gateway.streams.answers.StagedAnswers`).
+    """
+
+    def __init__(self, uri: str, answers: Callable[[str], Answer | None]) -> None:
+        self._queries = Queries(uri)
+        self._answers = answers
+        self._tests = PairedTests()
+        self._remembered: dict[object, tuple[tuple[int, ...], dict[str, Any]]] = {}
+        self._lock = Lock()  # one question at a time: two cores are better spent on answering than on answering twice
+
+    def ledger(self, question: ledgers.Question) -> dict[str, Any]:
+        """The paired ledger of one endpoint; raises ValueError for a `segment_by` that is no column."""
+        return self._remember(question, lambda: ledgers.ledger(self._queries, question, self._tests))
+
+    def quality(self, question: qualities.Question) -> dict[str, Any]:
+        """Quality by variant and mirror."""
+        return self._remember(question, lambda: qualities.quality(self._queries, question, self._answers))
+
+    def prediction(self, prediction_id: str) -> dict[str, Any] | None:
+        """One prediction, its shadows and labels; None where the lake has nothing of it. Raises ValueError for what is no UUID."""
+        return prediction(self._queries, prediction_id)
+
+    def _remember(self, question: msgspec.Struct, answer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The remembered answer while the tables are the same; the versions are read first, so what is newer is asked again."""
+        with self._lock:
+            versions = self._queries.versions(_TABLES)
+            found = self._remembered.get(question)
+            if found is not None and found[0] == versions:
+                return found[1]
+            told = answer()
+            if len(self._remembered) >= _REMEMBERED_MAX:
+                self._remembered.clear()
+            self._remembered[question] = versions, told
+            return told

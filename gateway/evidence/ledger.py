@@ -1,0 +1,201 @@
+"""The paired ledger: what each mirror answered on the very rows that production answered, and whether that makes it better.
+
+Everything is computed from the stored pairs. A verdict is given only where labels are exogenous (the truth does not depend on the
+answer): otherwise the labels themselves may be production's doing, and only agreement is told.
+"""
+
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from gateway.evidence.paired import PairedTest
+from gateway.evidence.query import Queries, Row, Snapshot, quoted
+from gateway.evidence.truths import hold_first, resolve
+
+_QUANTILES: Final = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+_WORST: Final = 10
+_FLIPS_MAX: Final = 50
+_SEGMENTS_MAX: Final = 20
+_BINS: Final = 24
+_VERSIONS_MAX: Final = 20
+_PAIR: Final = ("mirror", "model", "version", "live_model", "live_version")
+
+_PAIRS: Final = """
+CREATE TEMP TABLE pairs AS
+    SELECT *, answer_score - live_score AS difference, plain(answer_label) = plain(live_label) AS agrees
+    FROM (
+        SELECT prediction_id, row, epoch_us(received_at) AS unix_us, live_variant, unit, experiment, outcome, lag_us,
+            answer_label, answer_score, live_label, live_score, mirror, model, version, live_model, live_version
+        FROM shadows
+        WHERE endpoint = $1 AND ($2 IS NULL OR mirror = $2) AND ($3 IS NULL OR live_variant = $3)
+            AND received_at >= make_timestamptz($4) AND received_at < make_timestamptz($5)
+    ) QUALIFY row_number() OVER (
+        PARTITION BY mirror, model, version, prediction_id, row ORDER BY outcome <> 'recorded', lag_us, answer_label, answer_score
+    ) = 1
+"""
+_EVER_US: Final = 4_102_444_800_000_000  # 2100
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked of the ledger; equal questions of equal tables have equal answers.
+
+    `mirror` None: all. `champion`: only rows that this variant answered, whom mirrors are compared with. `segment_by`: a column of
+    `predictions`. The window is [since, until) of arrival, in Unix seconds. `exogenous` and `keys_in_use` as the route and settings say.
+    """
+
+    endpoint: str
+    mirror: str | None = None
+    champion: str | None = None
+    segment_by: str | None = None
+    since_unix_s: float | None = None
+    until_unix_s: float | None = None
+    exogenous: bool = False
+    keys_in_use: bool = False
+    alpha: float = 0.05
+
+
+class Tests(Protocol):
+    """Where sequential tests are kept between looks, so that a look costs only what is new."""
+
+    def test(self, key: tuple[object, ...], alpha: float, outcomes: list[tuple[int, bool, bool]]) -> PairedTest: ...
+
+
+def ledger(queries: Queries, question: Question, tests: Tests) -> dict[str, Any]:
+    """The ledger of one endpoint, by mirror. Raises ValueError for a `segment_by` that is no column."""
+    with queries.snapshot("predictions", "shadows", "labels") as snapshot:
+        if question.segment_by is not None and question.segment_by not in snapshot.columns("predictions"):
+            raise ValueError(f"segment_by: no column {question.segment_by!r} in the predictions")
+        since_us = int((question.since_unix_s or 0) * 1e6)
+        until_us = _EVER_US if question.until_unix_s is None else int(question.until_unix_s * 1e6)
+        snapshot.run(_PAIRS, [question.endpoint, question.mirror, question.champion, since_us, until_us])
+        if question.exogenous:
+            resolve(snapshot, question.endpoint)
+            hold_first(snapshot, keys_in_use=question.keys_in_use)
+        mirrors = snapshot.rows("SELECT DISTINCT mirror FROM pairs ORDER BY mirror")
+        return {
+            "endpoint": question.endpoint,
+            "champion": question.champion,
+            "exogenous": question.exogenous,
+            "mirrors": [_mirror(snapshot, row["mirror"], question, tests) for row in mirrors],
+        }
+
+
+def _mirror(snapshot: Snapshot, mirror: str, question: Question, tests: Tests) -> dict[str, Any]:
+    """One mirror: its present model against production's present one, drops by reason, and earlier pairs in short."""
+    outcomes = snapshot.rows(
+        "SELECT outcome, count(*) AS rows FROM pairs WHERE mirror = ? GROUP BY 1 ORDER BY 1", [mirror]
+    )
+    dropped = {row["outcome"]: row["rows"] for row in outcomes if row["outcome"] != "recorded"}
+    drawn = sum(row["rows"] for row in outcomes)
+    versions = snapshot.rows(
+        "SELECT mirror, model, version, live_model, live_version, count(*) AS rows, avg(agrees::INT) AS agreement,"
+        " min(unix_us) / 1e6 AS since_unix_s, max(unix_us) / 1e6 AS until_unix_s FROM pairs"
+        " WHERE mirror = ? AND outcome = 'recorded' GROUP BY ALL ORDER BY until_unix_s DESC, model, version, live_version LIMIT ?",
+        [mirror, _VERSIONS_MAX],
+    )
+    told = {"mirror": mirror, "drawn": drawn, "dropped": dropped, "dropped_share": sum(dropped.values()) / drawn}
+    if not versions:
+        return {**told, "rows": 0, "agreement": None, "earlier": []}
+    present = versions[0]
+    snapshot.run(
+        "CREATE OR REPLACE TEMP TABLE pair AS SELECT * FROM pairs WHERE outcome = 'recorded'"
+        " AND mirror = ? AND model = ? AND version = ? AND live_model = ? AND live_version = ?",
+        [present[name] for name in _PAIR],
+    )
+    return {**told, **_pair(snapshot, present, question, tests), "earlier": versions[1:]}
+
+
+def _pair(snapshot: Snapshot, present: Row, question: Question, tests: Tests) -> dict[str, Any]:
+    quantiles = ", ".join(map(str, _QUANTILES))
+    difference = snapshot.rows(
+        f"SELECT count(difference) AS rows, avg(difference) AS mean, avg(abs(difference)) AS mean_absolute,"  # noqa: S608  # numbers
+        f" quantile_cont(difference, [{quantiles}]) AS found, quantile_cont(lag_us, [0.5, 0.99]) AS lags FROM pair"
+    )[0]
+    found = difference["found"] or [None] * len(_QUANTILES)
+    return {
+        **present,
+        "against": {"model": present["live_model"], "version": present["live_version"]},
+        "flips": snapshot.rows(
+            "SELECT live_label AS live, answer_label AS mirror, count(*) AS rows FROM pair WHERE NOT agrees"
+            " GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT ?",
+            [_FLIPS_MAX],
+        ),
+        "score_difference": {
+            "rows": difference["rows"],
+            "mean": difference["mean"],
+            "mean_absolute": difference["mean_absolute"],
+            "quantiles": {str(at): value for at, value in zip(_QUANTILES, found, strict=True)},
+        },
+        "lag_s": {"p50": difference["lags"][0] / 1e6, "p99": difference["lags"][1] / 1e6},
+        "worst": snapshot.rows(
+            "SELECT prediction_id, row, live_label, answer_label AS mirror_label, live_score, answer_score AS mirror_score FROM pair"
+            " WHERE NOT coalesce(agrees, TRUE) OR difference <> 0"
+            " ORDER BY coalesce(abs(difference), -1) DESC, prediction_id, row LIMIT ?",
+            [_WORST],
+        ),
+        "over_time": _over_time(snapshot, present),
+        "segments": None if question.segment_by is None else _segments(snapshot, question),
+        "evidence": _evidence(snapshot, present, question, tests),
+    }
+
+
+def _over_time(snapshot: Snapshot, present: Row) -> list[Row]:
+    """Agreement in at most 24 equal spans of the time that the pair has stood."""
+    first = present["since_unix_s"]
+    span_s = max(1.0, (present["until_unix_s"] - first) / _BINS)
+    return snapshot.rows(
+        "SELECT $1 + $2 * least(floor((unix_us / 1e6 - $1) / $2), $3 - 1) AS unix_s, count(*) AS rows, avg(agrees::INT) AS agreement,"
+        " avg(abs(difference)) AS mean_absolute_difference FROM pair GROUP BY 1 ORDER BY 1",
+        [first, span_s, _BINS],
+    )
+
+
+def _segments(snapshot: Snapshot, question: Question) -> list[Row]:
+    """By value of a column where it has few, by its quartiles where it is a number with many."""
+    column = quoted(question.segment_by or "")
+    snapshot.run(
+        f"CREATE OR REPLACE TEMP TABLE parted AS SELECT p.*, s.value FROM pair p JOIN"  # noqa: S608  # a known column, quoted
+        f" (SELECT prediction_id, row, any_value({column}) AS value FROM predictions WHERE endpoint = ? GROUP BY 1, 2) s"
+        f" USING (prediction_id, row)",
+        [question.endpoint],
+    )
+    kind = snapshot.rows(
+        "SELECT count(DISTINCT value) AS kinds, any_value(typeof(value)) AS type, count(try_cast(value::VARCHAR AS DOUBLE)) = count(value)"
+        " AS is_number FROM parted WHERE value IS NOT NULL"
+    )[0]
+    segment = "value::VARCHAR"
+    if kind["kinds"] > _SEGMENTS_MAX and kind["is_number"] and "[]" not in kind["type"]:
+        snapshot.run("ALTER TABLE parted ADD COLUMN quarter INT")
+        snapshot.run(
+            "UPDATE parted SET quarter = q.n FROM (SELECT rowid AS id, ntile(4) OVER (ORDER BY value) AS n FROM parted WHERE value IS"
+            " NOT NULL) q WHERE parted.rowid = q.id"
+        )
+        spans = "min(value)::VARCHAR || ' to ' || max(value)::VARCHAR"
+        return snapshot.rows(
+            f"SELECT {spans} AS segment, count(*) AS rows, avg(agrees::INT) AS agreement, avg(difference) AS mean_difference"  # noqa: S608
+            " FROM parted WHERE quarter IS NOT NULL GROUP BY quarter ORDER BY quarter"
+        )
+    return snapshot.rows(
+        f"SELECT {segment} AS segment, count(*) AS rows, avg(agrees::INT) AS agreement, avg(difference) AS mean_difference"  # noqa: S608
+        " FROM parted GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT ?",
+        [_SEGMENTS_MAX],
+    )
+
+
+def _evidence(snapshot: Snapshot, present: Row, question: Question, tests: Tests) -> dict[str, Any]:
+    """The sequential test on labelled pairs: each unit once, with its first eligible labelled row, in the order of first commits."""
+    if not question.exogenous:
+        return {
+            "verdict": "agreement_only",
+            "because": "label.exogenous is not set: the truth may depend on the answer",
+        }
+    found = snapshot.arrays(
+        "SELECT sequence, plain(label_text) = plain(live_label) AS live, plain(label_text) = plain(answer_label) AS mirror"
+        " FROM pair JOIN first_labels USING (prediction_id, row)"
+        " WHERE experiment AND live_label IS NOT NULL AND answer_label IS NOT NULL"
+        " QUALIFY row_number() OVER (PARTITION BY coalesce('u' || unit, 'p' || prediction_id) ORDER BY sequence, prediction_id, row) = 1"
+        " ORDER BY sequence, prediction_id, row"
+    )
+    outcomes = list(zip(found["sequence"].tolist(), found["live"].tolist(), found["mirror"].tolist(), strict=True))
+    key = (question.endpoint, question.champion, *(present[name] for name in _PAIR), question.keys_in_use)
+    return tests.test((*key, question.since_unix_s, question.until_unix_s), question.alpha, outcomes).told()

@@ -1,0 +1,152 @@
+"""Quality against labels, by variant and mirror, always with its coverage: how many of the rows have a label at all."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from gateway.evidence.measures import binary, classification, log_loss, regression
+from gateway.evidence.query import Queries, Row, Snapshot, quoted
+from gateway.evidence.truths import hold_latest, resolve
+from models.answer import text_of
+from models.signature import Answer
+
+_EVER_US: Final = 4_102_444_800_000_000  # 2100
+
+_ANSWERED: Final = """
+CREATE TEMP TABLE answered AS
+    SELECT DISTINCT ON (role, name, model, version, prediction_id, row) * FROM (
+        SELECT 'live' AS role, variant AS name, model, version, prediction_id, row, answer_label, answer_score, {live} AS given
+        FROM predictions WHERE endpoint = $1 AND variant IS NOT NULL
+            AND received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3)
+        UNION ALL
+        SELECT 'mirror', mirror, model, version, prediction_id, row, answer_label, answer_score, {mirror}
+        FROM shadows WHERE endpoint = $1 AND outcome = 'recorded'
+            AND received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3)
+    )
+"""
+
+_JUDGED: Final = """
+CREATE TEMP TABLE judged AS
+    SELECT a.*, l.label_number, plain(l.label_text) AS truth, plain(a.answer_label) AS answer
+    FROM answered a JOIN latest_labels l USING (prediction_id, row) WHERE NOT l.retracted
+"""
+_WHO: Final = ("role", "name", "model", "version")
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """The window is [since, until) of arrival, in Unix seconds; None is open."""
+
+    endpoint: str
+    since_unix_s: float | None = None
+    until_unix_s: float | None = None
+
+
+def quality(queries: Queries, question: Question, answers: Callable[[str], Answer | None]) -> dict[str, Any]:
+    """Measures of every variant (who answered) and mirror, each model version for itself. What cannot be measured is None.
+
+    The newest label of a row holds, a retracted one counts as none. Labels and answers are compared in their plain form.
+    """
+    since_us = int((question.since_unix_s or 0) * 1e6)
+    until_us = _EVER_US if question.until_unix_s is None else int(question.until_unix_s * 1e6)
+    with queries.snapshot("predictions", "shadows", "labels") as snapshot:
+        answer = _answer(snapshot, question.endpoint, answers)
+        given = {table: _given(snapshot, table, answer) for table in ("predictions", "shadows")}
+        sql = _ANSWERED.format(live=given["predictions"], mirror=given["shadows"])
+        snapshot.run(sql, [question.endpoint, since_us, until_us])
+        resolve(snapshot, question.endpoint)
+        hold_latest(snapshot)
+        snapshot.run(_JUDGED)
+        kind = _kind(snapshot, answer)
+        positive = _positive(snapshot, answer) if kind == "classification" else None
+        subjects = snapshot.rows(
+            "SELECT role, name, model, version, count(*) AS n FROM answered GROUP BY ALL ORDER BY role, name, model, version"
+        )
+        failed = snapshot.rows(
+            "SELECT assigned AS name, count(*) AS rows FROM predictions WHERE endpoint = $1 AND (variant IS NULL OR fallback)"
+            " AND received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3) GROUP BY 1 ORDER BY 1",
+            [question.endpoint, since_us, until_us],
+        )
+        return {
+            "endpoint": question.endpoint,
+            "kind": kind,
+            "positive": positive,
+            "failed": {row["name"]: row["rows"] for row in failed if row["name"] is not None},
+            "subjects": [_subject(snapshot, subject, kind, positive, answer) for subject in subjects],
+        }
+
+
+def _subject(snapshot: Snapshot, subject: Row, kind: str, positive: str | None, answer: Answer | None) -> Row:
+    who = [subject[name] for name in _WHO]
+    where = "FROM judged WHERE role = ? AND name = ? AND model = ? AND version = ?"
+    if kind == "regression":
+        found = snapshot.arrays(
+            f"SELECT label_number AS truth, answer_score AS score {where} AND label_number IS NOT NULL AND answer_score IS NOT NULL",
+            who,
+        )
+        return _told(subject, len(found["truth"]), regression(found["truth"], found["score"]))
+    counts = snapshot.rows(
+        f"SELECT truth, answer, count(*) AS rows {where} AND truth IS NOT NULL AND answer IS NOT NULL GROUP BY 1, 2",
+        who,
+    )
+    confusion = {(row["truth"], row["answer"]): row["rows"] for row in counts}
+    measures = classification(confusion, positive)
+    if positive is not None:
+        found = snapshot.arrays(
+            f"SELECT (truth = ?)::INT AS truth, answer_score AS score {where} AND truth IS NOT NULL AND answer_score IS NOT NULL",
+            [positive, *who],
+        )
+        measures |= binary(found["truth"], found["score"])
+    elif answer is not None and answer.classes:
+        classes = ", ".join(f"plain({_literal(text_of(label))})" for label in answer.classes)
+        found = snapshot.arrays(
+            f"SELECT list_extract(given, list_position([{classes}], truth))::DOUBLE AS given {where}"
+            f" AND len(given) = {len(answer.classes)} AND list_contains([{classes}], truth)",
+            who,
+        )
+        measures |= {"log_loss": log_loss(found["given"]), "brier": None, "auc": None}
+    return _told(subject, sum(confusion.values()), measures)
+
+
+def _told(subject: Row, labelled: int, measures: dict[str, float | None]) -> Row:
+    return {**subject, "labelled": labelled, "coverage": labelled / subject["n"], **measures}
+
+
+def _answer(snapshot: Snapshot, endpoint: str, answers: Callable[[str], Answer | None]) -> Answer | None:
+    """How the endpoint's newest answers are read; its mirrors' are read alike, or they would have been refused."""
+    found = snapshot.rows(
+        "SELECT arg_max(digest, received_at) AS digest FROM predictions WHERE endpoint = ? AND variant IS NOT NULL",
+        [endpoint],
+    )
+    digest = found[0]["digest"]
+    return None if digest is None else answers(digest)
+
+
+def _given(snapshot: Snapshot, table: str, answer: Answer | None) -> str:
+    """The probabilities of several classes as a list, where they were stored as one output of that form."""
+    column = f"output_{answer.score_output}" if answer is not None and answer.score_output else ""
+    if answer is None or not answer.classes or len(answer.classes) < 3 or column not in snapshot.columns(table):
+        return "NULL::DOUBLE[]"
+    return f"{quoted(column)}::DOUBLE[]"
+
+
+def _kind(snapshot: Snapshot, answer: Answer | None) -> str:
+    if answer is not None and answer.kind != "other":
+        return answer.kind
+    has_labels = snapshot.rows("SELECT count(answer_label) > 0 AS has FROM answered")[0]["has"]
+    return "classification" if has_labels else "regression"
+
+
+def _positive(snapshot: Snapshot, answer: Answer | None) -> str | None:
+    """The class whose probability is the score: the last of two; without a manifest the greater of two that occur."""
+    if answer is not None and answer.classes:
+        names = [text_of(label) for label in answer.classes]
+        last = snapshot.rows("SELECT plain(?) AS label", [names[-1]])[0]["label"]
+        return str(last) if len(names) == 2 else None
+    found = snapshot.rows("SELECT DISTINCT unnest([truth, answer]) AS label FROM judged ORDER BY 1 DESC")
+    labels = [row["label"] for row in found if row["label"] is not None]
+    return labels[0] if 0 < len(labels) <= 2 else None
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,57 @@
+import pytest
+
+from gateway.commands.labels import read_labels
+from gateway.commands.talk import CommandFailed
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(name, text):
+        path = tmp_path / name
+        path.write_text(text)
+        return [row for portion in read_labels(path) for row in portion]
+
+    return write
+
+
+def test_the_three_forms_say_the_same(written):
+    wanted = [{"prediction_id": "a", "label": 1}, {"prediction_id": "b", "row": 2, "label": "spam"}]
+    assert written("x.json", '[{"prediction_id":"a","label":1},{"prediction_id":"b","row":2,"label":"spam"}]') == wanted
+    assert (
+        written("x.jsonl", '{"prediction_id":"a","label":1}\n\n{"prediction_id":"b","row":2,"label":"spam"}\n')
+        == wanted
+    )
+    assert written("x.csv", "prediction_id,row,label\na,,1\nb,2,spam\n") == wanted
+
+
+def test_one_object_is_one_label(written):
+    assert written("x.json", '{"prediction_id":"a","label":true}') == [{"prediction_id": "a", "label": True}]
+
+
+def test_an_empty_label_in_csv_retracts(written):
+    assert written("x.csv", "prediction_id,label\na,\n") == [{"prediction_id": "a", "label": None}]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("x.json", "{", "not JSON"),
+        ("x.json", "[1]", "label 0: wanted an object"),
+        ("x.jsonl", '{"label":1}\nnope\n', "line 2"),
+        ("x.csv", "id,truth\na,1\n", "wanted the columns"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place(written, name, text, words):
+    with pytest.raises(CommandFailed, match=words):
+        written(name, text)
+
+
+def test_large_files_come_in_portions(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("prediction_id,label\n" + "a,1\n" * 10_001)
+    assert [len(portion) for portion in read_labels(path)] == [10_000, 1]
+
+
+def test_a_missing_file_is_said(tmp_path):
+    with pytest.raises(CommandFailed, match="cannot be read"):
+        list(read_labels(tmp_path / "nix.csv"))

@@ -1,0 +1,73 @@
+import uuid
+
+import pytest
+
+from gateway.evidence import ledger, quality
+from gateway.evidence.evidence import Evidence
+from tests.kit.spooled import BINARY, START_UNIX_US, Place, label, labels, pid_text, predictions, request, shadows
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+@pytest.fixture
+def evidence(place):
+    return Evidence(place.uri, lambda _: BINARY)
+
+
+def test_an_empty_lake_has_answers_without_data(evidence):
+    assert evidence.ledger(ledger.Question(endpoint="phishing"))["mirrors"] == []
+    assert evidence.quality(quality.Question(endpoint="phishing"))["subjects"] == []
+    assert evidence.prediction(str(uuid.uuid4())) is None
+
+
+def test_an_answer_is_remembered_until_the_tables_change(place, evidence):
+    question = quality.Question(endpoint="phishing")
+    place.store(predictions([request(0)], [0.9]), writer="worker-1")
+    first = evidence.quality(question)
+    assert evidence.quality(question) is first
+    place.store(labels(label(0, 1)), writer="worker-2")
+    assert evidence.quality(question)["subjects"][0]["labelled"] == 1
+
+
+def test_a_prediction_is_shown_with_its_shadows_and_labels(place, evidence):
+    place.store(
+        predictions([request(0, rows=2, request_id="r-9"), request(1)], [0.9, 0.2, 0.4]),
+        shadows([0], ["1"], ["0"], live_scores=[0.9], scores=[0.3]),
+        labels(label(0, 0, received=1), label(None, 1, received=2, endpoint="phishing", request_id="r-9"), label(1, 1)),
+    )
+    told = evidence.prediction(pid_text(0).upper())
+    assert told["endpoint"] == "phishing"
+    assert told["record"]["variant"] == "champion"
+    assert told["record"]["received_at"] == "2026-09-21T14:13:20+00:00"
+    assert [row["inputs"] for row in told["record"]["rows"]] == [{"x": 0.0}, {"x": 1.0}]
+    assert told["record"]["rows"][0]["outputs"]["label"] == 1
+    assert [(row["mirror"], row["answer_label"]) for row in told["shadows"]] == [("candidate", "0")]
+    assert [(row["label_text"], row["holds"]) for row in told["labels"]] == [("0", False), ("1", True)]
+
+
+def test_labels_are_shown_before_their_prediction_has_come(place, evidence):
+    place.store(labels(label(5, 1)))
+    told = evidence.prediction(pid_text(5))
+    assert told["record"] is None
+    assert len(told["labels"]) == 1
+
+
+def test_what_is_no_uuid_is_refused(evidence):
+    with pytest.raises(ValueError, match="badly formed"):
+        evidence.prediction("nonsense")
+
+
+def test_a_window_and_another_endpoint_see_only_their_own(place, evidence):
+    place.store(
+        predictions([request(0), request(5000)], [0.9, 0.9]),
+        predictions([request(1)], [0.9], endpoint="spam"),
+    )
+    start = START_UNIX_US / 1e6
+    count = lambda **window: evidence.quality(quality.Question(**window))["subjects"][0]["n"]
+    assert count(endpoint="phishing") == 2
+    assert count(endpoint="spam") == 1
+    assert count(endpoint="phishing", since_unix_s=start + 1) == 1
+    assert count(endpoint="phishing", until_unix_s=start + 1) == 1

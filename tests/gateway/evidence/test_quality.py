@@ -1,0 +1,151 @@
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from gateway.evidence.evidence import Evidence
+from gateway.evidence.quality import Question
+from models.signature import Answer
+from routing.records import Column, PredictionBlock
+from tests.kit.spooled import BINARY, VARIANTS, Place, label, labels, predictions, request, shadows
+
+MINUTE_US = 60_000_000
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+def subjects(place, answer=BINARY):
+    told = Evidence(place.uri, lambda _: answer).quality(Question(endpoint="phishing"))
+    return {subject["name"]: subject for subject in told["subjects"]}, told
+
+
+def test_a_binary_classifier_is_measured_as_scikit_learn_does(place):
+    chance = np.random.default_rng(5)
+    count = 500
+    p = np.round(chance.random(count), 2).astype(np.float32)
+    y = (chance.random(count) < p).astype(int)
+    place.store(
+        predictions([request(n) for n in range(count)], p),
+        shadows(list(range(count)), ["0"] * count, [str(v) for v in y], scores=list(1 - p.astype(float))),
+        labels(*[label(n, bool(y[n])) for n in range(400)]),
+    )
+    found, told = subjects(place)
+    champion, mirror = found["champion"], found["candidate"]
+    y, p = y[:400], p[:400].astype(np.float64)
+    assert (told["kind"], told["positive"]) == ("classification", "1.0")
+    assert (champion["role"], champion["n"], champion["labelled"], champion["coverage"]) == ("live", 500, 400, 0.8)
+    assert champion["accuracy"] == pytest.approx(metrics.accuracy_score(y, p >= 0.5))
+    assert champion["precision"] == pytest.approx(metrics.precision_score(y, p >= 0.5))
+    assert champion["recall"] == pytest.approx(metrics.recall_score(y, p >= 0.5))
+    assert champion["f1"] == pytest.approx(metrics.f1_score(y, p >= 0.5))
+    assert champion["brier"] == pytest.approx(metrics.brier_score_loss(y, p))
+    assert champion["auc"] == pytest.approx(metrics.roc_auc_score(y, p))
+    assert champion["log_loss"] == pytest.approx(-np.mean(np.log(np.clip(np.where(y, p, 1 - p), 1e-15, 1))))
+    assert (mirror["role"], mirror["accuracy"], mirror["version"]) == ("mirror", 1.0, "2")
+    assert mirror["auc"] == pytest.approx(metrics.roc_auc_score(y, 1 - p))
+
+
+def test_several_classes_have_macro_means_and_a_log_loss(place):
+    answer = Answer(kind="classification", score_output="p", classes=("cat", "dog", "eel"))
+    chance = np.random.default_rng(6)
+    count = 200
+    p = chance.dirichlet([1, 1, 1], count).astype("<f4")
+    truth = np.array(answer.classes)[[chance.choice(3, p=row / row.sum()) for row in p.astype(float)]]
+    block = PredictionBlock(
+        "phishing",
+        7,
+        VARIANTS,
+        "zoo",
+        "1",
+        "d1",
+        [request(n) for n in range(count)],
+        [],
+        [Column("p", "FP32", (3,), p.tobytes())],
+    )
+    place.answer = answer
+    place.store(block, labels(*[label(n, str(truth[n])) for n in range(count)]))
+    champion = subjects(place, answer)[0]["champion"]
+    answered = np.array(answer.classes)[p.argmax(axis=1)]
+    assert champion["accuracy"] == pytest.approx(metrics.accuracy_score(truth, answered))
+    assert champion["f1"] == pytest.approx(metrics.f1_score(truth, answered, average="macro"))
+    assert champion["recall"] == pytest.approx(metrics.recall_score(truth, answered, average="macro"))
+    given = [row[list(answer.classes).index(true)] for row, true in zip(p.astype(float), truth, strict=True)]
+    assert champion["log_loss"] == pytest.approx(-np.mean(np.log(np.clip(given, 1e-15, 1))))
+    assert champion["auc"] is None
+
+
+def test_a_regression_is_measured_by_its_distance(place):
+    answer = Answer(kind="regression", score_output="v")
+    values = np.array([1.0, 2.0, 4.0], "<f4")
+    block = PredictionBlock(
+        "phishing",
+        7,
+        VARIANTS,
+        "flats",
+        "1",
+        "d1",
+        [request(n) for n in range(3)],
+        [],
+        [Column("v", "FP32", (1,), values.tobytes())],
+    )
+    place.answer = answer
+    place.store(block, labels(label(0, 1.5), label(1, 2), label(2, "3")))
+    champion = subjects(place, answer)[0]["champion"]
+    assert champion["mae"] == pytest.approx(0.5)
+    assert champion["rmse"] == pytest.approx(np.sqrt((0.25 + 1) / 3))
+    assert champion["labelled"] == 3
+
+
+def one(place, *rows):
+    """Accuracy and labelled rows of one prediction (answered 1) under these labels, in this order."""
+    place.store(predictions([request(0, request_id="r")], [0.9]), labels(*rows))
+    champion = subjects(place)[0]["champion"]
+    return champion["labelled"], champion["accuracy"]
+
+
+def test_the_newest_label_holds_whatever_the_order_of_arrival(place):
+    newest = label(0, 1, at_unix_us=9 * MINUTE_US, received=1)
+    assert one(place, newest, label(0, 0, at_unix_us=5 * MINUTE_US, received=2)) == (1, 1.0)
+
+
+def test_an_old_label_delivered_again_does_not_undo_a_correction(place):
+    assert one(place, label(0, 0, received=1), label(0, 1, received=2), label(0, 0, received=3)) == (1, 1.0)
+
+
+def test_a_retraction_takes_the_label_away_and_a_newer_one_brings_it_back(place):
+    assert one(place, label(0, 1, received=1), label(0, None, received=2)) == (0, None)
+
+
+def test_a_label_after_a_retraction_holds(place):
+    late = label(0, 1, received=3, at_unix_us=2_000_000_000_000_000)
+    assert one(place, label(0, 0, received=1), label(0, None, received=2), late) == (1, 1.0)
+
+
+def test_a_label_by_request_id_applies_to_every_prediction_that_has_it(place):
+    place.store(
+        predictions(
+            [request(0, request_id="r"), request(1, request_id="r"), request(2, request_id="s")], [0.9, 0.1, 0.9]
+        ),
+        labels(label(None, 1, endpoint="phishing", request_id="r"), label(None, 1, endpoint="other", request_id="s")),
+    )
+    champion = subjects(place)[0]["champion"]
+    assert (champion["labelled"], champion["accuracy"]) == (2, 0.5)
+
+
+def test_failures_count_for_the_assigned_variant(place):
+    place.store(
+        predictions([request(0, assigned=1, answered=-1)], None),
+        predictions([request(1, assigned=1, answered=0), request(2)], [0.9, 0.9]),
+    )
+    found, told = subjects(place)
+    assert told["failed"] == {"challenger": 2}
+    assert found["champion"]["n"] == 2
+
+
+def test_without_a_label_nothing_is_measured_and_nothing_is_zero(place):
+    place.store(predictions([request(0)], [0.9]))
+    champion = subjects(place)[0]["champion"]
+    assert (champion["n"], champion["coverage"]) == (1, 0.0)
+    assert {champion[name] for name in ("accuracy", "f1", "log_loss", "auc")} == {None}

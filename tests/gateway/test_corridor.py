@@ -1,0 +1,92 @@
+"""The awaitable corridor: what doors that wait see of the data plane."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.errors import EndpointUnknown, VersionUnknown
+from models.errors import InputInvalid
+from tests.kit.plane import Plane
+from tests.kit.staged import stage_linear
+
+ROW = {"x": np.array([[1, 2]], np.float32)}
+
+
+@pytest.fixture
+async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
+    made = Plane(tmp_path)
+    yield made
+    made.close()
+
+
+async def test_a_reply_says_who_answered(plane: Plane) -> None:
+    staged = stage_linear(plane.artifacts)
+    plane.serve({"champion": staged})
+    reply = await plane.corridor.infer(plane.request(ROW))
+    assert (reply.endpoint, reply.variant, reply.assigned, reply.revision) == ("line", "champion", "champion", 1)
+    assert reply.model == staged
+    assert reply.explain is None
+
+
+async def test_a_request_is_answered_by_the_table_it_was_submitted_to(plane: Plane) -> None:
+    first, second = stage_linear(plane.artifacts), stage_linear(plane.artifacts, version="2", slope=-1)
+    plane.serve({"champion": first})
+    asked = asyncio.create_task(plane.corridor.infer(plane.request(ROW)))
+    await asyncio.sleep(0)  # the request is submitted now, and its turn has not come
+    assert plane.data.inflight == 1
+    plane.serve({"champion": second})
+    reply = await asked
+    assert (reply.model.key.version, reply.revision) == ("1", 1)
+    after = await plane.corridor.infer(plane.request(ROW))
+    assert (after.model.key.version, after.revision) == ("2", 2)
+
+
+async def test_an_explanation_is_given_where_it_is_asked_for_and_allowed(plane: Plane) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)}, explain=True)
+    reply = await plane.corridor.infer(plane.request(ROW, explain=True))
+    assert reply.explain is not None
+    assert (reply.explain["assigned_by"], reply.explain["share"], reply.explain["batch_rows"]) == ("split", 1.0, 1)
+
+
+async def test_bad_input_is_refused_before_it_is_submitted(plane: Plane) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)})
+    with pytest.raises(InputInvalid, match=r"input 'x': wanted FP32 \[-1, 2\], got FP32 \[1, 3\]"):
+        await plane.corridor.infer(plane.request({"x": np.zeros((1, 3), np.float32)}))
+    assert plane.blocks() == []
+
+
+async def test_a_route_may_refuse_what_is_not_finite(plane: Plane) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)}, nonfinite="reject")
+    with pytest.raises(InputInvalid, match="wanted finite values"):
+        await plane.corridor.infer(plane.request({"x": np.array([[np.nan, 2]], np.float32)}))
+
+
+async def test_an_alias_in_the_path_means_the_variant_that_follows_it(plane: Plane) -> None:
+    first, second = stage_linear(plane.artifacts), stage_linear(plane.artifacts, version="2")
+    plane.serve(
+        {"champion": first, "challenger": second},
+        allow_pin=True,
+        variants=[
+            {"name": "champion", "model": "models:/line@champion", "weight": 1},
+            {"name": "challenger", "model": "models:/line@next", "weight": 0},
+        ],
+    )
+    reply = await plane.corridor.infer(plane.request(ROW, alias="next"))
+    assert reply.model.key.version == "2"
+    with pytest.raises(VersionUnknown):
+        await plane.corridor.infer(plane.request(ROW, alias="other"))
+
+
+async def test_metadata_shows_the_champion_and_every_warm_version(plane: Plane) -> None:
+    first, second = stage_linear(plane.artifacts), stage_linear(plane.artifacts, version="2")
+    plane.serve({"champion": first, "challenger": second})
+    view = plane.corridor.view("line")
+    assert (view.champion, view.versions, view.default) == (first, ("1", "2"), True)
+    assert plane.corridor.default_endpoint() == "line"
+    with pytest.raises(EndpointUnknown):
+        plane.corridor.view("other")
+    with pytest.raises(VersionUnknown):
+        plane.corridor.view("line", "7")

@@ -1,0 +1,146 @@
+import httpx
+import pytest
+
+from runoff import GatewayUnreachable, RequestRefused, Runoff
+from tests.kit.control import ServedControlPlane, route
+
+SPLIT = {"champion": ("models:/phishing@champion", 90), "challenger": ("models:/phishing@challenger", 10)}
+
+
+@pytest.fixture
+def served(tmp_path):
+    with ServedControlPlane(tmp_path / "var") as plane:
+        yield plane
+
+
+@pytest.fixture
+def client(served):
+    with Runoff(served.url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def made(client):
+    return client.apply(route(**SPLIT), reason="new")
+
+
+def test_a_document_is_applied_once_and_then_unchanged(client):
+    first = client.apply(route(**SPLIT), reason="new")
+    assert (first["state"], first["revision"]) == ("live", 1)
+    assert first["changes"][0] == "new endpoint"
+    again = client.apply(route(**SPLIT), reason="again")
+    assert (again["state"], again["revision"]) == ("unchanged", 1)
+
+
+def test_an_alias_that_moved_is_a_change(client, served, made):
+    served.shelf.publish("phishing", "3", alias="champion")
+    assert client.apply(route(**SPLIT), reason="new champion")["state"] == "live"
+    assert client.routes()[0]["versions"]["champion"] == "phishing/3"
+
+
+def test_a_refused_document_names_every_problem(client):
+    with pytest.raises(RequestRefused) as refused:
+        client.apply({"endpoint": "phishing", "variants": [], "colour": "red"}, reason="new")
+    assert len(refused.value.problems) >= 2
+    assert "colour" in str(refused.value)
+
+
+def test_a_revision_that_fails_is_an_error_with_its_problems(client, served):
+    document = route(champion=("models:/phishing/1", 1))
+    served.shelf.publish("phishing", "3", inputs=("x", "extra"))
+    client.apply(document, reason="new")
+    with pytest.raises(RequestRefused, match="extra") as refused:
+        client.apply(route(champion=("models:/phishing/3", 1)), reason="needs more")
+    assert refused.value.status == 409
+
+
+def test_split_promote_rollback_and_history(client, made):
+    assert client.split("phishing", reason="even", champion=50, challenger=50)["weights"] == {
+        "champion": 50,
+        "challenger": 50,
+    }
+    assert client.promote("phishing", variant="challenger", reason="better")["state"] == "live"
+    assert client.route("phishing")["status"]["versions"]["champion"] == "phishing/2"
+    assert client.rollback("phishing", reason="worse")["state"] == "live"
+    history = client.history("phishing")
+    assert [row["action"] for row in history] == ["rollback", "promote", "weights", "put"]
+    assert client.audit()[0]["action"] == "live"
+
+
+def test_a_mirror_is_put_up_and_taken_down(client, served, made):
+    served.shelf.publish("phishing", "7")
+    client.mirror("phishing", "candidate", "models:/phishing/7", sample=0.5, reason="look at it")
+    assert client.routes()[0]["mirrors"] == ["candidate"]
+    client.mirror("phishing", "candidate", None, reason="seen enough")
+    assert client.routes()[0]["mirrors"] == []
+
+
+def test_an_endpoint_can_be_deleted(client, made):
+    client.delete("phishing", reason="over")
+    assert list(client.routes()) == []
+
+
+def test_tables_look_like_tables_in_notebooks_and_terminals(client, made):
+    table = client.routes()
+    assert "<td>phishing</td>" in table._repr_html_()
+    assert "<script>" not in client.history("phishing")._repr_html_()
+    assert str(table).splitlines()[0].startswith("endpoint")
+    assert "revision" in made._repr_html_()
+
+
+def test_values_are_escaped_in_notebooks(client):
+    client.apply(route(**SPLIT), reason="<script>alert(1)</script>")
+    assert "<script>" not in client.history("phishing")._repr_html_()
+
+
+def test_names_that_are_no_path_stay_one_part_of_it(client):
+    with pytest.raises(RequestRefused) as refused:
+        client.route("../audit")
+    assert refused.value.status == 404
+
+
+def test_nobody_there_is_said_in_one_line():
+    with Runoff("http://127.0.0.1:9") as client, pytest.raises(GatewayUnreachable, match="runoff serve"):
+        client.routes()
+
+
+def test_something_else_there_is_said_too():
+    def answer(_request):
+        return httpx.Response(404, text="<html>nothing here</html>")
+
+    with Runoff("http://other", transport=httpx.MockTransport(answer)) as client:
+        with pytest.raises(RequestRefused, match="is this a Runoff admin listener"):
+            client.routes()
+
+
+def test_labels_are_sent_in_portions_and_their_answers_added_up(monkeypatch):
+    sent = []
+
+    def answer(request):
+        sent.append(len(request.read()))
+        rejected = [{"index": 1, "code": "row_missing", "message": "row is required"}]
+        return httpx.Response(202, json={"accepted": 9_999, "rejected": rejected})
+
+    from runoff.transport import Transport
+
+    client = Runoff("http://admin", data_url="http://data")
+    client._data = Transport("http://data", transport=httpx.MockTransport(answer))
+    told = client.label({"prediction_id": str(number), "label": 1} for number in range(20_000))
+    assert len(sent) == 2
+    assert told["accepted"] == 19_998
+    assert [row["index"] for row in told["rejected"]] == [1, 10_001]
+    client.close()
+
+
+def test_the_key_goes_with_every_call_and_nowhere_else(monkeypatch):
+    seen = []
+
+    def answer(request):
+        seen.append(request.headers.get("authorization"))
+        return httpx.Response(200, json={"routes": []})
+
+    monkeypatch.setenv("RUNOFF_KEY", "secret")
+    with Runoff("http://admin", transport=httpx.MockTransport(answer)) as client:
+        client.routes()
+        assert "secret" not in repr(client)
+    assert seen == ["Bearer secret"]

@@ -428,3 +428,7 @@ def _look(
         show_json(reply)
     else:
         show(reply)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from gateway.dataplane import Dataplane
 from gateway.errors import SpoolClosed, VersionUnknown
 from gateway.live import LiveTable, ServedEndpoint
+from gateway.meter import Meter
 from gateway.recorder import Recorder
 from gateway.request import InferReply, InferRequest, ModelView
 from gateway.spool.segment import SpoolFull
@@ -36,6 +37,11 @@ class PlaneCorridor:
     def __init__(self, plane: Dataplane, loop: asyncio.AbstractEventLoop) -> None:
         self._plane = plane
         self._loop = loop
+        self._is_leaving = False
+
+    def leave(self) -> None:
+        """From now on this worker says that it is not ready; what comes all the same is still answered."""
+        self._is_leaving = True
 
     async def infer(self, request: InferRequest) -> InferReply:
         """Rooms 4 to 9 for one decoded request. Cancelling the awaiting task cancels the ticket."""
@@ -82,21 +88,24 @@ class PlaneCorridor:
     @property
     def is_ready(self) -> bool:
         """Whether this worker may be sent requests."""
-        return not self._plane.is_draining
+        return not self._is_leaving and not self._plane.is_draining
 
 
 class SpoolLabels:
     """`gateway.request.LabelSink` over the worker's spool."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, meter: Meter) -> None:
         self._recorder = recorder
+        self._meter = meter
 
     def accept(self, rows: list[LabelRow]) -> None:
         """Writes the labels as one block; raises SpoolClosed when the spool takes nothing."""
         try:
             self._recorder.write_labels(rows)
         except (SpoolFull, OSError) as error:
+            self._meter.count("runoff_labels_total", {"outcome": "rejected"}, len(rows))
             raise SpoolClosed("the spool takes no labels now") from error
+        self._meter.count("runoff_labels_total", {"outcome": "accepted"}, len(rows))
 
 
 def _version_of(endpoint: ServedEndpoint, alias: str) -> str:

@@ -122,6 +122,8 @@ class Dataplane:
         ticket.unit = assignment.unit_key
         ticket.unit_missing = assignment.unit_missing
         ticket.experiment = assignment.experiment
+        if assignment.unit_missing:
+            self.meter.count("runoff_units_missing_total", {"endpoint": endpoint.name})
         if ticket.pin_version is not None:
             if not endpoint.route.allow_pin and ticket.pin_version != endpoint.champion.model.staged.key.version:
                 raise NotAllowed(f"endpoint '{endpoint.name}' does not allow a version in the path (allow_pin: false)")
@@ -228,13 +230,14 @@ class Dataplane:
     def _finish(self, batches: list[Batch]) -> None:
         """Room 9 and the way out: record, count, write once, then let every door reply."""
         now_ns = self._clock_ns()
-        offset_us = self._wall_ns() // 1000 - now_ns // 1000
+        wall_ns = self._wall_ns()
+        offset_us, unix_ms = wall_ns // 1000 - now_ns // 1000, wall_ns // 1_000_000
         answered: list[Ticket] = []
         for batch in [*batches, *self._failed_batches()]:
             kept = self._settle(batch)
             for tickets in _by_endpoint(kept):
                 self._recorder.add(batch, tickets, offset_us, now_ns)
-                self.meter.finished(batch, tickets, now_ns)
+                self.meter.finished(batch, tickets, now_ns, unix_ms)
                 if self._tracer is not None:
                     self._trace(batch, tickets, offset_us, now_ns)
             answered.extend(kept)
@@ -298,6 +301,9 @@ class Dataplane:
             for name in endpoint.mirror_names:
                 labels = {"endpoint": endpoint.name, "variant": name, "outcome": "overflow"}
                 self.meter.count("runoff_mirrored_total", labels, overflow)
+        for name, count in self._recorder.inputs_too_large.items():
+            self.meter.count("runoff_inputs_too_large_total", {"endpoint": name}, count)
+        self._recorder.inputs_too_large.clear()
         sampled_out, self._recorder.sampled_out = self._recorder.sampled_out, 0
         if sampled_out:
             self.meter.records("sampled_out", sampled_out)
@@ -346,6 +352,11 @@ class Dataplane:
         self._sync()
 
     # ── the rest of a worker's life ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def tick(self, now_unix_s: float) -> None:
+        """About once a second: what depends on the wall clock alone."""
+        for endpoint in self.table.endpoints.values():
+            endpoint.mirrors_running = endpoint.table.mirrors_running(now_unix_s)
 
     @property
     def inflight(self) -> int:

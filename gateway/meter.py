@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from typing import Final
 
 from gateway.live import Arm, ServedEndpoint
+from gateway.rest.stats import BatchStatistics, Duration, ModelStatistics
 from gateway.telemetry.catalogue import DURATION_BOUNDS_S
 from gateway.telemetry.counters import CounterPage, Histogram
 from gateway.ticket import Batch, Ticket
 from routing.records import PROTOCOLS, MetricBlock, MinuteRow
 
+_BATCH_SIZES_MAX: Final = 256
 _BOUNDS_US: Final = tuple(round(bound * 1e6) for bound in DURATION_BOUNDS_S)
 
 
@@ -41,6 +43,67 @@ class ArmSeries:
         return slot
 
 
+class VersionCount:
+    """What Triton's statistics extension wants of one version of one endpoint, in this worker. Times in nanoseconds."""
+
+    __slots__ = (
+        "batches",
+        "compute_ns",
+        "executions",
+        "failed",
+        "failed_ns",
+        "last_unix_ms",
+        "queue_ns",
+        "rows",
+        "run",
+        "succeeded",
+        "succeeded_ns",
+    )
+
+    def __init__(self) -> None:
+        self.rows = self.executions = self.run = self.last_unix_ms = 0
+        self.succeeded = self.succeeded_ns = self.failed = self.failed_ns = self.queue_ns = self.compute_ns = 0
+        self.batches: dict[int, tuple[int, int]] = {}
+
+    def add(self, batch: Batch, tickets: list[Ticket], now_ns: int, unix_ms: int) -> None:
+        """Counts the answered `tickets` of `batch`."""
+        total_ns = sum(now_ns - ticket.received_ns for ticket in tickets)
+        if batch.outputs is None:
+            self.failed += len(tickets)
+            self.failed_ns += total_ns
+            return
+        self.succeeded += len(tickets)
+        self.succeeded_ns += total_ns
+        run_ns = batch.finished_ns - batch.started_ns
+        self.run += len(tickets)
+        self.queue_ns += sum(batch.started_ns - ticket.submitted_ns for ticket in tickets)
+        self.compute_ns += run_ns * len(tickets)
+        self.rows += sum(ticket.rows for ticket in tickets)
+        self.executions += 1
+        self.last_unix_ms = unix_ms
+        if batch.rows in self.batches or len(self.batches) < _BATCH_SIZES_MAX:
+            count, ns = self.batches.get(batch.rows, (0, 0))
+            self.batches[batch.rows] = (count + 1, ns + run_ns)
+
+    def statistics(self, endpoint: str, version: str) -> ModelStatistics:
+        """In the protocol's form. Gathering inputs is part of the run, and encoding outputs part of the reply: both count as 0."""
+        return ModelStatistics(
+            endpoint=endpoint,
+            version=version,
+            last_inference_unix_ms=self.last_unix_ms,
+            inference_count=self.rows,
+            execution_count=self.executions,
+            success=Duration(self.succeeded, self.succeeded_ns),
+            fail=Duration(self.failed, self.failed_ns),
+            queue=Duration(self.run, self.queue_ns),
+            compute_infer=Duration(self.run, self.compute_ns),
+            batches=tuple(
+                BatchStatistics(batch_size=rows, compute_infer=Duration(count, ns))
+                for rows, (count, ns) in sorted(self.batches.items())
+            ),
+        )
+
+
 class Meter:
     """Counts for one worker. Belongs to the event loop.
 
@@ -57,6 +120,7 @@ class Meter:
         self._series: dict[tuple[str, str, str, str, int], ArmSeries] = {}
         self._minute_base: dict[tuple[str, str, str, str, int], list[int]] = {}
         self._minute_unix_s = int(time.time()) // 60 * 60
+        self._versions: dict[tuple[str, str], VersionCount] = {}
 
     def assigned(self) -> None:
         """One request was given a variant."""
@@ -74,7 +138,7 @@ class Meter:
         """Adds to a counter that is not on the hot path."""
         self.page.cells[self.page.counter(name, labels)] += amount
 
-    def finished(self, batch: Batch, tickets: list[Ticket], now_ns: int) -> None:
+    def finished(self, batch: Batch, tickets: list[Ticket], now_ns: int, unix_ms: int) -> None:
         """Counts the answered `tickets` of one endpoint out of `batch`."""
         started_ns = batch.started_ns
         for series, of_series in self._by_series(tickets):
@@ -85,9 +149,19 @@ class Meter:
             _observe(series.duration, [(now_ns - ticket.received_ns) // 1000 for ticket in of_series])
             if started_ns:
                 _observe(series.queue, [(started_ns - ticket.submitted_ns) // 1000 for ticket in of_series])
-        if started_ns and tickets:
+        key = (tickets[0].endpoint.name, batch.model.staged.key.version)
+        version = self._versions.get(key)
+        if version is None:
+            version = self._versions[key] = VersionCount()
+        version.add(batch, tickets, now_ns, unix_ms)
+        if started_ns:
             series.compute.observe((batch.finished_ns - started_ns) // 1000)
             series.batch_rows.observe(batch.rows)
+
+    def statistics(self, endpoint: str, version: str) -> ModelStatistics | None:
+        """`gateway.rest.stats.Statistics`: what this worker has counted; None when the version has not run yet."""
+        counted = self._versions.get((endpoint, version))
+        return None if counted is None else counted.statistics(endpoint, version)
 
     def close_minute(self, now_unix_s: float) -> MetricBlock | None:
         """The minute that has ended since the last call, None while it lasts or when nothing was asked in it."""

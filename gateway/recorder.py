@@ -45,6 +45,8 @@ class Recorder:
         self._mirror_requests = 0
         self.mirror_overflow = 0
         """Requests drawn for a mirror whose rows could not be written; the caller counts and resets."""
+        self.inputs_too_large: dict[str, int] = {}
+        """By endpoint, requests whose inputs were left out for their size; the caller counts and clears."""
         self.sampled_out = 0
         """Requests that the route's `record.sample` left out; the caller counts and resets."""
 
@@ -107,6 +109,8 @@ class Recorder:
         digests = None
         size = sum(array.nbytes for array in inputs)
         if record.inputs == "hash" or size > record.inputs_bytes_max * len(tickets):
+            if record.inputs == "full":
+                self.inputs_too_large[endpoint.name] = self.inputs_too_large.get(endpoint.name, 0) + len(tickets)
             digests = [_digest(ticket, endpoint) for ticket in tickets]
         columns = [
             self._column(spec, array, record, is_kept=digests is None and record.inputs == "full")

@@ -95,7 +95,7 @@ class Worker:
             default_endpoint=settings.default_endpoint,
         )
         self._corridor = PlaneCorridor(self._plane, loop)
-        app = build(self._corridor, SpoolLabels(self._recorder), settings)
+        app = build(self._corridor, SpoolLabels(self._recorder, self._meter), settings, statistics=self._meter)
         protocol = WireProtocol.bind(self._plane, paths, settings.limits) if settings.door == "wire" else None
         self._rest = RestListener(app, protocol, adopt(birth.rest_fd), settings)
         with adopt(birth.grpc_fd) as reserved:  # grpcio binds for itself; the supervisor's own sockets keep the port
@@ -129,7 +129,7 @@ class Worker:
 
     async def _open(self) -> None:
         self._rest.open()
-        self._rpc = await serve(self._corridor, self._grpc_address, self._settings)
+        self._rpc = await serve(self._corridor, self._grpc_address, self._settings, statistics=self._meter)
         self._tell_beat(0.0)  # before `ready`, so that nobody takes a worker without endpoints for one without routes
         self._pipe.send({"event": "ready"})
         log.info("worker_listening", grpc_port=self._rpc.port)
@@ -137,6 +137,7 @@ class Worker:
     async def _close(self) -> None:
         """Doors first, then what they used: nothing is closed that a request in flight still needs."""
         log.info("worker_draining", inflight=self._plane.inflight)
+        self._corridor.leave()
         within_s = self._settings.grace_s * _DOORS_SHARE
         doors = [self._rest.close(within_s)]
         if self._rpc is not None:
@@ -174,6 +175,7 @@ class Worker:
                 self._rest.tick()
             if ticks % _TICKS_A_BEAT == 0:
                 self._tell_beat(late_s)
+                self._plane.tick(time.time())
                 self._publish()
                 late_s = 0.0
                 if not self._plane.is_draining:

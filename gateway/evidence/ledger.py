@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from gateway.evidence.paired import PairedTest
-from gateway.evidence.query import Queries, Row, Snapshot, quoted
+from gateway.evidence.query import Queries, Row, Snapshot, literal, quoted
 from gateway.evidence.truths import hold_first, resolve
 
 _QUANTILES: Final = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
@@ -22,17 +22,15 @@ _PAIR: Final = ("mirror", "model", "version", "live_model", "live_version")
 
 _PAIRS: Final = """
 CREATE TEMP TABLE pairs AS
-    SELECT *, answer_score - live_score AS difference, plain(answer_label) = plain(live_label) AS agrees
-    FROM (
-        SELECT prediction_id, row, epoch_us(received_at) AS unix_us, live_variant, unit, experiment, outcome, lag_us,
-            answer_label, answer_score, live_label, live_score, mirror, model, version, live_model, live_version
-        FROM shadows
-        WHERE endpoint = $1 AND ($2 IS NULL OR mirror = $2) AND ($3 IS NULL OR live_variant = $3)
-            AND received_at >= make_timestamptz($4) AND received_at < make_timestamptz($5)
-    ) QUALIFY row_number() OVER (
-        PARTITION BY mirror, model, version, prediction_id, row ORDER BY outcome <> 'recorded', lag_us, answer_label, answer_score
-    ) = 1
+    SELECT prediction_id::UUID AS id, row, epoch_us(received_at) AS unix_us, live_variant, unit, experiment, outcome, lag_us,
+        answer_label, answer_score, live_label, live_score, mirror, model, version, live_model, live_version,
+        answer_score - live_score AS difference,
+        CASE WHEN answer_label = live_label THEN TRUE ELSE plain(answer_label) = plain(live_label) END AS agrees
+    FROM shadows
+    WHERE endpoint = $1 AND ($2 IS NULL OR mirror = $2) AND ($3 IS NULL OR live_variant = $3)
+        AND received_at >= make_timestamptz($4) AND received_at < make_timestamptz($5)
 """
+_PAIR_KEY: Final = ("mirror", "model", "version", "id", "row")
 _EVER_US: Final = 4_102_444_800_000_000  # 2100
 
 
@@ -68,6 +66,7 @@ def ledger(queries: Queries, question: Question, tests: Tests) -> dict[str, Any]
         since_us = int((question.since_unix_s or 0) * 1e6)
         until_us = _EVER_US if question.until_unix_s is None else int(question.until_unix_s * 1e6)
         snapshot.run(_PAIRS, [question.endpoint, question.mirror, question.champion, since_us, until_us])
+        snapshot.keep_one("pairs", _PAIR_KEY, "outcome <> 'recorded', lag_us, answer_label, answer_score")
         if question.exogenous:
             resolve(snapshot, question.endpoint)
             hold_first(snapshot, keys_in_use=question.keys_in_use)
@@ -97,10 +96,9 @@ def _mirror(snapshot: Snapshot, mirror: str, question: Question, tests: Tests) -
     if not versions:
         return {**told, "rows": 0, "agreement": None, "earlier": []}
     present = versions[0]
+    is_present = " AND ".join(f"{name} = {literal(present[name])}" for name in _PAIR)
     snapshot.run(
-        "CREATE OR REPLACE TEMP TABLE pair AS SELECT * FROM pairs WHERE outcome = 'recorded'"
-        " AND mirror = ? AND model = ? AND version = ? AND live_model = ? AND live_version = ?",
-        [present[name] for name in _PAIR],
+        f"CREATE OR REPLACE TEMP VIEW pair AS SELECT * FROM pairs WHERE outcome = 'recorded' AND {is_present}"  # noqa: S608  # quoted
     )
     return {**told, **_pair(snapshot, present, question, tests), "earlier": versions[1:]}
 
@@ -128,9 +126,9 @@ def _pair(snapshot: Snapshot, present: Row, question: Question, tests: Tests) ->
         },
         "lag_s": {"p50": difference["lags"][0] / 1e6, "p99": difference["lags"][1] / 1e6},
         "worst": snapshot.rows(
-            "SELECT prediction_id, row, live_label, answer_label AS mirror_label, live_score, answer_score AS mirror_score FROM pair"
+            "SELECT id::VARCHAR AS prediction_id, row, live_label, answer_label AS mirror_label, live_score, answer_score AS mirror_score FROM pair"
             " WHERE NOT coalesce(agrees, TRUE) OR difference <> 0"
-            " ORDER BY coalesce(abs(difference), -1) DESC, prediction_id, row LIMIT ?",
+            " ORDER BY coalesce(abs(difference), -1) DESC, id, row LIMIT ?",
             [_WORST],
         ),
         "over_time": _over_time(snapshot, present),
@@ -152,32 +150,22 @@ def _over_time(snapshot: Snapshot, present: Row) -> list[Row]:
 
 def _segments(snapshot: Snapshot, question: Question) -> list[Row]:
     """By value of a column where it has few, by its quartiles where it is a number with many."""
-    column = quoted(question.segment_by or "")
     snapshot.run(
-        f"CREATE OR REPLACE TEMP TABLE parted AS SELECT p.*, s.value FROM pair p JOIN"  # noqa: S608  # a known column, quoted
-        f" (SELECT prediction_id, row, any_value({column}) AS value FROM predictions WHERE endpoint = ? GROUP BY 1, 2) s"
-        f" USING (prediction_id, row)",
+        f"CREATE OR REPLACE TEMP TABLE parted AS SELECT agrees, difference, s.{quoted(question.segment_by or '')} AS value"  # noqa: S608  # a known column, quoted
+        " FROM pair p JOIN predictions s ON s.prediction_id::UUID = p.id AND s.row = p.row WHERE s.endpoint = ?",
         [question.endpoint],
     )
     kind = snapshot.rows(
-        "SELECT count(DISTINCT value) AS kinds, any_value(typeof(value)) AS type, count(try_cast(value::VARCHAR AS DOUBLE)) = count(value)"
-        " AS is_number FROM parted WHERE value IS NOT NULL"
+        "SELECT count(DISTINCT value) AS kinds, count(try_cast(value::VARCHAR AS DOUBLE)) = count(value) AS is_number FROM parted"
     )[0]
-    segment = "value::VARCHAR"
-    if kind["kinds"] > _SEGMENTS_MAX and kind["is_number"] and "[]" not in kind["type"]:
-        snapshot.run("ALTER TABLE parted ADD COLUMN quarter INT")
-        snapshot.run(
-            "UPDATE parted SET quarter = q.n FROM (SELECT rowid AS id, ntile(4) OVER (ORDER BY value) AS n FROM parted WHERE value IS"
-            " NOT NULL) q WHERE parted.rowid = q.id"
-        )
-        spans = "min(value)::VARCHAR || ' to ' || max(value)::VARCHAR"
+    measures = "count(*) AS rows, avg(agrees::INT) AS agreement, avg(difference) AS mean_difference"
+    if kind["kinds"] > _SEGMENTS_MAX and kind["is_number"]:
         return snapshot.rows(
-            f"SELECT {spans} AS segment, count(*) AS rows, avg(agrees::INT) AS agreement, avg(difference) AS mean_difference"  # noqa: S608
-            " FROM parted WHERE quarter IS NOT NULL GROUP BY quarter ORDER BY quarter"
+            f"SELECT min(value)::VARCHAR || ' to ' || max(value)::VARCHAR AS segment, {measures}"  # noqa: S608  # our own text
+            " FROM (SELECT *, ntile(4) OVER (ORDER BY value) AS quarter FROM parted WHERE value IS NOT NULL) GROUP BY quarter ORDER BY quarter"
         )
     return snapshot.rows(
-        f"SELECT {segment} AS segment, count(*) AS rows, avg(agrees::INT) AS agreement, avg(difference) AS mean_difference"  # noqa: S608
-        " FROM parted GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT ?",
+        f"SELECT value::VARCHAR AS segment, {measures} FROM parted GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT ?",  # noqa: S608  # see above
         [_SEGMENTS_MAX],
     )
 
@@ -190,11 +178,12 @@ def _evidence(snapshot: Snapshot, present: Row, question: Question, tests: Tests
             "because": "label.exogenous is not set: the truth may depend on the answer",
         }
     found = snapshot.arrays(
-        "SELECT sequence, plain(label_text) = plain(live_label) AS live, plain(label_text) = plain(answer_label) AS mirror"
-        " FROM pair JOIN first_labels USING (prediction_id, row)"
+        "SELECT sequence, label_text = live_label OR plain(label_text) = plain(live_label) AS live,"
+        " label_text = answer_label OR plain(label_text) = plain(answer_label) AS mirror"
+        " FROM pair JOIN first_labels USING (id, row)"
         " WHERE experiment AND live_label IS NOT NULL AND answer_label IS NOT NULL"
-        " QUALIFY row_number() OVER (PARTITION BY coalesce('u' || unit, 'p' || prediction_id) ORDER BY sequence, prediction_id, row) = 1"
-        " ORDER BY sequence, prediction_id, row"
+        " QUALIFY row_number() OVER (PARTITION BY coalesce('u' || unit, 'p' || id::VARCHAR) ORDER BY sequence, id, row) = 1"
+        " ORDER BY sequence, id, row"
     )
     outcomes = list(zip(found["sequence"].tolist(), found["live"].tolist(), found["mirror"].tolist(), strict=True))
     key = (question.endpoint, question.champion, *(present[name] for name in _PAIR), question.keys_in_use)

@@ -25,7 +25,7 @@ def prediction(queries: Queries, prediction_id: str) -> dict[str, Any] | None:
         resolve(snapshot, endpoint, key)
         hold_latest(snapshot)
         labels = snapshot.rows(
-            "SELECT r.*, r.sequence IN (SELECT sequence FROM latest_labels) AND NOT r.retracted AS holds FROM resolved r ORDER BY sequence"
+            "SELECT r.* EXCLUDE (id), r.id::VARCHAR AS prediction_id, r.sequence IN (SELECT sequence FROM latest_labels) AND NOT r.retracted AS holds FROM resolved r ORDER BY sequence"
         )
     if not (rows or shadows or labels):
         return None

@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.evidence.measures import binary, classification, log_loss, regression
-from gateway.evidence.query import Queries, Row, Snapshot, quoted
+from gateway.evidence.query import Queries, Row, Snapshot, literal, quoted
 from gateway.evidence.truths import hold_latest, resolve
 from models.answer import text_of
 from models.signature import Answer
@@ -15,21 +15,26 @@ _EVER_US: Final = 4_102_444_800_000_000  # 2100
 
 _ANSWERED: Final = """
 CREATE TEMP TABLE answered AS
-    SELECT DISTINCT ON (role, name, model, version, prediction_id, row) * FROM (
-        SELECT 'live' AS role, variant AS name, model, version, prediction_id, row, answer_label, answer_score, {live} AS given
-        FROM predictions WHERE endpoint = $1 AND variant IS NOT NULL
-            AND received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3)
-        UNION ALL
-        SELECT 'mirror', mirror, model, version, prediction_id, row, answer_label, answer_score, {mirror}
-        FROM shadows WHERE endpoint = $1 AND outcome = 'recorded'
-            AND received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3)
-    )
+    SELECT 'live' AS role, variant AS name, model, version, prediction_id::UUID AS id, row, answer_label, answer_score, {live} AS given
+    FROM predictions WHERE endpoint = $1 AND variant IS NOT NULL
+        AND received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3)
+    UNION ALL
+    SELECT 'mirror', mirror, model, version, prediction_id::UUID, row, answer_label, answer_score, {mirror}
+    FROM shadows WHERE endpoint = $1 AND outcome = 'recorded'
+        AND received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3)
 """
 
 _JUDGED: Final = """
 CREATE TEMP TABLE judged AS
-    SELECT a.*, l.label_number, plain(l.label_text) AS truth, plain(a.answer_label) AS answer
-    FROM answered a JOIN latest_labels l USING (prediction_id, row) WHERE NOT l.retracted
+    SELECT role, name, model, version, l.label_number, l.label_text, answer_label, answer_score, given
+    FROM answered a JOIN latest_labels l USING (id, row) WHERE NOT l.retracted
+"""
+_COUNTED: Final = """
+CREATE TEMP TABLE counted AS
+    SELECT role, name, model, version, plain(label_text) AS truth, plain(answer_label) AS answer, rows FROM (
+        SELECT role, name, model, version, label_text, answer_label, count(*) AS rows FROM judged
+        WHERE label_text IS NOT NULL AND answer_label IS NOT NULL GROUP BY ALL
+    )
 """
 _WHO: Final = ("role", "name", "model", "version")
 
@@ -54,9 +59,11 @@ def quality(queries: Queries, question: Question, answers: Callable[[str], Answe
         given = {table: _given(snapshot, table, answer) for table in ("predictions", "shadows")}
         sql = _ANSWERED.format(live=given["predictions"], mirror=given["shadows"])
         snapshot.run(sql, [question.endpoint, since_us, until_us])
+        snapshot.keep_one("answered", (*_WHO, "id", "row"), "answer_label, answer_score")
         resolve(snapshot, question.endpoint)
         hold_latest(snapshot)
         snapshot.run(_JUDGED)
+        snapshot.run(_COUNTED)
         kind = _kind(snapshot, answer)
         positive = _positive(snapshot, answer) if kind == "classification" else None
         subjects = snapshot.rows(
@@ -70,7 +77,7 @@ def quality(queries: Queries, question: Question, answers: Callable[[str], Answe
         return {
             "endpoint": question.endpoint,
             "kind": kind,
-            "positive": positive,
+            "positive": None if positive is None else _shown(positive, answer),
             "failed": {row["name"]: row["rows"] for row in failed if row["name"] is not None},
             "subjects": [_subject(snapshot, subject, kind, positive, answer) for subject in subjects],
         }
@@ -78,30 +85,29 @@ def quality(queries: Queries, question: Question, answers: Callable[[str], Answe
 
 def _subject(snapshot: Snapshot, subject: Row, kind: str, positive: str | None, answer: Answer | None) -> Row:
     who = [subject[name] for name in _WHO]
-    where = "FROM judged WHERE role = ? AND name = ? AND model = ? AND version = ?"
+    where = "WHERE role = ? AND name = ? AND model = ? AND version = ?"
     if kind == "regression":
         found = snapshot.arrays(
-            f"SELECT label_number AS truth, answer_score AS score {where} AND label_number IS NOT NULL AND answer_score IS NOT NULL",
+            f"SELECT label_number AS truth, answer_score AS score FROM judged {where}"  # noqa: S608  # our own text
+            " AND label_number IS NOT NULL AND answer_score IS NOT NULL",
             who,
         )
         return _told(subject, len(found["truth"]), regression(found["truth"], found["score"]))
-    counts = snapshot.rows(
-        f"SELECT truth, answer, count(*) AS rows {where} AND truth IS NOT NULL AND answer IS NOT NULL GROUP BY 1, 2",
-        who,
-    )
+    counts = snapshot.rows(f"SELECT truth, answer, sum(rows)::BIGINT AS rows FROM counted {where} GROUP BY 1, 2", who)  # noqa: S608
     confusion = {(row["truth"], row["answer"]): row["rows"] for row in counts}
     measures = classification(confusion, positive)
     if positive is not None:
         found = snapshot.arrays(
-            f"SELECT (truth = ?)::INT AS truth, answer_score AS score {where} AND truth IS NOT NULL AND answer_score IS NOT NULL",
+            "SELECT (label_text IN (SELECT label_text FROM (SELECT DISTINCT label_text FROM judged) WHERE plain(label_text) = ?))::INT"
+            f" AS truth, answer_score AS score FROM judged {where} AND label_text IS NOT NULL AND answer_score IS NOT NULL",
             [positive, *who],
         )
         measures |= binary(found["truth"], found["score"])
     elif answer is not None and answer.classes:
-        classes = ", ".join(f"plain({_literal(text_of(label))})" for label in answer.classes)
+        classes = ", ".join(f"plain({literal(text_of(label))})" for label in answer.classes)
         found = snapshot.arrays(
-            f"SELECT list_extract(given, list_position([{classes}], truth))::DOUBLE AS given {where}"
-            f" AND len(given) = {len(answer.classes)} AND list_contains([{classes}], truth)",
+            f"SELECT list_extract(given, list_position([{classes}], plain(label_text)))::DOUBLE AS given FROM judged {where}"  # noqa: S608
+            f" AND len(given) = {len(answer.classes)} AND list_contains([{classes}], plain(label_text))",
             who,
         )
         measures |= {"log_loss": log_loss(found["given"]), "brier": None, "auc": None}
@@ -143,10 +149,11 @@ def _positive(snapshot: Snapshot, answer: Answer | None) -> str | None:
         names = [text_of(label) for label in answer.classes]
         last = snapshot.rows("SELECT plain(?) AS label", [names[-1]])[0]["label"]
         return str(last) if len(names) == 2 else None
-    found = snapshot.rows("SELECT DISTINCT unnest([truth, answer]) AS label FROM judged ORDER BY 1 DESC")
+    found = snapshot.rows("SELECT DISTINCT unnest([truth, answer]) AS label FROM counted ORDER BY 1 DESC")
     labels = [row["label"] for row in found if row["label"] is not None]
     return labels[0] if 0 < len(labels) <= 2 else None
 
 
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def _shown(positive: str, answer: Answer | None) -> str:
+    """The positive class by the model's own name for it."""
+    return text_of(answer.classes[-1]) if answer is not None and answer.classes else positive

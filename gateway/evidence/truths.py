@@ -6,10 +6,10 @@ from gateway.evidence.query import Snapshot
 
 _RESOLVED = """
 CREATE TEMP TABLE resolved AS
-    SELECT sequence, prediction_id, row, label_text, label_number, at, received_at, keyed, retracted, attributes
+    SELECT sequence, prediction_id::UUID AS id, row, label_text, label_number, "at", received_at, keyed, retracted, attributes
     FROM labels WHERE prediction_id IS NOT NULL {narrow_id}
     UNION ALL
-    SELECT l.sequence, p.prediction_id, l.row, l.label_text, l.label_number, l.at, l.received_at, l.keyed, l.retracted, l.attributes
+    SELECT l.sequence, p.prediction_id::UUID, l.row, l.label_text, l.label_number, l."at", l.received_at, l.keyed, l.retracted, l.attributes
     FROM labels l JOIN (
         SELECT DISTINCT prediction_id, request_id FROM predictions
         WHERE endpoint = $1 AND request_id IS NOT NULL {narrow_id}
@@ -20,21 +20,21 @@ CREATE TEMP TABLE resolved AS
 _LATEST = """
 CREATE TEMP TABLE latest_labels AS
     SELECT * FROM (
-        SELECT *, coalesce(at, min(CASE WHEN at IS NULL THEN received_at END) OVER (PARTITION BY prediction_id, row, label_text)) AS holds_at
+        SELECT *, coalesce("at", min(CASE WHEN "at" IS NULL THEN received_at END) OVER (PARTITION BY id, row, label_text)) AS holds_at
         FROM resolved
-    ) QUALIFY row_number() OVER (PARTITION BY prediction_id, row ORDER BY holds_at DESC, label_text DESC NULLS LAST, sequence) = 1
+    ) QUALIFY row_number() OVER (PARTITION BY id, row ORDER BY holds_at DESC, label_text DESC NULLS LAST, sequence) = 1
 """
 
 _FIRST = """
 CREATE TEMP TABLE first_labels AS
-    SELECT prediction_id, row, min(sequence) AS sequence, arg_min(label_text, sequence) AS label_text
+    SELECT id, row, min(sequence) AS sequence, arg_min(label_text, sequence) AS label_text
     FROM resolved WHERE NOT retracted AND label_text IS NOT NULL AND (keyed OR NOT $1)
-    GROUP BY prediction_id, row
+    GROUP BY id, row
 """
 
 
 def resolve(snapshot: Snapshot, endpoint: str, prediction_id: str | None = None) -> None:
-    """Makes `resolved`: every label that may be about the endpoint, with its prediction id; a label by request id once for each
+    """Makes `resolved`: every label that may be about the endpoint, with its prediction's `id`; a label by request id once for each
     prediction that has it. With `prediction_id` only that one's.
     """
     values: Sequence[object] = [endpoint] if prediction_id is None else [endpoint, prediction_id]

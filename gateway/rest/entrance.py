@@ -53,20 +53,15 @@ def only_json(request: Request) -> None:
         raise MediaTypeUnsupported("wanted Content-Type: application/json")
 
 
-def json_reply(request: Request, document: object, *, status: int = 200) -> Response:
-    """A document as JSON."""
-    return sent(request, status, [JSON], orjson.dumps(document))
+def json_reply(document: object, *, status: int = 200) -> Response:
+    """A document as JSON, never compressed: aiohttp asks for gzip unbidden, and NVIDIA's client over it unpacks only predictions."""
+    return respond(status, [JSON], orjson.dumps(document))
 
 
 def infer_reply(request: Request, reply: InferReply, headers: list[tuple[str, str]], body: bytes) -> Response:
-    """A prediction, with who answered in the headers."""
-    return sent(request, 200, [*headers, *reply_headers(reply)], body)
-
-
-def sent(request: Request, status: int, headers: list[tuple[str, str]], body: bytes) -> Response:
-    """Any reply, compressed where the caller asked for that."""
+    """A prediction, with who answered in the headers, compressed where the caller asked for that."""
     more, body = compress(body, request.headers.get("accept-encoding"))
-    return respond(status, [*headers, *more], body)
+    return respond(200, [*headers, *reply_headers(reply), *more], body)
 
 
 def whole_number(text: str | None, name: str) -> int | None:

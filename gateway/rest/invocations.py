@@ -1,4 +1,5 @@
 """MLflow's scoring paths: `/invocations` for the default endpoint or a named one, Databricks' form of it, `/ping`, `/health`, `/version`."""
+# ruff: noqa: ARG002  # Starlette calls every handler with its request
 
 import asyncio
 import time
@@ -9,9 +10,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.request import Corridor, InferRequest
-from gateway.rest.entrance import JSON, OFF_LOOP_BYTES, Entrance, infer_reply, sent
+from gateway.rest.entrance import JSON, OFF_LOOP_BYTES, Entrance, infer_reply
 from gateway.rest.metadata import package_version
-from gateway.rest.refusals import guarded
+from gateway.rest.refusals import guarded, respond
 from gateway.rest.scoring import decode, encode, refuse
 from routing.records import PROTOCOLS
 
@@ -67,8 +68,8 @@ class ScoringDoor:
 
     async def ping(self, request: Request) -> Response:
         """A newline, and 404 while not ready, as MLflow's server answers."""
-        return sent(request, 200 if self._corridor.is_ready else 404, [JSON], b"\n")
+        return respond(200 if self._corridor.is_ready else 404, [JSON], b"\n")
 
     async def version(self, request: Request) -> Response:
         """The MLflow version whose scoring protocol this is; its clients compare it with their own."""
-        return sent(request, 200, [JSON], self._version)
+        return respond(200, [JSON], self._version)

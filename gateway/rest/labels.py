@@ -76,7 +76,7 @@ class LabelDoor:
         if rows:
             self._sink.accept(rows)  # durable on return; one write of microseconds, so it stays on the loop
         document = {"accepted": len(rows), "rejected": msgspec.to_builtins(rejected)}
-        return json_reply(request, document, status=202)
+        return json_reply(document, status=202)
 
 
 def decode(body: bytes, received_unix_us: int, *, keyed: bool) -> tuple[list[LabelRow], list[Rejected]]:

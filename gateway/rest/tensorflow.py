@@ -96,7 +96,6 @@ class TensorflowDoor:
         wanted = request.path_params.get("v")
         state = "AVAILABLE" if view.is_ready else "LOADING"
         return json_reply(
-            request,
             {
                 "model_version_status": [
                     {"version": text, "state": state, "status": {"error_code": "OK", "error_message": ""}}
@@ -107,7 +106,7 @@ class TensorflowDoor:
         )
 
     async def metadata(self, request: Request) -> Response:
-        return json_reply(request, model_metadata(self._admitted(request)))
+        return json_reply(model_metadata(self._admitted(request)))
 
     def _admitted(self, request: Request) -> ModelView:
         endpoint = request.path_params["m"]

@@ -1,4 +1,5 @@
 """The Open Inference Protocol's paths, with Triton's extensions, as ordinary ASGI over the corridor."""
+# ruff: noqa: ARG002  # Starlette calls every handler with its request
 
 import asyncio
 import time
@@ -82,41 +83,41 @@ class OpenInferenceDoor:
 
     async def server(self, request: Request) -> Response:
         self._entrance.admit(request, "predict")
-        return json_reply(request, server_metadata())
+        return json_reply(server_metadata())
 
     async def live(self, request: Request) -> Response:
-        return json_reply(request, {"live": True})
+        return json_reply({"live": True})
 
     async def ready(self, request: Request) -> Response:
         if self._corridor.is_ready:
-            return json_reply(request, {"ready": True})
-        return json_reply(request, {"error": "not ready", "code": "not_ready", "ready": False}, status=503)
+            return json_reply({"ready": True})
+        return json_reply({"error": "not ready", "code": "not_ready", "ready": False}, status=503)
 
     async def model(self, request: Request) -> Response:
-        return json_reply(request, model_metadata(self._admitted(request)))
+        return json_reply(model_metadata(self._admitted(request)))
 
     async def model_ready(self, request: Request) -> Response:
         view = self._admitted(request)
         if view.is_ready:
-            return json_reply(request, {"name": view.endpoint, "ready": True})
+            return json_reply({"name": view.endpoint, "ready": True})
         document = {
             "error": f"'{view.endpoint}' is not warm here",
             "code": "not_warm",
             "name": view.endpoint,
             "ready": False,
         }
-        return json_reply(request, document, status=503)
+        return json_reply(document, status=503)
 
     async def config(self, request: Request) -> Response:
-        return json_reply(request, model_config(self._admitted(request)))
+        return json_reply(model_config(self._admitted(request)))
 
     async def stats(self, request: Request) -> Response:
         view = self._admitted(request)
-        return json_reply(request, stats_document(gathered(self._statistics, [view], request.path_params.get("v"))))
+        return json_reply(stats_document(gathered(self._statistics, [view], request.path_params.get("v"))))
 
     async def stats_of_all(self, request: Request) -> Response:
         self._entrance.admit(request, "predict")
-        return json_reply(request, stats_document(gathered(self._statistics, self._corridor.views())))
+        return json_reply(stats_document(gathered(self._statistics, self._corridor.views())))
 
     async def index(self, request: Request) -> Response:
         self._entrance.admit(request, "predict")
@@ -125,7 +126,7 @@ class OpenInferenceDoor:
             asked = msgspec.json.decode(body, type=_IndexRequest) if body.strip() else _IndexRequest()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise RequestMalformed('wanted an empty body or {"ready": true|false}') from None
-        return json_reply(request, repository_index(self._corridor.views(), ready_only=asked.ready))
+        return json_reply(repository_index(self._corridor.views(), ready_only=asked.ready))
 
     async def load(self, request: Request) -> Response:
         """Load and unload write a revision, which no worker can do; whoever has the key is sent to the admin API."""

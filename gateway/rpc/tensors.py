@@ -108,7 +108,8 @@ def _read_contents(name: str, datatype: str, shape: list[int], contents: pb.Infe
     if datatype == "BYTES":
         return texts_of(name, values).reshape(shape)
     try:
-        array: Array = np.array(values, dtype=NUMPY_OF[datatype])
+        # from a list, whose integers numpy checks; the message's own container would be wrapped into a narrow type in silence
+        array: Array = np.array(list(values), dtype=NUMPY_OF[datatype])
     except OverflowError:
         raise InputInvalid(f"input '{name[:64]}': a value is outside the range of {datatype}") from None
     return array.reshape(shape)

@@ -1,6 +1,7 @@
 """`python -m gateway.shadow`: the shadow process, as the supervisor starts it."""
 
 import asyncio
+import logging
 import os
 import signal
 from contextlib import suppress
@@ -21,6 +22,7 @@ _FIRST_TO_GO: Final = "500"
 def main() -> None:
     """Runs until the supervisor says drain, or is gone."""
     birth = Birth.of(os.environ)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every call to a remote
     configure(birth.process, birth.settings.telemetry.log_level, folder=birth.settings.state_path / "logs")
     step_back()
     asyncio.run(_run(birth))

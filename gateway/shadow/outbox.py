@@ -16,8 +16,8 @@ from gateway.telemetry.log import EventLog
 
 _log: Final = EventLog(__name__)
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_FRAMES_MAX: Final = 256
-"""Frames of one write."""
+_WRITE_BYTES: Final = 64 << 10
+"""About what one write takes: small against any bound of the spool, so that it always fits again some time."""
 
 
 class Outbox:
@@ -36,11 +36,8 @@ class Outbox:
         self._meter = meter
         self._wall_us = wall_us
         self._waiting: deque[tuple[bytes, Job, bool]] = deque()
-
-    @property
-    def is_blocked(self) -> bool:
+        self.is_blocked = False
         """Whether the last flush could not write all."""
-        return bool(self._waiting)
 
     def put(self, job: Job) -> None:
         """Takes a done job."""
@@ -50,20 +47,32 @@ class Outbox:
     def flush(self) -> None:
         """Writes what waits. Where the spool is full or broken the rest is kept, and the next call tries again."""
         while self._waiting:
-            batch = [self._waiting[place] for place in range(min(_FRAMES_MAX, len(self._waiting)))]
+            payloads = self._next_write()
             self._progress.link()
             before = self._writer.sequence
             try:
-                self._writer.append([payload for payload, _, _ in batch])
+                self._writer.append(payloads)
             except OSError as error:
-                _log.warning("shadow_spool_blocked", problem=error.strerror, frames=len(self._waiting))
+                if not self.is_blocked:
+                    _log.warning("shadow_spool_blocked", problem=error.strerror, frames=len(self._waiting))
+                self.is_blocked = True
                 self._written(self._writer.sequence - before)
                 return
-            self._written(len(batch))
+            self._written(len(payloads))
+        self.is_blocked = False
 
     def skip(self, draw: Draw) -> None:
         """A draw of which nothing is to be written."""
         self._progress.finish(draw.writer, draw.sequence)
+
+    def _next_write(self) -> list[bytes]:
+        payloads, size = [], 0
+        for payload, _, _ in self._waiting:
+            if payloads and size + len(payload) > _WRITE_BYTES:
+                break
+            payloads.append(payload)
+            size += len(payload)
+        return payloads
 
     def _written(self, count: int) -> None:
         written = [self._waiting.popleft() for _ in range(count)]

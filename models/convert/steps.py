@@ -57,11 +57,14 @@ def register() -> None:
     imputed = get_shape_calculator("SklearnSimpleImputer")
     update_registered_converter(impute.SimpleImputer, "RunoffSimpleImputer", imputed, _convert_imputer)
     # The one classifier that skl2onnx registers without the option that its own parser then asks for.
-    linear = "SklearnLinearSVC"
+    name = "SklearnLinearSVC"
+    plain, shapes = get_converter(name), get_shape_calculator(name)
+
+    def convert_linear(scope: Any, operator: Any, container: Any) -> None:
+        plain(scope, operator, container)
+
     options = {**_CLASSIFIER_OPTIONS, "raw_scores": [True, False]}
-    update_registered_converter(
-        svm.LinearSVC, linear, get_shape_calculator(linear), get_converter(linear), options=options
-    )
+    update_registered_converter(svm.LinearSVC, name, shapes, convert_linear, options=options)
 
 
 def _convert_classifier(scope: Any, operator: Any, container: Any) -> None:

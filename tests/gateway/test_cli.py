@@ -101,7 +101,7 @@ def test_apply_takes_a_folder_and_goes_on_after_a_refusal(run, served, file, tmp
 
 
 def test_every_change_from_the_command_line(run, applied):
-    assert "50.3%" in run("split", "phishing", "champion=50", "challenger=50", "--reason", "even")[1]
+    assert "50.4%" in run("split", "phishing", "champion=50", "challenger=50", "--reason", "even")[1]
     assert run("promote", "phishing", "challenger", "-m", "better")[0] == 0
     assert "revision 4 is live" in run("rollback", "phishing", "-m", "worse")[1]
     out = run("history", "phishing")[1]
@@ -131,7 +131,7 @@ def test_programs_get_json(run, applied, file, words):
 
 def test_people_get_tables(run, applied):
     assert "champion 90.1%" in run("routes")[1]
-    assert "1 worker" in run("status", "--once")[1] or "0 workers" in run("status", "--once")[1]
+    assert "0 workers" in run("status", "--once")[1]
     assert "nothing was mirrored yet" in run("ledger", "phishing")[1]
     assert "no predictions are stored yet" in run("quality", "phishing")[1]
 
@@ -149,7 +149,7 @@ def test_people_get_tables(run, applied):
     ],
 )
 def test_what_fails_ends_with_a_status_and_a_clear_line(run, applied, words, message):
-    status, out, err = run(*words)
+    status, _, err = run(*words)
     assert status == 1
     assert message in err
     assert "Traceback" not in err

@@ -52,3 +52,15 @@ async def test_a_minute_is_cut_once_and_holds_what_came_in_it(plane: Plane) -> N
 async def test_refusals_are_counted_by_their_code(plane: Plane) -> None:
     plane.meter.refused("line", "overloaded")
     assert plane.totals().value("runoff_refused_total", endpoint="line", reason="overloaded") == 1
+
+
+async def test_statistics_count_rows_runs_and_times_as_triton_does(plane: Plane) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)})
+    assert plane.meter.statistics("line", "1") is None
+    await ask(plane, rows=3)
+    await ask(plane)
+    found = plane.meter.statistics("line", "1")
+    assert found is not None
+    assert (found.inference_count, found.execution_count, found.success.count, found.fail.count) == (4, 2, 2, 0)
+    assert [batch.batch_size for batch in found.batches] == [1, 3]
+    assert found.success.ns >= found.queue.ns + found.compute_infer.ns > 0

@@ -57,7 +57,7 @@ class Plane:
             sync_pool=self.pools[1],
         )
         self.corridor = PlaneCorridor(self.data, loop)
-        self.labels = SpoolLabels(self.recorder)
+        self.labels = SpoolLabels(self.recorder, self.meter)
         self.paths = HotPaths()
         self.revision = 0
 

@@ -108,9 +108,9 @@ def test_something_else_there_is_said_too():
     def answer(_request):
         return httpx.Response(404, text="<html>nothing here</html>")
 
-    with Runoff("http://other", transport=httpx.MockTransport(answer)) as client:
-        with pytest.raises(RequestRefused, match="is this a Runoff admin listener"):
-            client.routes()
+    refused = pytest.raises(RequestRefused, match="is this a Runoff admin listener")
+    with Runoff("http://other", transport=httpx.MockTransport(answer)) as client, refused:
+        client.routes()
 
 
 def test_labels_are_sent_in_portions_and_their_answers_added_up(monkeypatch):

@@ -28,13 +28,13 @@ def test_a_binary_classifier_is_measured_as_scikit_learn_does(place):
     y = (chance.random(count) < p).astype(int)
     place.store(
         predictions([request(n) for n in range(count)], p),
-        shadows(list(range(count)), ["0"] * count, [str(v) for v in y], scores=list(1 - p.astype(float))),
+        shadows(list(range(count)), ["0"] * count, [str(v) for v in y], scores=(1 - p.astype(float)).tolist()),
         labels(*[label(n, bool(y[n])) for n in range(400)]),
     )
     found, told = subjects(place)
     champion, mirror = found["champion"], found["candidate"]
     y, p = y[:400], p[:400].astype(np.float64)
-    assert (told["kind"], told["positive"]) == ("classification", "1.0")
+    assert (told["kind"], told["positive"]) == ("classification", "1")
     assert (champion["role"], champion["n"], champion["labelled"], champion["coverage"]) == ("live", 500, 400, 0.8)
     assert champion["accuracy"] == pytest.approx(metrics.accuracy_score(y, p >= 0.5))
     assert champion["precision"] == pytest.approx(metrics.precision_score(y, p >= 0.5))

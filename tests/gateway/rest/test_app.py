@@ -53,3 +53,10 @@ async def test_what_nobody_expected_is_a_bare_500_and_a_log_line(sink, settings,
     assert scoring.json() == {"error_code": "INTERNAL_ERROR", "message": "internal error"}
     assert (v2.status_code, scoring.status_code) == (500, 500)
     assert "a secret of the machine" in caplog.text
+
+
+async def test_metadata_are_never_compressed(client):
+    """tritonclient.http.aio asks for gzip by way of aiohttp's default headers and unpacks only predictions."""
+    sent = await client.get("/v2/models/stats", headers={"accept-encoding": "gzip"})
+    assert len(sent.content) > 1000
+    assert "content-encoding" not in sent.headers

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.telemetry.counters import CounterPage
-from gateway.telemetry.log import REPEATS_PER_S, EventLog, JsonLines, Repeats
+from gateway.telemetry.log import REPEATS_PER_S, EventLog, Repeats, json_lines
 from gateway.telemetry.retained import read_pages
 
 ROOT = Path(__file__).parents[3]
@@ -51,13 +51,14 @@ warnings.warn("old", UserWarning, stacklevel=1)
 
 @pytest.fixture
 def record():
-    return logging.LogRecord("gateway.x", logging.INFO, "", 0, "spool_full", (), None)
+    return logging.LogRecord("gateway.x", logging.INFO, "", 0, {"event": "spool_full"}, (), None)
 
 
 def test_a_line_is_one_json_object_with_its_time(record):
     record.created, record.msecs = 1_700_000_000.25, 250.0
-    record.runoff_fields = {"bytes": 3, "path": Path("x")}
-    assert json.loads(JsonLines("control").format(record)) == {
+    record.msg = {"event": "spool_full", "bytes": 3, "path": Path("x")}
+    record._logger, record._name = logging.getLogger("gateway.x"), "info"
+    assert json.loads(json_lines("control").format(record)) == {
         "at": "2023-11-14T22:13:20.250Z",
         "level": "info",
         "process": "control",
@@ -73,7 +74,7 @@ def test_an_error_nobody_expected_has_its_stack_trace(caplog):
         raise ValueError("odd")
     except ValueError as error:
         EventLog("gateway.x").error("turn_failed", error=error)
-    line = json.loads(JsonLines("worker-0").format(caplog.records[0]))
+    line = json.loads(json_lines("worker-0").format(caplog.records[0]))
     assert "ValueError: odd" in line["exception"]
 
 

@@ -1,0 +1,197 @@
+"""What the numbers say, in sentences: for the head of the report and the last lines of the terminal. Every claim follows from `Findings`."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.demo.estimates import Estimate
+from gateway.demo.findings import ALPHA, Arm, Findings, Paired
+from gateway.demo.models import CANDIDATE, RECIPES
+from routing.experiments.mcnemar import Verdict as Outcome
+
+CAVEATS: Final = (
+    "This is one July. Flights of a day share its weather, so the days are fewer witnesses than the flights; the count of days above is "
+    "the more careful reading.",
+    "The sequential test was put to one question, candidate against champion, before the first flight. The other comparisons are "
+    "intervals at the end of July, an end that was fixed beforehand.",
+    "Right or wrong at one half is one measure. Whoever acts at another threshold should look at the promises (calibration) first.",
+    "A mirror's quality may decide here because lateness does not depend on what anybody predicted (label: exogenous). Where the answer "
+    "changes the outcome, as in lending, only the split can tell.",
+    "Time was compressed: requests came in their true order and rhythm, some 30,000 times as fast. Latencies are of this machine, which "
+    "also ran the applications.",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """`best` is the model to make champion, None when nothing is shown to be better than the champion that serves."""
+
+    headline: str
+    sentences: tuple[str, ...]
+    best: str | None
+
+
+def verdict(findings: Findings) -> Verdict:
+    """Which model did better, and how sure that is."""
+    better = [name for name in ("challenger", CANDIDATE) if _is_better(findings, name)]
+    sentences = [
+        *(_compared(findings, name) for name in ("challenger", CANDIDATE) if (name, "champion") in findings.accuracy),
+        *_runners_up(findings),
+    ]
+    if not better:
+        return Verdict(
+            headline="No model is shown to be better than the champion yet", sentences=(*sentences, _why(findings)), best=None
+        )
+    best = min(better, key=lambda name: findings.arms[name].log_loss.value)
+    if len(better) == 2:
+        headline = f"Both beat the champion; the {best} promises best"
+        if _tells(findings.log_loss[CANDIDATE, "challenger"]) or _tells(findings.accuracy[CANDIDATE, "challenger"]):
+            headline = f"The {best} did best, and both beat the champion"
+    else:
+        headline = f"The {best} did better than the champion"
+    return Verdict(headline=headline, sentences=(*sentences, _why(findings)), best=best)
+
+
+def opening(findings: Findings) -> str:
+    summary = findings.summary
+    return (
+        f"Will this flight arrive more than 15 minutes late? {summary['asked']:,.0f} flights that should have left New York in the first "
+        f"{summary['days']:.0f} days of July 2013 were asked about at their scheduled minute, within {summary['seconds']:.0f} seconds of "
+        "ours, over REST and gRPC. When each had landed the gateway was told."
+    )
+
+
+def paired(test: Paired) -> str:
+    state = test.state
+    split = f"On {state.wins + state.losses:,} of {state.rows:,} flights exactly one of the two was right: the candidate {state.wins:,} times, the champion {state.losses:,} times."
+    if test.decided_at is None:
+        said = "That does not decide between them yet, and no data is never a pass."
+    else:
+        said = (
+            f"After {test.decided_at:,} flights, on July {test.decided_day}, that was decided: the candidate is {state.verdict}. Were neither "
+            f"better, one look or a thousand would show this in fewer than {ALPHA:.0%} of all Julys."
+        )
+    days = f"It was ahead on {test.days_ahead} of {test.days} days and behind on {test.days_behind}."
+    return f"{split} {said} {days}"
+
+
+def quality(findings: Findings) -> str:
+    return " ".join(
+        f"The {arm.name} expected {arm.expected_late:.0%} to be late; {arm.actual_late:.0%} of what it saw was."
+        for arm in findings.arms.values()
+    )
+
+
+def traffic(findings: Findings) -> str:
+    summary = findings.summary
+    return (
+        f"{summary['asked'] / max(summary['seconds'], 1e-9):,.0f} requests a second, {summary['failed']:,.0f} of them failed. An aircraft "
+        f"keeps its variant for a day: {summary['units']:,.0f} aircraft-days were dealt. {summary['unit_missing']:,.0f} flights named no "
+        "aircraft; they were answered, and stayed outside the experiment."
+    )
+
+
+# ---------------------------------------------------------------- captions
+
+
+def read_accuracy(findings: Findings) -> str:
+    parts = [f"{arm.name} {_percent(arm.accuracy)}" for arm in findings.arms.values()]
+    return f"Right answers with 95% intervals: {'; '.join(parts)}."
+
+
+def read_evidence(test: Paired) -> str:
+    best = max(test.state.log_better_max, 0.0) / 2.302585
+    ends = f"at the end of July they stand at 10 to the {best:.0f}" if best >= 4 else f"at the end they stand at {10**best:,.0f} to 1"
+    return f"Odds against chance that the candidate is better, growing with every labelled flight; {ends}."
+
+
+def read_agreement(findings: Findings) -> str:
+    return (
+        f"The candidate gave the same answer on {findings.summary['agreement']:.1%} of the flights; on "
+        f"{findings.summary['disagreements']:,.0f} it would have said something else."
+    )
+
+
+def read_calibration(findings: Findings) -> str:
+    return "Flights in tenths by promised chance: on the dotted line a promise is kept; above it more were late than promised."
+
+
+def read_latency(findings: Findings) -> str:
+    summary = findings.summary
+    return (
+        f"Inside the gateway half of the requests took at most {summary['p50_ms']:.2f} ms and 99% at most {summary['p99_ms']:.2f} ms; "
+        f"the candidate's answers were recorded {summary['lag_p50_ms']:,.0f} ms later (median), where they delay nobody."
+    )
+
+
+# ---------------------------------------------------------------- sentences
+
+
+def _compared(findings: Findings, name: str) -> str:
+    arm, champion = findings.arms[name], findings.arms["champion"]
+    gap = findings.accuracy[name, "champion"]
+    return (
+        f"The {name} was right about {_percent(arm.accuracy)} of the flights, the champion about {_percent(champion.accuracy)}: "
+        f"{_points(gap)} ({_sure(gap)})."
+    )
+
+
+def _runners_up(findings: Findings) -> list[str]:
+    said = []
+    if findings.paired is not None:
+        said.append(f"{paired(findings.paired)}")
+    gap = findings.accuracy.get((CANDIDATE, "challenger"))
+    if gap is not None:
+        loss = findings.log_loss[CANDIDATE, "challenger"]
+        if not _tells(gap) and not _tells(loss):
+            said.append(
+                f"Between candidate and challenger July does not decide: {_points(gap)} in right answers, {loss.value:+.3f} in log loss, "
+                "both within what chance does."
+            )
+        else:
+            said.append(
+                f"Candidate against challenger: {_points(gap)} in right answers ({_sure(gap)}), {loss.value:+.3f} in log loss "
+                f"({loss.low:+.3f} to {loss.high:+.3f})."
+            )
+    return said
+
+
+def _why(findings: Findings) -> str:
+    """What the models learned from, against what came."""
+    champion = findings.arms.get("champion")
+    if champion is None:
+        return "No flight that the champion answered has landed yet."
+    recipe = RECIPES[0]
+    return (
+        f"Why: the champion learned from {recipe.months}. It expected {champion.expected_late:.0%} of its flights to be late, and "
+        f"{champion.actual_late:.0%} were."
+    )
+
+
+def _is_better(findings: Findings, name: str) -> bool:
+    """The candidate by the sequential test, the challenger by its interval."""
+    if name == CANDIDATE:
+        return findings.paired is not None and findings.paired.state.verdict is Outcome.BETTER
+    gap = findings.accuracy.get((name, "champion"))
+    return gap is not None and gap.low > 0
+
+
+def _tells(gap: Estimate) -> bool:
+    """Whether the interval leaves out zero."""
+    return gap.low > 0 or gap.high < 0
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.1f}%"
+
+
+def _points(gap: Estimate) -> str:
+    return f"{100 * gap.value:+.1f} points"
+
+
+def _sure(gap: Estimate) -> str:
+    return f"95% interval {100 * gap.low:+.1f} to {100 * gap.high:+.1f}"
+
+
+def table(arms: dict[str, Arm]) -> list[tuple[str, str, str, str]]:
+    """Name, right answers, log loss, flights: for the terminal."""
+    return [(arm.name, _percent(arm.accuracy), f"{arm.log_loss.value:.3f}", f"{arm.rows:,}") for arm in arms.values()]

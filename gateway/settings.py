@@ -118,7 +118,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "tracking_uri": self.tracking_uri or registry,
             "lake_uri": self.lake_uri or f"{state}/lake",
             "state_url": self.state_url or f"sqlite:///{state}/state.db",
-            "workers": self.workers or len(os.sched_getaffinity(0)),
+            "workers": self.workers or _cores(),
         }
         for name, value in derived.items():
             msgspec.structs.force_setattr(self, name, value)
@@ -137,6 +137,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def artifacts_path(self) -> Path:
         """Where staged models lie, by digest."""
         return self.state_path / "artifacts"
+
+
+def _cores() -> int:
+    """Processor cores that this process may use; all of the machine's where the system cannot say."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 class Explained(Struct, frozen=True, kw_only=True):

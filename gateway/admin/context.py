@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from starlette.requests import Request
@@ -13,15 +13,17 @@ from gateway.control.changes import ANY, Author, Changes
 from gateway.control.fleet import Fleet
 from gateway.control.planning import Planner
 from gateway.control.reconcile import Reconciler
-from gateway.evidence.evidence import Evidence
 from gateway.settings import Settings
 from gateway.state.store import StateStore
 
-WAIT_S_MAX = 300.0
+if TYPE_CHECKING:
+    from gateway.evidence.evidence import Evidence
+
+WAIT_S_MAX: Final = 300.0
 
 
 class Admin(msgspec.Struct, frozen=True, kw_only=True):
-    """`principal` writes where no key says who does."""
+    """`principal` writes where no key says who does. `evidence` is called on a thread: its first call imports DuckDB (0.4 s)."""
 
     settings: Settings
     store: StateStore
@@ -29,7 +31,7 @@ class Admin(msgspec.Struct, frozen=True, kw_only=True):
     changes: Changes
     planner: Planner
     reconciler: Reconciler
-    evidence: Evidence
+    evidence: Callable[[], "Evidence"]
     artifacts: Path
     principal: str
 

@@ -11,8 +11,6 @@ from starlette.responses import Response
 from gateway.admin.context import Admin
 from gateway.admin.replies import AdminError, answer
 from gateway.control.changes import EndpointAbsent
-from gateway.evidence.ledger import Question as LedgerQuestion
-from gateway.evidence.quality import Question as QualityQuestion
 from models.errors import ArtifactInvalid
 from models.staged import StagedModel
 
@@ -56,32 +54,42 @@ async def runtime(admin: Admin, _request: Request) -> Response:
 async def ledger(admin: Admin, request: Request) -> Response:
     """Mirrors against the champion, or against `?variant=`, on the rows that it answered."""
     document, query = _document(admin, request), request.query_params
-    question = LedgerQuestion(
-        endpoint=document["endpoint"],
-        mirror=query.get("mirror"),
-        champion=query.get("variant", document["champion"]),
-        segment_by=query.get("segment_by"),
-        since_unix_s=_instant(request, "since"),
-        until_unix_s=_instant(request, "until"),
-        exogenous=document["label"]["exogenous"],
-        keys_in_use=admin.settings.auth.data == "keys",
-    )
-    return await _asked(lambda: admin.evidence.ledger(question))
+    since, until = _instant(request, "since"), _instant(request, "until")
+
+    def ask() -> dict[str, Any]:
+        from gateway.evidence.ledger import Question
+
+        question = Question(
+            endpoint=document["endpoint"],
+            mirror=query.get("mirror"),
+            champion=query.get("variant", document["champion"]),
+            segment_by=query.get("segment_by"),
+            since_unix_s=since,
+            until_unix_s=until,
+            exogenous=document["label"]["exogenous"],
+            keys_in_use=admin.settings.auth.data == "keys",
+        )
+        return admin.evidence().ledger(question)
+
+    return await _asked(ask)
 
 
 async def quality(admin: Admin, request: Request) -> Response:
-    question = QualityQuestion(
-        endpoint=_document(admin, request)["endpoint"],
-        since_unix_s=_instant(request, "since"),
-        until_unix_s=_instant(request, "until"),
-    )
-    return await _asked(lambda: admin.evidence.quality(question))
+    endpoint = _document(admin, request)["endpoint"]
+    since, until = _instant(request, "since"), _instant(request, "until")
+
+    def ask() -> dict[str, Any]:
+        from gateway.evidence.quality import Question
+
+        return admin.evidence().quality(Question(endpoint=endpoint, since_unix_s=since, until_unix_s=until))
+
+    return await _asked(ask)
 
 
 async def prediction(admin: Admin, request: Request) -> Response:
     prediction_id = request.path_params["prediction_id"]
     try:
-        found = await asyncio.to_thread(admin.evidence.prediction, prediction_id)
+        found = await asyncio.to_thread(lambda: admin.evidence().prediction(prediction_id))
     except ValueError:
         found = None
     if found is None:

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from gateway.admin.replies import time_text
-from gateway.control.fleet import Fleet
+from gateway.control.fleet import Answers, Fleet
 from gateway.state.audit import AuditRow
 from gateway.state.compiled import CompiledRoute
 from gateway.state.revision import Revision
@@ -36,7 +36,9 @@ def route(store: StateStore, fleet: Fleet, current: Revision) -> dict[str, Any]:
     compiled = store.compiled(live.number) if live else None
     newest = store.revisions(limit=1, endpoint=current.endpoint)[0]
     failed = newest if newest.state == "failed" else None
-    active = fleet.answers(live.number).active if live else set()
+    answers = fleet.answers(live.number) if live else Answers()
+    refused = sorted(problem for worker, problem in answers.failed.items() if worker in fleet.live)
+    problem = "; ".join(str(problem) for problem in failed.problems) if failed else next(iter(refused), None)
     previous = store.previous(current.endpoint)
     status = {
         "revision": current.number,
@@ -44,7 +46,7 @@ def route(store: StateStore, fleet: Fleet, current: Revision) -> dict[str, Any]:
         "live": live.number if live else None,
         "previous": previous.number if previous else None,
         "failed": failed.number if failed else None,
-        "problem": "; ".join(str(problem) for problem in failed.problems) if failed else None,
+        "problem": problem,
         "author": current.author,
         "reason": current.reason,
         "changed_at": time_text(current.changed_unix_us),
@@ -52,7 +54,7 @@ def route(store: StateStore, fleet: Fleet, current: Revision) -> dict[str, Any]:
         "shares": shares(compiled) if compiled else {},
         "versions": {arm: str(model.key) for arm, model in compiled.models.items()} if compiled else {},
         "mirrors": [mirror["name"] for mirror in current.document.get("mirrors", ())],
-        "workers": {"live": len(fleet.live), "active": len(active & fleet.live)},
+        "workers": {"live": len(fleet.live), "active": len(answers.active & fleet.live)},
         "following_paused": store.following_paused(current.endpoint),
         "alias_moves": store.alias_moves(endpoint=current.endpoint),
     }
@@ -71,6 +73,13 @@ def weights(wanted: Route) -> dict[str, float]:
 
 def history(store: StateStore, revision: Revision) -> dict[str, Any]:
     """One revision in a list: who, when, why, what it changed and what became of it."""
+    replaced = store.revision(revision.replaced) if revision.replaced else None
+    before = replaced.resolutions if replaced else {}
+    moved = [
+        f"{arm}: {before[arm].key} → {model.key}"
+        for arm, model in revision.resolutions.items()
+        if revision.replaced and arm in before and before[arm].key != model.key
+    ]
     return {
         "revision": revision.number,
         "endpoint": revision.endpoint,
@@ -83,7 +92,7 @@ def history(store: StateStore, revision: Revision) -> dict[str, Any]:
         "replaced": revision.replaced,
         "restores": revision.restores,
         "versions": {arm: str(model.key) for arm, model in revision.resolutions.items()},
-        "changes": store.changes(revision.number),
+        "changes": [*moved, *store.changes(revision.number)],
         "problems": revision.problems,
         "problem": "; ".join(str(problem) for problem in revision.problems) or None,
     }

@@ -11,6 +11,17 @@ from runoff.tables import shown
 Answer = Mapping[str, Any]
 
 _MEASURES: Final = ("role", "name", "model", "version", "n", "labelled", "coverage")
+_SHADOW: Final = (
+    "mirror",
+    "model",
+    "version",
+    "row",
+    "outcome",
+    "answer_label",
+    "answer_score",
+    "live_label",
+    "live_score",
+)
 _FLIPS_SHOWN: Final = 5
 
 
@@ -68,7 +79,7 @@ def show_prediction(reply: Answer) -> None:
             if name != "rows" and value is not None:
                 console.print(Text(f"  {name}  {shown(value)}"))
         _show_part(record["rows"], "rows")
-    _show_part(reply["shadows"], "shadows")
+    _show_part([{name: row.get(name) for name in _SHADOW} for row in reply["shadows"]], "shadows")
     _show_part(reply["labels"], "labels")
 
 

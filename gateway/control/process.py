@@ -9,7 +9,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from functools import cache
+from typing import TYPE_CHECKING, Final
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -23,7 +24,6 @@ from gateway.control.planning import Planner
 from gateway.control.preparation import Preparation
 from gateway.control.reconcile import Reconciler
 from gateway.control.registry import Registries
-from gateway.evidence.evidence import Evidence
 from gateway.pipe import Pipe
 from gateway.processes.birth import Birth, adopt
 from gateway.settings import Settings
@@ -33,6 +33,9 @@ from gateway.streams.tail import LakeStream
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.log import EventLog, configure
 from models.artifacts import Artifacts
+
+if TYPE_CHECKING:
+    from gateway.evidence.evidence import Evidence
 
 log = EventLog(__name__)
 
@@ -102,7 +105,7 @@ class Control:
             changes=changes,
             planner=Planner(self._store, changes, preparation),
             reconciler=self._reconciler,
-            evidence=Evidence(settings.lake_uri, answers),
+            evidence=_evidence(settings.lake_uri, answers),
             artifacts=settings.artifacts_path,
             principal=f"local:{_user()}",
         )
@@ -184,6 +187,18 @@ def main() -> None:
 
 async def _run(birth: Birth) -> None:
     await Control(birth).run()
+
+
+def _evidence(uri: str, answers: StagedAnswers) -> Callable[[], "Evidence"]:
+    """Made when somebody asks for the first time, so that the admin API need not wait for DuckDB at its start."""
+
+    @cache
+    def made() -> "Evidence":
+        from gateway.evidence.evidence import Evidence
+
+        return Evidence(uri, answers)
+
+    return made
 
 
 def _config(app: ASGIApp, settings: Settings) -> uvicorn.Config:

@@ -36,6 +36,7 @@ CREATE TEMP TABLE counted AS
         WHERE label_text IS NOT NULL AND answer_label IS NOT NULL GROUP BY ALL
     )
 """
+_TRUE: Final = "SELECT label_text FROM (SELECT DISTINCT label_text FROM judged) WHERE plain(label_text) = ?"
 _WHO: Final = ("role", "name", "model", "version")
 
 
@@ -98,8 +99,7 @@ def _subject(snapshot: Snapshot, subject: Row, kind: str, positive: str | None, 
     measures = classification(confusion, positive)
     if positive is not None:
         found = snapshot.arrays(
-            "SELECT (label_text IN (SELECT label_text FROM (SELECT DISTINCT label_text FROM judged) WHERE plain(label_text) = ?))::INT"
-            f" AS truth, answer_score AS score FROM judged {where} AND label_text IS NOT NULL AND answer_score IS NOT NULL",
+            f"SELECT (label_text IN ({_TRUE}))::INT AS truth, answer_score AS score FROM judged {where} AND label_text IS NOT NULL AND answer_score IS NOT NULL",  # noqa: S608
             [positive, *who],
         )
         measures |= binary(found["truth"], found["score"])

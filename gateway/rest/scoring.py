@@ -94,7 +94,7 @@ def decode(body: bytes, content_type: str | None, signature: Signature) -> Score
             text = body.decode()
         except UnicodeDecodeError:
             raise RequestMalformed("Invalid input. Ensure that input is a valid UTF-8 encoded string.") from None
-        return Scored(from_csv(text, signature))
+        return Scored(_with_rows(from_csv(text, signature)))
     fields = _fields(body)
     given = [form for form in FORMS if form in fields]
     if len(given) != 1:
@@ -105,7 +105,7 @@ def decode(body: bytes, content_type: str | None, signature: Signature) -> Score
     except UNREADABLE as error:
         what = str(error) if isinstance(error, msgspec.ValidationError) else malformed(fields[form], error)
         raise RequestMalformed(f"Invalid input. Provided {form} field is not valid: {what}") from None
-    return Scored(inputs, _client_request_id(fields))
+    return Scored(_with_rows(inputs), _client_request_id(fields))
 
 
 def encode(reply: InferReply) -> bytes:
@@ -183,6 +183,13 @@ def _fields(body: bytes) -> dict[str, Raw]:
         ) from None
 
 
+def _with_rows(inputs: dict[str, Array]) -> dict[str, Array]:
+    """Refuses a table without rows, which scikit-learn and LightGBM do too (XGBoost answers nothing for nothing)."""
+    if any(array.ndim and not len(array) for array in inputs.values()):
+        raise RequestMalformed("Invalid input. Wanted at least one row.")
+    return inputs
+
+
 def _client_request_id(fields: dict[str, Raw]) -> str | None:
     try:
         return request_id_of(_text(fields["client_request_id"]))
@@ -210,22 +217,26 @@ def _columns(form: str, raw: Raw, signature: Signature) -> dict[str, Array]:
         return from_records(_records(raw), signature)
     first = _opening(raw)
     if first == b"{":
-        return _named_columns(_by_name(raw), signature)
+        return _named_columns(form, _by_name(raw), signature)
     if first == b"[{":
         return from_records(_records(raw), signature, as_text=True)
     if first == b"[" and len(signature.inputs) == 1:
         return cast_columns(signature, {signature.inputs[0].name: _cells(raw)}, as_text=True)
-    return cast_columns(signature, {})  # values without names: every column is missing
+    _tensor(
+        signature.inputs[0], raw
+    )  # MLflow reads values without names as the first column's type before it misses the names
+    return cast_columns(signature, {})
 
 
-def _named_columns(fields: dict[str, Raw], signature: Signature) -> dict[str, Array]:
+def _named_columns(form: str, fields: dict[str, Raw], signature: Signature) -> dict[str, Array]:
     """`{"a": [1, 2], "b": ["x", "y"]}`; scalars throughout are one row."""
     known = [spec.name for spec in signature.inputs if spec.name in fields]
     columns: dict[str, Sequence[Cell]] = {
         name: _cells(fields[name]) if _opening(fields[name])[:1] == b"[" else [_cell(fields[name])] for name in known
     }
     if len({len(column) for column in columns.values()}) > 1:
-        raise RequestMalformed("Invalid input. The length of values for each input/column name are not the same")
+        error = RequestMalformed if form == "instances" else InputInvalid
+        raise error("Invalid input. The length of values for each input/column name are not the same")
     return cast_columns(signature, columns, as_text=True)
 
 

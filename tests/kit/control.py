@@ -19,9 +19,8 @@ from gateway.control.changes import Author, Changes
 from gateway.control.fleet import Fleet
 from gateway.control.planning import Planner
 from gateway.control.preparation import Exact, Preparation
-from gateway.control.process import Server
+from gateway.control.process import Server, _evidence
 from gateway.control.reconcile import Reconciler
-from gateway.evidence.evidence import Evidence
 from gateway.settings import Settings
 from gateway.state.store import StateStore
 from gateway.streams.answers import StagedAnswers
@@ -150,7 +149,7 @@ class ControlPlane:
                 changes=self.changes,
                 planner=self.planner,
                 reconciler=self.reconciler,
-                evidence=Evidence(self.settings.lake_uri, StagedAnswers(self.settings.artifacts_path)),
+                evidence=_evidence(self.settings.lake_uri, StagedAnswers(self.settings.artifacts_path)),
                 artifacts=self.settings.artifacts_path,
                 principal="local:ann",
             )

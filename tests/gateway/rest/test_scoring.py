@@ -100,7 +100,8 @@ def test_several_tensors_come_by_name(document):
         (b'{"dataframe_split": {"columns": ["age"], "dato": [[1]]}}', "dataframe_split"),
         (b'{"dataframe_records": {"age": 1}}', "dataframe_records"),
         (b'{"dataframe_records": [{"age": [1]}]}', "dataframe_records"),
-        (b'{"inputs": {"age": [1], "visits": [1, 2], "plan": ["a"]}}', "not the same"),
+        (b'{"instances": {"age": [1], "visits": [1, 2], "plan": ["a"]}}', "not the same"),
+        (b'{"dataframe_split": {"columns": ["age", "visits", "plan"], "data": []}}', "at least one row"),
     ],
 )
 def test_what_is_no_request_is_a_bad_request(body, message):

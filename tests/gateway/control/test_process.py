@@ -1,0 +1,95 @@
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from gateway.processes.birth import Birth, new_writer
+from gateway.settings import Settings
+from tests.kit.control import linear
+
+pytestmark = pytest.mark.slow
+
+
+class Supervisor:
+    """The one end of a control process: its pipe, and the socket that outlives it."""
+
+    def __init__(self, folder):
+        self._settings = Settings(state_dir=str(folder / "var"), admin_port=0)
+        self._listener = socket.socket()
+        self._listener.bind(("127.0.0.1", 0))
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self._listener.getsockname()[1]}", timeout=60)
+
+    @contextlib.contextmanager
+    def control(self):
+        near, far = socket.socketpair()
+        birth = Birth(
+            process="control",
+            writer=new_writer("control"),
+            settings=self._settings,
+            pipe_fd=far.fileno(),
+            admin_fd=self._listener.fileno(),
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gateway.control"], env=os.environ | birth.environment(), pass_fds=birth.fds
+        )
+        far.close()
+        self._pipe = near.makefile("rw")
+        near.close()
+        self.send({"event": "workers", "live": [], "exited": []})
+        try:
+            assert self.hear("ready")
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+            self._pipe.close()
+
+    def send(self, line):
+        self._pipe.write(json.dumps(line) + "\n")
+        self._pipe.flush()
+
+    def hear(self, event):
+        return any(json.loads(line)["event"] == event for line in self._pipe)
+
+    def close(self):
+        self.http.close()
+        self._listener.close()
+
+
+@pytest.fixture
+def supervisor(tmp_path):
+    made = Supervisor(tmp_path)
+    yield made
+    made.close()
+
+
+def test_control_prepares_real_models_survives_kill_9_and_drains(supervisor, tmp_path):
+    (tmp_path / "double.onnx").write_bytes(linear(("x",), 2.0))
+    model = f"file://{tmp_path}/double.onnx"
+    document = {"endpoint": "double", "variants": [{"name": "champion", "model": model, "weight": 1}]}
+    path = "/admin/v1/routes/double"
+    with supervisor.control() as process:
+        query = {"reason": "new", "wait": 50}
+        reply = supervisor.http.put(path, params=query, json=document, headers={"If-None-Match": "*"})
+        assert reply.status_code == 200, reply.text
+        (staged,) = supervisor.http.get("/admin/v1/models").json()["models"]
+        assert (staged["state"], staged["flavor"]) == ("live", "onnx")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with supervisor.control() as process:
+        assert supervisor.http.get(path).json()["status"]["state"] == "live"
+        assert supervisor.hear("beat")
+        supervisor.send({"command": "drain"})
+        assert process.wait(20) == 0
+
+
+def test_control_ends_when_its_supervisor_does(supervisor):
+    with supervisor.control() as process:
+        supervisor._pipe.close()
+        assert process.wait(20) == 0

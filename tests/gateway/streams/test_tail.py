@@ -1,0 +1,139 @@
+import asyncio
+import shutil
+
+import pytest
+from deltalake import DeltaTable
+
+from gateway.streams.tail import LakeStream
+from tests.kit.spooled import BINARY, Place, encode, label, labels, predictions, request
+
+
+class Clock:
+    def __init__(self):
+        self.now_us = 1_800_000_000_000_000
+
+    def __call__(self):
+        return self.now_us
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+async def stream(place, clock, tmp_path):
+    stream = LakeStream(
+        place.uri, place.spool, answers=lambda _: BINARY, letters=tmp_path / "letters", clock_us=clock, frames_max=10
+    )
+    yield stream
+    await stream.close()
+
+
+@pytest.fixture
+def writer(place):
+    writer = place.writer()
+    yield writer
+    writer.close()
+
+
+def count(place, table="predictions"):
+    return DeltaTable(f"{place.uri}/{table}").to_pyarrow_dataset().count_rows()
+
+
+async def test_a_record_is_committed_when_it_has_waited_long_enough(place, stream, clock, writer):
+    writer.append(encode(predictions([request(0)], [0.5])))
+    assert await stream.step()
+    assert (stream.figures.held_frames, stream.figures.rows["predictions"]) == (1, 0)
+    clock.now_us += 400_000
+    await stream.step()
+    assert stream.figures.lag_s == pytest.approx(0.4)
+    clock.now_us += 600_000
+    await stream.step()
+    assert (stream.figures.held_frames, stream.figures.rows["predictions"]) == (0, 1)
+    assert stream.figures.lag_s == 0
+    assert count(place) == 1
+
+
+async def test_many_records_are_committed_at_once(place, stream, writer):
+    writer.append(encode(*[predictions([request(n)], [0.5]) for n in range(10)]))
+    await stream.step()
+    assert stream.figures.commits["predictions"] == 1
+    assert count(place) == 10
+
+
+async def test_the_end_commits_what_is_there(place, clock, writer, tmp_path):
+    stream = LakeStream(place.uri, place.spool, answers=lambda _: None, letters=tmp_path / "letters", clock_us=clock)
+    writer.append(encode(predictions([request(0)], [0.5]), labels(label(0, 1))))
+    stop = asyncio.Event()
+    stop.set()
+    await stream.run(stop)
+    assert (count(place), count(place, "labels")) == (1, 1)
+
+
+async def test_a_lake_that_cannot_be_written_is_shown_and_loses_nothing(place, stream, writer, tmp_path):
+    obstacle = tmp_path / "lake"
+    obstacle.write_text("in the way")
+    writer.append(encode(*[predictions([request(n)], [0.5]) for n in range(10)]))
+    assert not await stream.step()
+    assert stream.figures.failure is not None
+    obstacle.unlink()
+    assert await stream.step()
+    assert stream.figures.failure is None
+    assert count(place) == 10
+
+
+async def test_a_frame_that_can_neither_be_read_nor_set_aside_is_kept(place, stream, writer, tmp_path):
+    (tmp_path / "letters").write_text("in the way")
+    writer.append([b"\xc1", *encode(predictions([request(0)], [0.5]))])
+    assert not await stream.step()
+    (tmp_path / "letters").unlink()
+    assert await stream.step(flush=True)
+    assert stream.figures.dead_letters == 1
+    assert count(place) == 1
+
+
+async def test_a_writer_that_left_is_drained_and_its_folder_goes(place, stream, writer, clock):
+    writer.append(encode(predictions([request(0)], [0.5])))
+    writer.close()
+    await stream.step()
+    clock.now_us += 2_000_000
+    await stream.step()
+    await stream.step()
+    assert not list(place.spool.iterdir())
+    assert count(place) == 1
+
+
+async def test_figures_count_on_when_the_lake_had_to_start_over(place, stream, writer, clock):
+    writer.append(encode(*[predictions([request(n)], [0.5]) for n in range(10)]))
+    await stream.step()
+    shutil.move(f"{place.uri}/labels", f"{place.uri}/away")
+    writer.append(encode(*[labels(label(n, 1)) for n in range(10)]))
+    assert not await stream.step()
+    shutil.move(f"{place.uri}/away", f"{place.uri}/labels")
+    assert await stream.step(flush=True)
+    assert (stream.figures.rows["predictions"], stream.figures.rows["labels"]) == (10, 10)
+
+
+async def test_compaction_comes_after_enough_commits_and_keeps_every_row(place, writer, clock, tmp_path):
+    stream = LakeStream(
+        place.uri,
+        place.spool,
+        answers=lambda _: None,
+        letters=tmp_path / "letters",
+        clock_us=clock,
+        frames_max=1,
+        compact_every=5,
+        vacuum_after_h=0,
+    )
+    for n in range(5):
+        writer.append(encode(predictions([request(n)], [0.5])))
+        assert await stream.step()
+    await stream.close()
+    assert len(DeltaTable(f"{place.uri}/predictions").file_uris()) == 1
+    assert count(place) == 5

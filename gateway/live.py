@@ -77,7 +77,7 @@ class ServedEndpoint:
         for arm in (self.champion, *self.arms):
             self.pins.setdefault(arm.model.staged.key.version, arm)
         for pin in compiled.pins:
-            model = catalog.get(pin.digest)
+            model = catalog.get(pin.digest, pin.key)
             if model is not None and pin.key.version not in self.pins:
                 arm = Arm(len(self.arms), f"pin-{pin.key.version}", model, self.signature, fallback=False)
                 self.arms.append(arm)
@@ -144,7 +144,7 @@ _NO_COLUMN: Mapping[str, Array] = {}
 
 
 def _warm(catalog: Catalog, compiled: CompiledRoute, name: str) -> LoadedModel:
-    model = catalog.get(compiled.models[name].digest)
+    model = catalog.get(compiled.models[name].digest, compiled.models[name].key)
     if model is None:
         raise NotWarm(f"{compiled.endpoint} revision {compiled.revision}: {compiled.models[name].key} is not loaded")
     return model

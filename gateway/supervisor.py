@@ -91,6 +91,11 @@ class Supervisor:
             )
             self._page = held.enter_context(contextlib.closing(CounterPage(self._run_folder, new_writer("supervisor"))))
             self._held = held.pop_all()
+        self._settings = msgspec.structs.replace(
+            settings,
+            **{f"{name}_port": group.port for name, group in self._groups.items()},
+            metrics_port=self._metrics.getsockname()[1],
+        )
         configure("supervisor", settings.telemetry.log_level, folder=settings.state_path / "logs", page=self._page)
         self._board = Board()
         self._places = [

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from models.batching import fill_samples
 from models.errors import ArtifactInvalid, ModelFailed
 from models.runtime.onnx import OnnxSession
-from models.staged import StagedModel
+from models.staged import ModelKey, StagedModel
 from models.tensors import Array
 
 CURVE_ROWS = (1, 2, 4, 8, 16, 32, 64)
@@ -58,6 +59,12 @@ class LoadedModel:
         scaled = seconds * self._curve_rows[place] / rows if rows > self._curve_rows[place] else seconds
         self._curve[place] += 0.1 * (scaled - self._curve[place])
 
+    def as_version(self, key: ModelKey) -> "LoadedModel":
+        """The same session under another version's name: registered versions may have the very same files."""
+        other = LoadedModel(msgspec.structs.replace(self.staged, key=key), self.session)
+        other.rows_max, other._curve_rows, other._curve = self.rows_max, self._curve_rows, self._curve
+        return other
+
     def warm(self, samples: Sequence[Array], clock: Callable[[], float] = time.perf_counter) -> None:
         """Runs the samples and measures the curve; raises what `run` raises, which means that this model must not go live.
 
@@ -92,6 +99,7 @@ class Catalog:
         self._artifacts = artifacts
         self._intra_threads = intra_threads
         self._loaded: dict[str, LoadedModel] = {}
+        self._versions: dict[tuple[str, ModelKey], LoadedModel] = {}
 
     def load(self, digest: str) -> LoadedModel:
         """Loads and warms the artifact unless it is loaded already.
@@ -118,9 +126,15 @@ class Catalog:
         self._loaded[digest] = model
         return model
 
-    def get(self, digest: str) -> LoadedModel | None:
-        """The model if it is loaded."""
-        return self._loaded.get(digest)
+    def get(self, digest: str, key: ModelKey | None = None) -> LoadedModel | None:
+        """The model if it is loaded; with `key` under that version's name, which its answers then bear."""
+        model = self._loaded.get(digest)
+        if model is None or key is None or model.staged.key == key:
+            return model
+        known = self._versions.get((digest, key))
+        if known is None:
+            known = self._versions[digest, key] = model.as_version(key)
+        return known
 
     def loaded(self) -> list[LoadedModel]:
         """All that is loaded now."""
@@ -128,5 +142,10 @@ class Catalog:
 
     def retain(self, digests: set[str]) -> list[LoadedModel]:
         """Lets go of every model that is not named and has no lease; answers what was let go. Called again until nothing is left."""
-        gone = [digest for digest, model in self._loaded.items() if digest not in digests and model.leases == 0]
+        gone = [digest for digest in self._loaded if digest not in digests and not self._leases(digest)]
+        self._versions = {known: model for known, model in self._versions.items() if known[0] not in gone}
         return [self._loaded.pop(digest) for digest in gone]
+
+    def _leases(self, digest: str) -> int:
+        others = sum(model.leases for (known, _), model in self._versions.items() if known == digest)
+        return self._loaded[digest].leases + others

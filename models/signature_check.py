@@ -15,6 +15,7 @@ from models.errors import InputInvalid
 from models.signature import Signature, TensorSpec
 from models.tensors import FLOATING, INTEGRAL, NUMPY_OF, Array, datatype_of
 
+_COLUMN: Final = (-1, 1)
 _LOSSY: Final = frozenset({"INT64", "UINT64"})
 _WIDENED: Final = frozenset(
     (NUMPY_OF[got], NUMPY_OF[wanted])
@@ -33,6 +34,7 @@ def check(signature: Signature, inputs: Mapping[str, Array]) -> tuple[list[Array
     message names the input, what was wanted and what was got, never a value.
     """
     arrays: list[Array | None] = []
+    columns = signature.columns
     rows = -1
     taken = 0
     for spec in signature.inputs:
@@ -43,9 +45,15 @@ def check(signature: Signature, inputs: Mapping[str, Array]) -> tuple[list[Array
             arrays.append(None)
             continue
         taken += 1
-        if array.dtype != NUMPY_OF[spec.datatype]:
+        wanted = NUMPY_OF[spec.datatype]
+        if (
+            array.dtype is not wanted and array.dtype != wanted
+        ):  # numpy's own dtypes are single objects: identity is the common case
             array = _widened(spec, array)
-        array = _shaped(spec, array, columns=signature.columns)
+        if columns and array.ndim == 1 and spec.shape == _COLUMN:
+            array = array.reshape(-1, 1)
+        else:
+            array = _shaped(spec, array)
         if spec.shape and spec.shape[0] == -1:
             if rows < 0:
                 rows = array.shape[0]
@@ -81,10 +89,8 @@ def _widened(spec: TensorSpec, array: Array) -> Array:
     raise InputInvalid(_difference(spec, array))
 
 
-def _shaped(spec: TensorSpec, array: Array, *, columns: bool) -> Array:
+def _shaped(spec: TensorSpec, array: Array) -> Array:
     shape = spec.shape
-    if columns and array.ndim == 1 and shape == (-1, 1):
-        array = array.reshape(-1, 1)
     if array.ndim != len(shape):
         raise InputInvalid(_difference(spec, array))
     for wanted, got in zip(shape, array.shape, strict=True):

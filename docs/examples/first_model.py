@@ -1,6 +1,6 @@
 """Registers `tumour` in a gateway's own registry: version 1 a linear pipeline, version 2 a forest, aliases champion and challenger.
 
-    python docs/examples/first_model.py [tracking uri, default sqlite:///var/mlflow.db]
+python docs/examples/first_model.py [tracking uri, default sqlite:///var/mlflow.db]
 """
 
 import sys
@@ -25,7 +25,9 @@ for model in (make_pipeline(StandardScaler(), LogisticRegression()), RandomFores
         signature=mlflow.models.infer_signature(patients, model.predict(patients)),
         input_example=patients[:5],
         pip_requirements=["scikit-learn"],  # otherwise MLflow takes ten seconds to guess them
-        skops_trusted_types=["sklearn.tree._tree.Tree"],  # scikit-learn's own trees must be named to be stored without pickle
+        skops_trusted_types=[
+            "sklearn.tree._tree.Tree"
+        ],  # scikit-learn's own trees must be named to be stored without pickle
     )
 
 registry = mlflow.MlflowClient()

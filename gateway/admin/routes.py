@@ -1,5 +1,7 @@
 """Handlers that read and change routes. Each is thin: what a change means is said in `gateway/control/changes.py`."""
 
+from typing import Final
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -8,6 +10,9 @@ from gateway.admin.context import Admin, author_of, body_of, expected_of, object
 from gateway.admin.replies import AdminError, answer
 from gateway.control.changes import EndpointAbsent
 from gateway.state.revision import Revision
+
+_SERVING_S: Final = 2.0
+"""How long an answer waits for workers to take up what is live; they look every 20 ms, unless they hang."""
 
 
 async def list_routes(admin: Admin, _request: Request) -> Response:
@@ -128,6 +133,8 @@ async def _written(admin: Admin, revision: Revision, wait_s: float | None, **mor
         status = {"live": 200, "failed": 409, "superseded": 409}.get(revision.state, 202)
     document = views.written(revision) | more
     compiled = admin.store.compiled(revision.number)
+    if status == 200 and compiled is not None and wait_s is not None:  # the caller's next request finds it everywhere
+        await admin.fleet.serving(revision.number, min(wait_s, _SERVING_S))
     if compiled is not None:
         document["shares"] = views.shares(compiled)
     if status == 409:

@@ -82,6 +82,11 @@ class Fleet:
             return [Problem("", "warm_up_late", text, "look at the workers' log, then apply the route again")]
         return []
 
+    async def serving(self, revision: int, timeout_s: float) -> bool:
+        """Waits until every live worker answers with `revision`, or has said that it cannot; False when some had not by then."""
+        answers = self._of(revision)
+        return await self._until(lambda: self.live <= answers.active | answers.failed.keys(), self._clock() + timeout_s)
+
     def answers(self, revision: int) -> Answers:
         """A copy of what was said about a revision."""
         found = self._answers.get(revision, Answers())

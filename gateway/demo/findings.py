@@ -10,6 +10,7 @@ import numpy as np
 from gateway.demo.estimates import Estimate, Weighted, difference, weighted, wilson
 from gateway.demo.lake import Lake
 from gateway.demo.models import CANDIDATE, RECIPES
+from gateway.demo.watch import Evidence
 from routing.experiments.mcnemar import McNemar, Verdict
 from routing.experiments.pairing import Entry, PairedRow, Pairing, is_right
 
@@ -93,17 +94,18 @@ class Findings:
     latency: "pd.DataFrame"
 
 
-def find(lake: Lake) -> Findings:
-    """Reads everything. Arms that have no labelled flight are left out."""
+def find(lake: Lake, evidence: Evidence) -> Findings:
+    """Reads everything. Arms that have no labelled flight are left out. `evidence` is the gateway's own, to be checked against ours."""
     arms, right, loss = _arms(lake)
     pairs = [("challenger", "champion"), (CANDIDATE, "champion"), (CANDIDATE, "challenger")]
     known = [pair for pair in pairs if arms.keys() >= set(pair)]
+    paired = _paired(lake) if {"champion", CANDIDATE} <= arms.keys() else None
     return Findings(
         arms=arms,
         accuracy={(one, other): difference(right[one], right[other]) for one, other in known},
         log_loss={(one, other): difference(loss[one], loss[other]) for one, other in known},
-        paired=_paired(lake) if {"champion", CANDIDATE} <= arms.keys() else None,
-        checks=_checks(lake),
+        paired=paired,
+        checks=_checks(lake) + (_same_test(paired, evidence) if paired else []),
         summary=_summary(lake),
         protocols=_protocols(lake),
         split=_split(lake),
@@ -271,10 +273,10 @@ def _protocols(lake: Lake) -> "pd.DataFrame":
 
 
 def _split(lake: Lake) -> "pd.DataFrame":
-    """Columns since (start of six hours of July), variant, share of the flights drawn by the split."""
+    """Columns since (start of a half day of July), variant, share of the flights drawn by the split."""
     return lake.frame("""
-        SELECT time_bucket(INTERVAL 6 HOUR, due) AS since, assigned AS variant, count(*) AS n,
-               count(*) / sum(count(*)) OVER (PARTITION BY time_bucket(INTERVAL 6 HOUR, due)) AS share
+        SELECT time_bucket(INTERVAL 12 HOUR, due) AS since, assigned AS variant, count(*) AS n,
+               count(*) / sum(count(*)) OVER (PARTITION BY time_bucket(INTERVAL 12 HOUR, due)) AS share
         FROM july WHERE assigned_by = 'split' GROUP BY since, assigned ORDER BY since, assigned
     """)
 
@@ -317,6 +319,19 @@ def _checks(lake: Lake) -> list[Check]:
         ("rows of the candidate, and predictions that they belong to", "shadow_rows", "shadowed"),
     )  # fmt: skip
     return [Check(claim=claim, here=int(both[here]), there=int(both[there])) for claim, here, there in counted]
+
+
+def _same_test(paired: Paired, evidence: Evidence) -> list[Check]:
+    state = paired.state
+    return [
+        Check(
+            claim="units in the paired test: by this report from the lake, by the gateway's ledger",
+            here=state.rows,
+            there=evidence.units,
+        ),
+        Check(claim="of these only the candidate right", here=state.wins, there=evidence.wins),
+        Check(claim="of these only the champion right", here=state.losses, there=evidence.losses),
+    ]
 
 
 def _frame(rows: Sequence[tuple[float, ...]], columns: Sequence[str]) -> "pd.DataFrame":

@@ -26,7 +26,7 @@ _PROTOCOLS: Final = {
 }
 _INK: Final = "#1d2433"
 _QUIET: Final = "#5b6475"
-_STYLE: Final = {
+_STYLE: Final[Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "runoff-demo",
     "font.family": "sans-serif",
@@ -90,7 +90,9 @@ def evidence(paired: Paired) -> str:
         axes.set_ylabel("odds against chance")
         top = int(max(np.ceil(steps[["log10_better", "log10_worse"]].to_numpy().max()), 2)) if len(steps) else 2
         ticks = range(0, top + 1, max(1, -(-top // 6)))
-        axes.set_yticks(list(ticks), ["1" if tick == 0 else f"$10^{{{tick}}}$" if tick > 3 else f"{10**tick:,}" for tick in ticks])
+        axes.set_yticks(
+            list(ticks), ["1" if tick == 0 else f"$10^{{{tick}}}$" if tick > 3 else f"{10**tick:,}" for tick in ticks]
+        )
         axes.set_ylim(bottom=-0.05 * top)
         axes.margins(x=0.01)
         axes.legend(loc="upper left")
@@ -133,7 +135,7 @@ def calibration(rows: "pd.DataFrame") -> str:
 
 def split(rows: "pd.DataFrame", moves: Sequence[Move], moved_at: Sequence[Any]) -> str:
     """Who got which share of the flights, and when somebody moved it; `moved_at` are the instants of `moves` after the first."""
-    import matplotlib.dates as dates
+    from matplotlib import dates
 
     with _figure(8.6, 3.2) as (figure, axes, made):
         for arm in ("champion", "challenger"):
@@ -147,8 +149,10 @@ def split(rows: "pd.DataFrame", moves: Sequence[Move], moved_at: Sequence[Any]) 
             axes.annotate(
                 f"revision {move.revision}", (at, 1), (5, -2), xycoords=("data", "axes fraction"), textcoords="offset points", va="top"
             )  # fmt: skip
-        axes.set(ylim=(0, 100), ylabel="share of flights, %", xlabel="July 2013, six hours a step; dashed: as set")
-        axes.xaxis.set_major_formatter(dates.DateFormatter("%-d"))
+        axes.set(
+            ylim=(0, 100), ylabel="share of flights, %", xlabel="day of July 2013, half a day a step; dashed: as set"
+        )
+        axes.xaxis.set_major_formatter(lambda value, _: str(dates.num2date(value).day))
         axes.margins(x=0.01)
         axes.legend(loc="center right")
         _save(figure, made)
@@ -160,7 +164,9 @@ def agreement(rows: "pd.DataFrame") -> str:
     with _figure(8.6, 2.8) as (figure, axes, made):
         for live in ("champion", "challenger"):
             of = rows[rows["live"] == live]
-            axes.plot(of["day"], 100 * of["agreement"], color=COLOURS[live], marker=_MARKS[live], label=f"with the {live}")
+            axes.plot(
+                of["day"], 100 * of["agreement"], color=COLOURS[live], marker=_MARKS[live], label=f"with the {live}"
+            )
         axes.set_xlabel("day of July 2013")
         axes.set_ylabel("same answer, %")
         axes.set_ylim(top=100)
@@ -172,21 +178,33 @@ def agreement(rows: "pd.DataFrame") -> str:
 
 def latency(rows: "pd.DataFrame") -> str:
     """How long requests took, inside the gateway and as the applications saw it."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     with _figure(8.6, 3.2) as (figure, axes, made):
         seen = rows[["gateway_ms", "client_ms"]].to_numpy(float)
         low, high = max(0.02, float(np.nanquantile(seen, 0.0005))), float(np.nanquantile(seen, 0.9995))
-        bins = np.geomspace(low, max(high, 2 * low), 60)
+        bins = np.geomspace(low, max(high, 2 * low), 60).tolist()
         for protocol, (colour, name) in _PROTOCOLS.items():
             of = rows[rows["protocol"] == protocol]
             if len(of):
                 share = np.full(len(of), 100 / len(of))
                 axes.hist(of["gateway_ms"], bins, weights=share, color=colour, alpha=0.25, histtype="stepfilled")
-                axes.hist(of["gateway_ms"], bins, weights=share, color=colour, histtype="step", lw=1.4, label=f"{name}, in the gateway")
+                axes.hist(
+                    of["gateway_ms"],
+                    bins,
+                    weights=share,
+                    color=colour,
+                    histtype="step",
+                    lw=1.4,
+                    label=f"{name}, in the gateway",
+                )
                 axes.hist(
                     of["client_ms"], bins, weights=share, color=colour, histtype="step", lw=1.4, ls="--", label=f"{name}, at the caller"
                 )  # fmt: skip
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set(xlabel="milliseconds (logarithmic)", ylabel="% of requests")
         axes.legend(fontsize=9)
         _save(figure, made)

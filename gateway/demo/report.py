@@ -12,6 +12,7 @@ from gateway.demo.findings import Findings, find
 from gateway.demo.lake import Lake
 from gateway.demo.models import RECIPES
 from gateway.demo.plots import COLOURS, Move
+from gateway.demo.watch import Evidence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,10 +20,15 @@ if TYPE_CHECKING:
 _CSS: Final = Path(__file__).with_name("report.css")
 
 
-def write(lake_uri: str, client: Path, moves: Sequence[Move], file: Path) -> tuple[Findings, words.Verdict]:
-    """Reads the lake and writes `file`. Raises LakeEmpty, and OSError when it cannot be written."""
+def write(
+    lake_uri: str, client: Path, moves: Sequence[Move], evidence: Evidence, file: Path
+) -> tuple[Findings, words.Verdict]:
+    """Reads the lake and writes `file`; `evidence` is what the gateway itself made of the same rows.
+
+    Raises LakeEmpty, and OSError when the file cannot be written.
+    """
     with Lake(lake_uri, client) as lake:
-        findings = find(lake)
+        findings = find(lake, evidence)
         moved_at = _moved_at(lake, moves)
     verdict = words.verdict(findings)
     file.write_text(_page(findings, verdict, moves, moved_at), encoding="utf-8")
@@ -122,7 +128,7 @@ def _quality(findings: Findings) -> str:
         "Day by day, and promise by promise",
         words.quality(findings),
         _picture(plots.daily(findings.daily), "Accuracy by day of July for each model, with 95% bands."),
-        _picture(plots.calibration(findings.calibration), words.read_calibration(findings), "narrow"),
+        _picture(plots.calibration(findings.calibration), words.READ_CALIBRATION, "narrow"),
         _data("The numbers of both pictures", findings.daily, findings.calibration),
     )
 
@@ -144,10 +150,10 @@ def _traffic(findings: Findings, moves: Sequence[Move], moved_at: Sequence[Any])
         "Traffic",
         words.traffic(findings),
         _table(("revision", "champion / challenger", "why"), rows, numbers=0),
-        _picture(plots.split(findings.split, moves, moved_at), "Share of the flights that each variant was given, over July."),
-        _table(
-            ("protocol", "requests", "gateway p50 ms", "p99 ms", "caller p50 ms", "p99 ms"), protocols, numbers=5
+        _picture(
+            plots.split(findings.split, moves, moved_at), "Share of the flights that each variant was given, over July."
         ),
+        _table(("protocol", "requests", "gateway p50 ms", "p99 ms", "caller p50 ms", "p99 ms"), protocols, numbers=5),
         _picture(plots.latency(findings.latency), words.read_latency(findings)),
     )
 

@@ -9,15 +9,25 @@ from gateway.demo.models import CANDIDATE, RECIPES
 from routing.experiments.mcnemar import Verdict as Outcome
 
 CAVEATS: Final = (
-    "This is one July. Flights of a day share its weather, so the days are fewer witnesses than the flights; the count of days above is "
-    "the more careful reading.",
-    "The sequential test was put to one question, candidate against champion, before the first flight. The other comparisons are "
-    "intervals at the end of July, an end that was fixed beforehand.",
-    "Right or wrong at one half is one measure. Whoever acts at another threshold should look at the promises (calibration) first.",
-    "A mirror's quality may decide here because lateness does not depend on what anybody predicted (label: exogenous). Where the answer "
-    "changes the outcome, as in lending, only the split can tell.",
-    "Time was compressed: requests came in their true order and rhythm, some 30,000 times as fast. Latencies are of this machine, which "
-    "also ran the applications.",
+    (
+        "This is one July. Flights of a day share its weather, so the days are fewer witnesses than the flights; the count of days above "
+        "is the more careful reading."
+    ),
+    (
+        "The sequential test was put to one question, candidate against champion, before the first flight. The other comparisons are "
+        "intervals at the end of the replay, an end that was fixed beforehand."
+    ),
+    (
+        "Right or wrong at one half is one measure. Whoever acts at another threshold should look at the promises (calibration) first."
+    ),
+    (
+        "A mirror's quality may decide here because lateness does not depend on what anybody predicted (label: exogenous). Where the "
+        "answer changes the outcome, as in lending, only the split can tell."
+    ),
+    (
+        "Time was compressed: requests came in their true order and rhythm, some 30,000 times as fast. Latencies are of this machine, "
+        "which also ran the applications."
+    ),
 )
 
 
@@ -39,7 +49,9 @@ def verdict(findings: Findings) -> Verdict:
     ]
     if not better:
         return Verdict(
-            headline="No model is shown to be better than the champion yet", sentences=(*sentences, _why(findings)), best=None
+            headline="No model is shown to be better than the champion yet",
+            sentences=(*sentences, _why(findings)),
+            best=None,
         )
     best = min(better, key=lambda name: findings.arms[name].log_loss.value)
     if len(better) == 2:
@@ -92,6 +104,10 @@ def traffic(findings: Findings) -> str:
 
 # ---------------------------------------------------------------- captions
 
+READ_CALIBRATION: Final = (
+    "Flights in tenths by promised chance: on the dotted line a promise is kept; above it more were late than promised."
+)
+
 
 def read_accuracy(findings: Findings) -> str:
     parts = [f"{arm.name} {_percent(arm.accuracy)}" for arm in findings.arms.values()]
@@ -100,7 +116,11 @@ def read_accuracy(findings: Findings) -> str:
 
 def read_evidence(test: Paired) -> str:
     best = max(test.state.log_better_max, 0.0) / 2.302585
-    ends = f"at the end of July they stand at 10 to the {best:.0f}" if best >= 4 else f"at the end they stand at {10**best:,.0f} to 1"
+    ends = (
+        f"at the end of July they stand at 10 to the {best:.0f}"
+        if best >= 4
+        else f"at the end they stand at {10**best:,.0f} to 1"
+    )
     return f"Odds against chance that the candidate is better, growing with every labelled flight; {ends}."
 
 
@@ -109,10 +129,6 @@ def read_agreement(findings: Findings) -> str:
         f"The candidate gave the same answer on {findings.summary['agreement']:.1%} of the flights; on "
         f"{findings.summary['disagreements']:,.0f} it would have said something else."
     )
-
-
-def read_calibration(findings: Findings) -> str:
-    return "Flights in tenths by promised chance: on the dotted line a promise is kept; above it more were late than promised."
 
 
 def read_latency(findings: Findings) -> str:

@@ -22,7 +22,7 @@ _PAIR: Final = ("mirror", "model", "version", "live_model", "live_version")
 
 _PAIRS: Final = """
 CREATE TEMP TABLE pairs AS
-    SELECT prediction_id::UUID AS id, row, epoch_us(received_at) AS unix_us, live_variant, unit, experiment, outcome, lag_us,
+    SELECT sequence AS pair_sequence, prediction_id::UUID AS id, row, epoch_us(received_at) AS unix_us, live_variant, unit, experiment, outcome, lag_us,
         answer_label, answer_score, live_label, live_score, mirror, model, version, live_model, live_version,
         answer_score - live_score AS difference,
         CASE WHEN answer_label = live_label THEN TRUE ELSE plain(answer_label) = plain(live_label) END AS agrees
@@ -66,7 +66,7 @@ def ledger(queries: Queries, question: Question, tests: Tests) -> dict[str, Any]
         since_us = int((question.since_unix_s or 0) * 1e6)
         until_us = _EVER_US if question.until_unix_s is None else int(question.until_unix_s * 1e6)
         snapshot.run(_PAIRS, [question.endpoint, question.mirror, question.champion, since_us, until_us])
-        snapshot.keep_one("pairs", _PAIR_KEY, "outcome <> 'recorded', lag_us, answer_label, answer_score")
+        snapshot.keep_one("pairs", _PAIR_KEY, "outcome <> 'recorded', pair_sequence")
         if question.exogenous:
             resolve(snapshot, question.endpoint)
             hold_first(snapshot, keys_in_use=question.keys_in_use)
@@ -171,20 +171,23 @@ def _segments(snapshot: Snapshot, question: Question) -> list[Row]:
 
 
 def _evidence(snapshot: Snapshot, present: Row, question: Question, tests: Tests) -> dict[str, Any]:
-    """The sequential test on labelled pairs: each unit once, with its first eligible labelled row, in the order of first commits."""
+    """The sequential test on labelled pairs: each unit once, with its first eligible labelled row.
+
+    The order is that in which control had both the pair and its label, so that nothing is ever put in before what was seen already.
+    """
     if not question.exogenous:
         return {
             "verdict": "agreement_only",
             "because": "label.exogenous is not set: the truth may depend on the answer",
         }
     found = snapshot.arrays(
-        "SELECT sequence, label_text = live_label OR plain(label_text) = plain(live_label) AS live,"
+        "SELECT greatest(pair_sequence, sequence) AS place, label_text = live_label OR plain(label_text) = plain(live_label) AS live,"
         " label_text = answer_label OR plain(label_text) = plain(answer_label) AS mirror"
         " FROM pair JOIN first_labels USING (id, row)"
         " WHERE experiment AND live_label IS NOT NULL AND answer_label IS NOT NULL"
-        " QUALIFY row_number() OVER (PARTITION BY coalesce('u' || unit, 'p' || id::VARCHAR) ORDER BY sequence, id, row) = 1"
-        " ORDER BY sequence, id, row"
+        " QUALIFY row_number() OVER (PARTITION BY coalesce('u' || unit, 'p' || id::VARCHAR) ORDER BY place, id, row) = 1"
+        " ORDER BY place, id, row"
     )
-    outcomes = list(zip(found["sequence"].tolist(), found["live"].tolist(), found["mirror"].tolist(), strict=True))
+    outcomes = list(zip(found["place"].tolist(), found["live"].tolist(), found["mirror"].tolist(), strict=True))
     key = (question.endpoint, question.champion, *(present[name] for name in _PAIR), question.keys_in_use)
     return tests.test((*key, question.since_unix_s, question.until_unix_s), question.alpha, outcomes).told()

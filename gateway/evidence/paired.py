@@ -10,14 +10,14 @@ _KEPT_MAX: Final = 256
 
 
 class PairedTest(msgspec.Struct, kw_only=True):
-    """One test and the outcomes it has seen: (label sequence, champion is right, candidate is right), each unit once."""
+    """One test and the outcomes it has seen: (sequence, champion is right, candidate is right), each unit once."""
 
     state: McNemar
     outcomes: list[tuple[int, bool, bool]]
     decided_at: int | None = None
 
     def told(self) -> dict[str, Any]:
-        """What the ledger shows. `decided_at_sequence`: the label with which the verdict was reached; more labels do not change it."""
+        """What the ledger shows. `decided_at_sequence`: the row of the lake with which the verdict was reached; more do not change it."""
         state = self.state
         units = state.rows
         return {
@@ -46,7 +46,7 @@ class PairedTests:
         self._kept: dict[tuple[object, ...], PairedTest] = {}
 
     def test(self, key: tuple[object, ...], alpha: float, outcomes: list[tuple[int, bool, bool]]) -> PairedTest:
-        """The test over `outcomes`, all of them, in the order of the labels' sequence."""
+        """The test over `outcomes`, all of them, in the order of their sequence."""
         kept = self._kept.get((key, alpha))
         if kept is None or outcomes[: len(kept.outcomes)] != kept.outcomes:
             kept = PairedTest(state=McNemar(alpha=alpha), outcomes=[])

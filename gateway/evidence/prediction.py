@@ -2,6 +2,7 @@
 
 import datetime as dt
 import uuid
+from decimal import Decimal
 from typing import Any, Final
 
 from gateway.evidence.query import Queries, Row, Snapshot
@@ -69,8 +70,15 @@ def _split(row: Row, kinds: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _plain(row: Row) -> dict[str, Any]:
-    return {name: _text(value) if isinstance(value, dt.date) else value for name, value in row.items()}
+    """Values that JSON has: times as RFC 3339 in UTC, the widest integers (stored as decimals) as integers."""
+    return {name: _value(value) for name, value in row.items()}
 
 
-def _text(value: dt.date) -> str:
-    return value.astimezone(dt.UTC).isoformat() if isinstance(value, dt.datetime) else value.isoformat()
+def _value(value: Any) -> Any:
+    if isinstance(value, dt.datetime):
+        return value.astimezone(dt.UTC).isoformat()
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return int(value)
+    return [_value(one) for one in value] if isinstance(value, list) else value

@@ -9,10 +9,10 @@ CREATE TEMP TABLE resolved AS
     SELECT sequence, prediction_id::UUID AS id, row, label_text, label_number, "at", received_at, keyed, retracted, attributes
     FROM labels WHERE prediction_id IS NOT NULL {narrow_id}
     UNION ALL
-    SELECT l.sequence, p.prediction_id::UUID, l.row, l.label_text, l.label_number, l."at", l.received_at, l.keyed, l.retracted, l.attributes
+    SELECT greatest(l.sequence, p.sequence), p.prediction_id::UUID, l.row, l.label_text, l.label_number, l."at", l.received_at, l.keyed, l.retracted, l.attributes
     FROM labels l JOIN (
-        SELECT DISTINCT prediction_id, request_id FROM predictions
-        WHERE endpoint = $1 AND request_id IS NOT NULL {narrow_id}
+        SELECT prediction_id, request_id, min(sequence) AS sequence FROM predictions
+        WHERE endpoint = $1 AND request_id IS NOT NULL {narrow_id} GROUP BY ALL
     ) p ON l.request_id = p.request_id
     WHERE l.prediction_id IS NULL AND l.endpoint = $1
 """
@@ -35,7 +35,7 @@ CREATE TEMP TABLE first_labels AS
 
 def resolve(snapshot: Snapshot, endpoint: str, prediction_id: str | None = None) -> None:
     """Makes `resolved`: every label that may be about the endpoint, with its prediction's `id`; a label by request id once for each
-    prediction that has it. With `prediction_id` only that one's.
+    prediction that has it. `sequence` is the number with which label and prediction were both there. With `prediction_id` only that one's.
     """
     values: Sequence[object] = [endpoint] if prediction_id is None else [endpoint, prediction_id]
     snapshot.run(_RESOLVED.format(narrow_id="" if prediction_id is None else "AND prediction_id = $2"), values)

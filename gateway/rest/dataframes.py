@@ -108,9 +108,11 @@ def _cast(spec: TensorSpec, values: Sequence[Cell], *, as_text: bool) -> Array:
     if spec.datatype == "BYTES":
         return _text_column(spec, values, as_text=as_text)
     try:
-        with np.errstate(over="ignore"):  # a double outside FP32 is infinite there, as in MLflow's cast
-            if spec.datatype in FLOATING:
-                return np.array(values, dtype=np.float64).astype(NUMPY_OF[spec.datatype], copy=False)
+        if spec.datatype == "FP64":
+            return np.array(values, dtype=np.float64)
+        if spec.datatype in FLOATING:
+            with np.errstate(over="ignore"):  # a double outside FP32 is infinite there, as in MLflow's cast
+                return np.array(values, dtype=np.float64).astype(NUMPY_OF[spec.datatype])
         if spec.datatype == "BOOL":
             return np.array([bool(value) for value in values], dtype=np.bool_)
         return np.array([_integer(value) for value in values], dtype=NUMPY_OF[spec.datatype])

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
 
+from gateway.shadow.suspects import Suspects
 from gateway.telemetry.log import EventLog
 from models.catalog import Catalog, LoadedModel
 
@@ -24,8 +25,9 @@ EVICTED_S: Final = 300.0
 class Loader:
     """Belongs to the loop. `refusal` and `model` answer for any digest, wanted or not."""
 
-    def __init__(self, catalog: Catalog, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, catalog: Catalog, suspects: Suspects, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._catalog = catalog
+        self._suspects = suspects
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._wanted: tuple[str, ...] = ()
@@ -68,6 +70,8 @@ class Loader:
 
     def refusal(self, digest: str) -> str:
         """Why there is no model."""
+        if self._suspects.is_quarantined(digest):
+            return "model_failed"
         return "governor" if digest in self._evicted else "not_warm"
 
     def shrink(self) -> bool:
@@ -90,12 +94,17 @@ class Loader:
         return next((digest for digest in self._wanted if self._is_due(digest)), None)
 
     def _is_due(self, digest: str) -> bool:
-        return self._catalog.get(digest) is None and digest not in self._failed and digest not in self._evicted
+        return (
+            self._catalog.get(digest) is None
+            and digest not in self._failed
+            and digest not in self._evicted
+            and not self._suspects.is_quarantined(digest)
+        )
 
     async def _load(self, digest: str) -> None:
         started = self._clock()
         try:
-            model = await asyncio.get_running_loop().run_in_executor(self._thread, self._catalog.load, digest)
+            model = await asyncio.get_running_loop().run_in_executor(self._thread, self._read, digest)
         except Exception as error:  # noqa: BLE001  # a candidate may fail to load in any way; the others go on
             self._failed[digest] = self._clock() + RETRY_S
             _log.warning("candidate_not_loaded", digest=digest[:12], problem=str(error)[:300])
@@ -103,6 +112,10 @@ class Loader:
             _log.info("candidate_loaded", model=str(model.staged.key), seconds=round(self._clock() - started, 3))
         self._loading = None
         self.step()
+
+    def _read(self, digest: str) -> LoadedModel:
+        with self._suspects.mark("load", digest):
+            return self._catalog.load(digest)
 
 
 def _give_back() -> None:

@@ -26,13 +26,17 @@ def run(
     jobs: Sequence[Job],
     *,
     rows_max: int,
-    wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    budget_s: float,
+    before_run: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Gives every waiting request of `jobs` an outcome. A run has at most `rows_max` rows, or one request that has more.
 
-    Never raises: a run that fails is repeated request by request, so that a poisoned one fails alone.
+    Never raises: a run that fails is repeated request by request, so that a poisoned one fails alone. What is not begun within
+    `budget_s` is shed, so that a slow candidate does not hold up the others.
     """
     signature = model.staged.signature
+    deadline = clock() + budget_s
     bound: Bound = {}
     groups: dict[tuple[tuple[int, ...], ...], list[Item]] = {}
     for job in jobs:
@@ -47,7 +51,11 @@ def run(
         groups.setdefault(tuple(array.shape[1:] for array in inputs), []).extend((job, index) for index in waiting)
     for items in groups.values():
         for chunk in chunks(items, rows_max if signature.is_batched else 1):
-            _run_chunk(model, chunk, bound, wall_us)
+            if clock() < deadline:
+                _run_chunk(model, chunk, bound, before_run)
+            else:
+                for job, indexes in spans(chunk):
+                    job.fail(indexes, "governor")
 
 
 def bind(signature: Signature, draw: Draw) -> list[Array]:
@@ -84,10 +92,11 @@ def spans(chunk: Sequence[Item]) -> Iterator[tuple[Job, list[int]]]:
             start = stop
 
 
-def _run_chunk(model: LoadedModel, chunk: list[Item], bound: Bound, wall_us: Callable[[], int]) -> None:
+def _run_chunk(model: LoadedModel, chunk: list[Item], bound: Bound, before_run: Callable[[], None]) -> None:
     signature = model.staged.signature
     try:
         inputs = [_gather(chunk, bound, place) for place in range(len(signature.inputs))]
+        before_run()
         started = time.perf_counter_ns()
         outputs = model.run(inputs)
         compute_us = (time.perf_counter_ns() - started) // 1000
@@ -95,13 +104,13 @@ def _run_chunk(model: LoadedModel, chunk: list[Item], bound: Bound, wall_us: Cal
     except Exception:  # noqa: BLE001  # whatever a candidate raises is its own failure, no reason to stop the others
         if len(chunk) > 1:
             for item in chunk:
-                _run_chunk(model, [item], bound, wall_us)
+                _run_chunk(model, [item], bound, before_run)
         else:
             job, index = chunk[0]
             job.fail([index], "model_failed")
         return
     rows = sum(job.draw.block.requests[index].rows for job, index in chunk)
-    now_us, at = wall_us(), 0
+    now_us, at = time.time_ns() // 1000, 0
     for job, indexes in spans(chunk):
         stop = at + sum(job.draw.block.requests[index].rows for index in indexes)
         whole = at == 0 and stop == rows

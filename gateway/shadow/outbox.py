@@ -66,7 +66,8 @@ class Outbox:
         self._progress.finish(draw.writer, draw.sequence)
 
     def _next_write(self) -> list[bytes]:
-        payloads, size = [], 0
+        payloads: list[bytes] = []
+        size = 0
         for payload, _, _ in self._waiting:
             if payloads and size + len(payload) > _WRITE_BYTES:
                 break

@@ -6,6 +6,7 @@ One turn: read some frames → what is asked of whom (`plan`) → local candidat
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,12 +26,13 @@ from gateway.shadow.outbox import Outbox
 from gateway.shadow.plan import plan
 from gateway.shadow.progress import Progress
 from gateway.shadow.roster import Candidate, Roster
+from gateway.shadow.suspects import Suspects
 from gateway.spool.segment import SegmentWriter
 from gateway.state.reader import StateReader
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.log import EventLog
 from models.answer import read
-from models.catalog import Catalog
+from models.catalog import Catalog, LoadedModel
 from models.runtime.remote import RemoteModel, RemoteRefused
 from models.signature import Answer
 from routing.traffic import Mirror
@@ -43,6 +45,10 @@ HELD_BYTES_MAX: Final = 64 << 20
 """Frames in memory, with those that wait for remotes; above it nothing more is read."""
 LOAD_PATIENCE_S: Final = 10.0
 """After a change of the routes rows wait so long for their candidate to load, before they are counted as not warm."""
+BUDGET_S: Final = 5.0
+"""What one candidate may take of one turn; what it has not begun by then is shed."""
+RUN_MAX_S: Final = 30.0
+"""A single run that takes longer hangs."""
 REMOTE_TIMEOUT_S: Final = 5.0
 DRAIN_S: Final = 4.0
 """What calls under way get to end in; the supervisor leaves a quarter of `grace_s` to this process."""
@@ -75,13 +81,15 @@ class Shadow:
         self._inbox = Inbox(state / "mirror", self._progress)
         self._meter = Meter(self._page)
         self._outbox = Outbox(self._spool, self._progress, self._meter)
-        self._loader = Loader(Catalog(settings.artifacts_path, intra_threads=1))
+        self._suspects = Suspects(state / "shadow")
+        self._loader = Loader(Catalog(settings.artifacts_path, intra_threads=1), self._suspects)
         self._roster = Roster(StateReader(settings.state_file), settings.artifacts_path, self._open_lane)
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="candidates", initializer=_be_idle)
         self._wake = asyncio.Event()
         self._draining = asyncio.Event()
         self._patient_until = 0.0
         self._ticked_at = 0.0
+        self._running_since: float | None = None
         self._progress.link()
         self._tick()
 
@@ -131,6 +139,11 @@ class Shadow:
             pipe.send({"event": "beat", "loop_lag_s": round(lag_s, 6), "endpoints": {}})
             if resident_bytes(os.getpid()) > self._memory_bytes_max:
                 self._loader.shrink()
+            if self._running_since is not None and time.monotonic() - self._running_since > RUN_MAX_S:
+                _log.error("candidate_hangs", seconds=RUN_MAX_S)
+                os.kill(
+                    os.getpid(), signal.SIGKILL
+                )  # a run cannot be stopped from outside; the next process knows who it was
 
     async def obey(self, pipe: Pipe) -> None:
         """Follows the supervisor's commands; without a supervisor there is nothing to stay for."""
@@ -149,6 +162,7 @@ class Shadow:
         self._inbox.close()
         self._spool.close()
         self._progress.close()
+        self._suspects.close()
         self._page.close()
 
     async def _answer(self, draws: list[Draw]) -> None:
@@ -184,10 +198,19 @@ class Shadow:
             for job in jobs:
                 job.fail(job.waiting(), self._loader.refusal(candidate.local.digest))
         else:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._compute, lambda: local.run(model, jobs, rows_max=model.rows_max))
+            await asyncio.get_running_loop().run_in_executor(self._compute, self._run_marked, model, jobs)
+            self._running_since = None
         for job in jobs:
             self._outbox.put(job)
+
+    def _run_marked(self, model: LoadedModel, jobs: list[Job]) -> None:
+        """On the compute thread."""
+
+        def before_run() -> None:
+            self._running_since = time.monotonic()
+
+        with self._suspects.mark("run", model.staged.digest):
+            local.run(model, jobs, rows_max=model.rows_max, budget_s=BUDGET_S, before_run=before_run)
 
     def _read_live(self, draw: Draw) -> None:
         """Production's labels and scores, read as its own version says."""

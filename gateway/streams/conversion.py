@@ -49,13 +49,12 @@ def tables_of(payload: bytes) -> tuple[str, ...]:
 
 
 class Conversion:
-    """The rows for one commit of one table. `naming` knows its columns, `labels_after` its last label number."""
+    """The rows for one commit of one table, whose columns `naming` knows."""
 
-    def __init__(self, table: str, naming: Naming, answers: Answers, labels_after: int) -> None:
+    def __init__(self, table: str, naming: Naming, answers: Answers) -> None:
         self._table = table
         self._naming = naming
         self._answers = answers
-        self._labels_after = labels_after
 
     def rows(self, held: Sequence[Held], refuse: Refuse) -> pa.Table | None:
         """The rows of all frames in order; None when there are none. What breaks a slice is found frame by frame, and refused."""
@@ -67,7 +66,6 @@ class Conversion:
             except Exception:  # noqa: BLE001  # a block comes from another process: whatever it breaks must cost only itself
                 tables = self._converted([one for one in part if self._is_convertible(one, refuse)])
             found += tables
-            self._labels_after += sum(table.num_rows for table in tables)
         return pa.concat_tables(found, promote_options="default") if found else None
 
     def _is_convertible(self, one: Held, refuse: Refuse) -> bool:
@@ -87,7 +85,7 @@ class Conversion:
             case "shadows":
                 return shadows.tables([block for block in blocks if isinstance(block, ShadowBlock)], self._naming)
             case "labels":
-                rows = labels.rows([block for block in blocks if isinstance(block, LabelBlock)], self._labels_after)
+                rows = labels.rows([block for block in blocks if isinstance(block, LabelBlock)])
             case _:
                 told = [
                     minutes.Told(one.writer, block, one.unix_us)

@@ -1,4 +1,4 @@
-"""Label blocks to rows of the table `labels`, numbered in the order of their first commit."""
+"""Label blocks to rows of the table `labels`, in the order in which they came."""
 
 from collections.abc import Sequence
 from math import isfinite
@@ -15,15 +15,14 @@ from routing.records import LabelBlock, LabelRow
 Label = float | int | str | bool | list[float | int | str | bool]
 
 
-def rows(blocks: Sequence[LabelBlock], after: int) -> pa.Table | None:
-    """The rows of `blocks`, `sequence` from `after` + 1 on; None when there are none. Raises BlockInvalid."""
+def rows(blocks: Sequence[LabelBlock]) -> pa.Table | None:
+    """The rows of `blocks`; None when there are none. Raises BlockInvalid."""
     labels = [label for block in blocks for label in block.labels]
     if not labels:
         return None
     received_at, date = times([label.received_unix_us for label in labels])
     values = [label.label for label in labels]
     columns = {
-        "sequence": pa.array(np.arange(after + 1, after + 1 + len(labels))),
         "prediction_id": _ids(labels),
         "endpoint": pa.array([label.endpoint for label in labels], pa.string()),
         "date": date,

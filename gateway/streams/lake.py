@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,8 +23,8 @@ from gateway.streams.schema import PARTITIONS, SCHEMAS, Naming
 from gateway.streams.table import CommitFailed, LakeTable
 
 TABLES: Final = tuple(SCHEMAS)
-_NUMBERED: Final = "labels"
-"""The transaction that counts labels: its version is the last number given out."""
+_NUMBERED: Final = "sequence"
+"""The transaction that counts rows over all tables: its version in a table is the last number that was given out there."""
 _HELD_BYTES_MAX: Final = 64 << 20
 _READ_BYTES: Final = 4 << 20
 _TRIES: Final = 5
@@ -140,15 +141,14 @@ class Lake:
             held = self._held[name]
             if not held:
                 return
-            numbered = table.committed(_NUMBERED)
-            rows = Conversion(name, Naming(table.fields), self._answers, numbered).rows(held, self._refuse)
+            rows = Conversion(name, Naming(table.fields), self._answers).rows(held, self._refuse)
             last = {one.writer: one.sequence for one in held}
             if rows is not None:
                 done = {f"{writer}:{name}": sequence for writer, sequence in last.items()}
-                if name == "labels":
-                    done[_NUMBERED] = numbered + rows.num_rows
+                after = max(one.committed(_NUMBERED) for one in self._tables.values())
+                done[_NUMBERED] = after + rows.num_rows
                 try:
-                    table.append(rows, done)
+                    table.append(_numbered(rows, after), done)
                 except CommitFailed:
                     table.reload()
                     self._drop_committed(name)
@@ -188,3 +188,9 @@ class Lake:
                 del self._readers[writer]
                 for name in TABLES:
                     del self._committed[writer, name]
+
+
+def _numbered(rows: pa.Table, after: int) -> pa.Table:
+    """The rows with their `sequence`, from `after` + 1 on."""
+    numbers = pa.array(np.arange(after + 1, after + 1 + rows.num_rows))
+    return rows.set_column(rows.column_names.index(_NUMBERED), _NUMBERED, numbers)

@@ -10,8 +10,12 @@ _TIME: Final = pa.timestamp("us", "UTC")
 _WHO: Final = [("endpoint", _TEXT), ("date", pa.date32())]
 PARTITIONS: Final = ("endpoint", "date")
 
+_NUMBER: Final = ("sequence", pa.int64())
+"""Counts the rows of all tables together in the order in which they were first committed: what a verdict is a function of."""
+
 PREDICTIONS: Final = pa.schema(
     [
+        _NUMBER,
         ("prediction_id", _TEXT),
         ("row", pa.int32()),
         ("rows", pa.int32()),
@@ -50,6 +54,7 @@ PREDICTIONS: Final = pa.schema(
 
 SHADOWS: Final = pa.schema(
     [
+        _NUMBER,
         ("prediction_id", _TEXT),
         ("row", pa.int32()),
         ("rows", pa.int32()),
@@ -80,7 +85,7 @@ SHADOWS: Final = pa.schema(
 
 LABELS: Final = pa.schema(
     [
-        ("sequence", pa.int64()),
+        _NUMBER,
         ("prediction_id", _TEXT),
         *_WHO,
         ("request_id", _TEXT),
@@ -94,11 +99,12 @@ LABELS: Final = pa.schema(
         ("attributes", _TEXT),
     ]
 )
-"""One row a label as it came. `sequence` counts labels in the order in which they were first committed; `at` null: first receipt.
+"""One row a label as it came. `at` null: the first receipt of that content counts.
 `endpoint` is null for labels by prediction id; the prediction's own is found by joining."""
 
 METRICS: Final = pa.schema(
     [
+        _NUMBER,
         *_WHO,
         ("minute", _TIME),
         ("role", _TEXT),

@@ -20,7 +20,7 @@ _PROPERTIES: Final[dict[str, str | None]] = {
 
 
 class CommitFailed(Exception):
-    """The rows may or may not be in the table: load it again and ask what is committed."""
+    """A table could not be read or written. Rows may or may not be in it: load it again and ask what is committed."""
 
 
 class LakeTable:
@@ -91,17 +91,19 @@ class TableView:
         self._delta: DeltaTable | None = None
 
     def dataset(self) -> tuple[int, Any] | None:
-        """The newest version and its rows as a pyarrow dataset; None while there is no such table."""
+        """The newest version and its rows as a pyarrow dataset; None while there is no such table. Raises CommitFailed."""
         try:
-            if self._delta is None:
-                if not DeltaTable.is_deltatable(self._uri):
-                    return None
-                self._delta = DeltaTable(self._uri)
-            else:
-                self._delta.update_incremental()
+            self._delta = self._newest()
+        except (DeltaError, OSError) as error:
+            self._delta = None
+            raise CommitFailed(str(error)) from error
+        return None if self._delta is None else (int(self._delta.version()), self._delta.to_pyarrow_dataset())
+
+    def _newest(self) -> DeltaTable | None:
+        if self._delta is None:
+            return DeltaTable(self._uri) if DeltaTable.is_deltatable(self._uri) else None
+        try:
+            self._delta.update_incremental()
         except (DeltaError, OSError):
-            self._delta = (
-                None  # a log that was trimmed under a handle that was not used for days: open it anew the next time
-            )
-            return None
-        return int(self._delta.version()), self._delta.to_pyarrow_dataset()
+            return DeltaTable(self._uri)  # the log was trimmed under a handle that was not used for days
+        return self._delta

@@ -42,7 +42,9 @@ class MlflowRegistry:
         from mlflow import MlflowClient
 
         self._tracking_uri = tracking_uri or registry_uri
-        with _created(registry_uri), _created(self._tracking_uri):
+        with contextlib.ExitStack() as making:
+            for uri in sorted({registry_uri, self._tracking_uri}):
+                making.enter_context(_created(uri))
             self._client: Any = _asked(
                 lambda: MlflowClient(tracking_uri=self._tracking_uri, registry_uri=registry_uri), "the registry"
             )

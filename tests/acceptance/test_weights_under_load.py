@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tests.kit import files
-from tests.kit.gateway import Gateway, Served, infer_body, rest_caller, route, rpc_caller
+from tests.kit.gateway import Gateway, RestCaller, RpcCaller, Served, infer_body, infer_call, route, rpc_request
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
 
@@ -52,7 +52,7 @@ def test_fifty_changes_of_weights_under_load_fail_no_request_and_reach_every_wor
     admin = httpx.Client(base_url=gateway.admin, timeout=20)
     revision = int(admin.get("/admin/v1/routes/phishing").headers["etag"].strip('"'))
     took_s = []
-    with Served(rest_caller(gateway, "phishing"), 2) as rest, Served(rpc_caller(gateway, "phishing"), 1) as rpc:
+    with Served(RestCaller(gateway, "phishing"), 2) as rest, Served(RpcCaller(gateway, "phishing"), 1) as rpc:
         rest.wait_for(20)
         rpc.wait_for(20)
         for change in range(CHANGES):
@@ -100,12 +100,10 @@ def test_a_unit_keeps_its_variant_over_both_protocols_and_in_every_worker(gatewa
                     headers={"x-runoff-unit": f"customer-{unit}"},
                 )
                 drawn.setdefault(f"customer-{unit}", set()).add(reply.headers["x-runoff-variant"])
-    from tests.kit.gateway import infer_call, rpc_request
-
     with gateway.channel() as channel:
         call = infer_call(channel)
-        for unit in drawn:
+        for unit, variants in drawn.items():
             reply = call(rpc_request("phishing", [[1, 2, 3, 4]]), metadata=[("x-runoff-unit", unit)], timeout=10)
-            drawn[unit].add(reply.parameters["variant"].string_param)
+            variants.add(reply.parameters["variant"].string_param)
     assert {len(variants) for variants in drawn.values()} == {1}
     assert set().union(*drawn.values()) == {"champion", "challenger"}

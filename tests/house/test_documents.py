@@ -48,7 +48,9 @@ def test_every_source_has_its_test() -> None:
         folder = ROOT / "tests" / relative.parent
         module = str(relative.with_suffix("")).replace("/", ".")
         package, _, name = module.rpartition(".")
-        imported = re.compile(rf"(from {re.escape(module)} import|import {re.escape(module)}\b|from {re.escape(package)} import [^\n]*\b{name}\b)")
+        imported = re.compile(
+            rf"(from {re.escape(module)} import|import {re.escape(module)}\b|from {re.escape(package)} import [^\n]*\b{name}\b)"
+        )
         elsewhere = MIRRORED_ELSEWHERE.get(str(relative))
         if not (
             (folder / f"test_{source.name}").exists()
@@ -63,7 +65,18 @@ def test_nothing_names_a_path_of_some_machine_or_a_registry() -> None:
     stray = re.compile(r"/root/|/home/\w+/|pypi\.org|pythonhosted|registry\.npmjs|deb\.debian")
     found = []
     for path in ROOT.rglob("*"):
-        if path.is_file() and path.suffix in {".py", ".md", ".toml", ".lock", ".txt", ".yaml", ".yml", ".json", ".sh", ""}:
+        if path.is_file() and path.suffix in {
+            ".py",
+            ".md",
+            ".toml",
+            ".lock",
+            ".txt",
+            ".yaml",
+            ".yml",
+            ".json",
+            ".sh",
+            "",
+        }:
             parts = path.relative_to(ROOT).parts
             if parts[0].startswith(".") and parts[0] != ".ci" or "__pycache__" in parts or path == Path(__file__):
                 continue

@@ -161,11 +161,52 @@ class Gateway:
         eventually(lambda: self.lake(f"SELECT count(*) FROM {table} WHERE {where}")[0][0] >= rows, within_s, 0.2)
 
 
+class RestCaller:
+    """Asks over REST, on one kept connection a caller, with a unit of its own for each request."""
+
+    def __init__(self, gateway: Gateway, endpoint: str) -> None:
+        self._rest, self._path = gateway.rest, f"/v2/models/{endpoint}/infer"
+        self._clients: dict[int, httpx.Client] = {}
+
+    def __call__(self, caller: int, number: int) -> Mapping[str, Any]:
+        if caller not in self._clients:
+            self._clients[caller] = httpx.Client(base_url=self._rest, timeout=20)
+        headers = {"x-runoff-unit": f"unit-{caller}-{number}"}
+        reply = self._clients[caller].post(self._path, json=infer_body(row(caller, number)), headers=headers)
+        if reply.status_code != 200:
+            return {"status": reply.status_code, "error": reply.text}
+        version = reply.headers["x-runoff-model"].rpartition("/")[2]
+        return {"status": 200, "version": version, **reply.json()["parameters"]}
+
+    def close(self) -> None:
+        for client in self._clients.values():
+            client.close()
+
+
+class RpcCaller:
+    """Asks over gRPC, on one channel a caller."""
+
+    def __init__(self, gateway: Gateway, endpoint: str) -> None:
+        self._address, self._endpoint = gateway.rpc, endpoint
+        self._channels: dict[int, grpc.Channel] = {}
+
+    def __call__(self, caller: int, number: int) -> Mapping[str, Any]:
+        if caller not in self._channels:
+            self._channels[caller] = grpc.insecure_channel(self._address)
+        call = infer_call(self._channels[caller])
+        reply = call(rpc_request(self._endpoint, row(caller, number)), timeout=20)
+        return {name: value.string_param or value.int64_param for name, value in reply.parameters.items()}
+
+    def close(self) -> None:
+        for channel in self._channels.values():
+            channel.close()
+
+
 class Served:
     """Callers in threads that ask without pause and keep a log, by prediction id, of what they were told."""
 
-    def __init__(self, ask: Callable[[int, int], Mapping[str, Any]], callers: int = 2) -> None:
-        """`ask(caller, number)` makes one request and answers what came of it; what it raises is logged as an `error`."""
+    def __init__(self, ask: RestCaller | RpcCaller, callers: int = 2) -> None:
+        """What `ask` raises is logged as an `error`."""
         self._ask = ask
         self._stopping = threading.Event()
         self._logs: list[list[dict[str, Any]]] = [[] for _ in range(callers)]
@@ -183,6 +224,7 @@ class Served:
         self._stopping.set()
         for thread in self._threads:
             thread.join(60)
+        self._ask.close()
 
     @property
     def log(self) -> list[dict[str, Any]]:
@@ -212,42 +254,6 @@ class Served:
                 time.sleep(0.01)
             self._logs[caller].append({"number": number, "sent_at": sent_at, "done_at": time.monotonic(), **found})
             number += 1
-
-
-def rest_caller(gateway: Gateway, endpoint: str, columns: int = 4) -> Callable[[int, int], Mapping[str, Any]]:
-    """Asks over REST on one kept connection a caller; a unit of its own for each request."""
-    clients: dict[int, httpx.Client] = {}
-
-    def ask(caller: int, number: int) -> Mapping[str, Any]:
-        if caller not in clients:
-            clients[caller] = httpx.Client(base_url=gateway.rest, timeout=20)
-        reply = clients[caller].post(
-            f"/v2/models/{endpoint}/infer",
-            json=infer_body(row(caller, number, columns)),
-            headers={"x-runoff-unit": f"unit-{caller}-{number}"},
-        )
-        if reply.status_code != 200:
-            return {"status": reply.status_code, "error": reply.text}
-        return {
-            "status": 200,
-            "version": reply.headers["x-runoff-model"].rpartition("/")[2],
-            **reply.json()["parameters"],
-        }
-
-    return ask
-
-
-def rpc_caller(gateway: Gateway, endpoint: str, columns: int = 4) -> Callable[[int, int], Mapping[str, Any]]:
-    """Asks over gRPC on one channel a caller."""
-    calls: dict[int, Any] = {}
-
-    def ask(caller: int, number: int) -> Mapping[str, Any]:
-        if caller not in calls:
-            calls[caller] = infer_call(gateway.channel())
-        reply = calls[caller](rpc_request(endpoint, row(caller, number, columns)), timeout=20)
-        return {name: value.string_param or value.int64_param for name, value in reply.parameters.items()}
-
-    return ask
 
 
 def row(caller: int, number: int, columns: int = 4) -> list[list[float]]:

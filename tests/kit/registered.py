@@ -96,5 +96,6 @@ def log_all(folder: Path) -> str:
     light = lightgbm.LGBMClassifier(n_estimators=8, verbose=-1).fit(rows, truth)
     mlflow.lightgbm.log_model(light, signature=infer(rows, light.predict(rows)), registered_model_name="light", **plain)
     example = np.zeros((2, 2), np.float32)
-    mlflow.onnx.log_model(doubled(), signature=infer(example, example), registered_model_name="doubled", **plain)
+    with mlflow.start_run():
+        mlflow.onnx.log_model(doubled(), signature=infer(example, example), registered_model_name="doubled", **plain)
     return uri

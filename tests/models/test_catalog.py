@@ -7,7 +7,7 @@ import pytest
 
 from models.catalog import Catalog
 from models.errors import ArtifactInvalid, InputInvalid
-from models.staged import StagedModel
+from models.staged import ModelKey, StagedModel
 from tests.kit.staged import stage_linear
 
 
@@ -64,3 +64,17 @@ def test_the_curve_predicts_between_and_beyond_what_was_measured(tmp_path: Path)
     assert model.predicted_s(10) == pytest.approx(10.0)
     model.observe(1, 2.0)
     assert model.predicted_s(1) == pytest.approx(1.1)
+
+
+def test_versions_with_the_same_files_share_a_session_and_keep_their_names(tmp_path: Path) -> None:
+    staged = stage_linear(tmp_path)
+    catalog = Catalog(tmp_path)
+    first = catalog.load(staged.digest)
+    again = catalog.get(staged.digest, ModelKey("line", "2"))
+    assert again is not None
+    assert (str(again.staged.key), again.session) == ("line/2", first.session)
+    assert catalog.get(staged.digest, ModelKey("line", "2")) is again
+    again.leases += 1
+    assert catalog.retain(set()) == []
+    again.leases -= 1
+    assert catalog.retain(set()) == [first]

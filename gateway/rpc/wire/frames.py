@@ -75,9 +75,7 @@ def headers(stream_id: int, block: bytes, *, ends: bool, bytes_max: int = FRAME_
     parts = [frame(HEADERS, flags, stream_id, block[:bytes_max])]
     for start in range(bytes_max, len(block), bytes_max):
         is_last = start + bytes_max >= len(block)
-        parts.append(
-            frame(CONTINUATION, END_HEADERS if is_last else 0, stream_id, block[start : start + bytes_max])
-        )
+        parts.append(frame(CONTINUATION, END_HEADERS if is_last else 0, stream_id, block[start : start + bytes_max]))
     return b"".join(parts)
 
 

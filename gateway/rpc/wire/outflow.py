@@ -22,7 +22,7 @@ class Outflow:
         self.initial_window = frames.WINDOW_DEFAULT
         self.frame_bytes_max = frames.FRAME_BYTES_DEFAULT
         self._block_prefix = b""
-        self._blocked: deque[Stream] = deque()
+        self._blocked: dict[Stream, None] = {}
 
     # ── what is sent ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -68,8 +68,8 @@ class Outflow:
         while outbox:
             room = min(self.window, stream.send_window, self.frame_bytes_max)
             if room <= 0:
-                if self.window <= 0 and stream not in self._blocked:
-                    self._blocked.append(stream)
+                if self.window <= 0:
+                    self._blocked[stream] = None
                 return has_moved
             self._frame(stream, outbox, room)
             has_moved = True
@@ -107,8 +107,7 @@ class Outflow:
         if stream.outbox:
             stream.outbox.clear()
             stream.outbox_bytes = 0
-            if stream in self._blocked:
-                self._blocked.remove(stream)
+            self._blocked.pop(stream, None)
         stream.trailers = None
 
     # ── what the peer allows ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -118,14 +117,13 @@ class Outflow:
         self.window += increment
         if self.window > frames.WINDOW_MAX:
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "the connection's window is beyond 2^31-1")
-        moved = []
-        for _ in range(len(self._blocked)):
+        waiting, self._blocked = self._blocked, {}
+        for stream in waiting:
             if self.window <= 0:
-                break
-            stream = self._blocked.popleft()
-            self.pump(stream)
-            moved.append(stream)
-        return moved
+                self._blocked[stream] = None
+            else:
+                self.pump(stream)
+        return [stream for stream in waiting if stream not in self._blocked]
 
     def apply(self, name: int, value: int, streams: Sequence[Stream]) -> None:
         """One setting of the peer (section 6.5.2). Raises ConnectionFault for values that none may have."""

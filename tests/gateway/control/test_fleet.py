@@ -72,3 +72,12 @@ def test_lines_that_are_no_answer_are_shown_and_harmless():
     fleet.hear({"event": "weather", "sky": "blue"})
     fleet.hear({"event": "warm", "revision": "no number"})
     assert {"event": "weather", "sky": "blue"} in fleet.runtime()["lines"]
+
+
+async def test_who_waits_for_a_revision_to_be_served_waits_for_every_live_worker_that_can():
+    fleet = Fleet()
+    workers(fleet, "a", "b")
+    said(fleet, "a", "active")
+    assert not await fleet.serving(1, 0.01)
+    said(fleet, "b", "failed", problem="no memory")
+    assert await fleet.serving(1, 0.01)

@@ -1,9 +1,12 @@
 import uuid
 
+import numpy as np
+import orjson
 import pytest
 
 from gateway.evidence import ledger, quality
 from gateway.evidence.evidence import Evidence
+from routing.records import Column
 from tests.kit.spooled import BINARY, START_UNIX_US, Place, label, labels, pid_text, predictions, request, shadows
 
 
@@ -53,6 +56,23 @@ def test_labels_are_shown_before_their_prediction_has_come(place, evidence):
     told = evidence.prediction(pid_text(5))
     assert told["record"] is None
     assert len(told["labels"]) == 1
+
+
+def test_every_answer_can_be_written_as_json(place, evidence):
+    huge = Column("huge", "UINT64", (2,), np.array([2**64 - 1, 1], "<u8").tobytes())
+    place.store(
+        predictions([request(0)], [0.9], inputs=[huge]),
+        shadows([0], ["1"], ["0"], live_scores=[0.9], scores=[0.2]),
+        labels(label(0, 1, at_unix_us=1)),
+    )
+    told = evidence.prediction(pid_text(0))
+    assert told["record"]["rows"][0]["inputs"]["huge"] == [2**64 - 1, 1]
+    for document in (
+        told,
+        evidence.ledger(ledger.Question(endpoint="phishing", exogenous=True, segment_by="status")),
+        evidence.quality(quality.Question(endpoint="phishing")),
+    ):
+        assert orjson.loads(orjson.dumps(document)) == document
 
 
 def test_what_is_no_uuid_is_refused(evidence):

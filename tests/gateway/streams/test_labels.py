@@ -25,9 +25,7 @@ def test_a_label_is_text_and_where_it_can_be_a_number(value, as_text, as_number)
 def test_ids_and_request_ids_stand_in_their_own_columns():
     found = rows(
         [labels(label(1, "a"), label(None, "b", endpoint="e", request_id="r")), labels(label(2, None, keyed=True))],
-        after=10,
     ).to_pylist()
-    assert [row["sequence"] for row in found] == [11, 12, 13]
     assert [row["prediction_id"] for row in found] == [pid_text(1), None, pid_text(2)]
     assert [row["request_id"] for row in found] == [None, "r", None]
     assert [row["retracted"] for row in found] == [False, False, True]
@@ -35,9 +33,9 @@ def test_ids_and_request_ids_stand_in_their_own_columns():
 
 
 def test_attributes_are_json():
-    (found,) = rows([labels(label(1, 1, attributes={"by": "ann", "n": 2}))], after=0).to_pylist()
+    (found,) = rows([labels(label(1, 1, attributes={"by": "ann", "n": 2}))]).to_pylist()
     assert found["attributes"] == '{"by":"ann","n":2}'
 
 
 def test_no_labels_are_no_rows():
-    assert rows([labels()], after=3) is None
+    assert rows([labels()]) is None

@@ -1,0 +1,572 @@
+"""The server's side of one HTTP/2 connection as a state machine without I/O (RFC 9113): bytes in, calls of a listener, frames out.
+
+`receive` never raises for what a peer does: a fault of a stream resets it, a fault of the connection writes GOAWAY and ends it.
+Everything that a peer can make us keep has a bound here: streams, field blocks, the remainder of a frame, the streams lately closed.
+DATA is handed on as it comes, also from within a frame, so that a large body is not gathered here first.
+"""
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import msgspec
+
+from gateway.rpc.wire import frames, patience
+from gateway.rpc.wire.frames import END_HEADERS, END_STREAM, HAS_PRIORITY, PADDED, Code, ConnectionFault
+from gateway.rpc.wire.headers import HeadReader
+from gateway.rpc.wire.outflow import Buffer, Outflow
+from gateway.rpc.wire.patience import Patience
+from gateway.rpc.wire.stream import RECV_WINDOW, Stream
+
+CONNECTION_WINDOW: Final = 16 << 20
+"""What a peer may have on the way to us on all streams together. Bytes are counted free as they arrive: streams hold the bounds."""
+FRAME_BYTES_MAX: Final = 262_144
+"""The largest DATA payload that we take; it is never gathered, so that its size costs nothing."""
+_OTHER_BYTES_MAX: Final = 16_384
+_LATELY_MAX: Final = 1024
+_DRAIN_PING: Final = b"draining"
+_ALIVE_PING: Final = b"alive?\0\0"
+_FIRST_LAST_ID: Final = 2**31 - 1
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """What one connection may ask of us. Times in seconds."""
+
+    streams_max: int = 256
+    header_bytes_max: int = 32_768
+    header_count_max: int = 100
+    header_s: float = 10.0
+    idle_s: float = 75.0
+    alive_s: float = 60.0
+    """With streams open and nothing heard for this long a PING is sent; a third of it later the peer is given up."""
+
+
+class Listener(Protocol):
+    """Who reads the streams. Calls come from within `receive`, in the order of the wire, and may answer or reset any stream."""
+
+    def requested(self, stream: Stream) -> None:
+        """A request's field section is here."""
+        ...
+
+    def received(self, stream: Stream, data: bytes, start: int, stop: int, *, ends: bool) -> None:
+        """`data[start:stop]` of its body is here; with `ends` it was the last. Windows are granted by `Connection.grant`."""
+        ...
+
+    def gone(self, stream: Stream) -> None:
+        """The peer has reset the stream, or broken it; nothing more can be sent on it."""
+        ...
+
+    def moved(self, stream: Stream) -> None:
+        """The peer's windows have let some of the stream's outbox go."""
+        ...
+
+
+class Connection:
+    """Belongs to the event loop. `now_s` is any monotonic clock. What is to be written stands in `out.ready`; `is_over` means: write it and close."""
+
+    def __init__(self, bounds: Bounds, listener: Listener, now_s: float) -> None:
+        self.out = Outflow()
+        self.streams: dict[int, Stream] = {}
+        self.is_over = False
+        self.now_s = now_s
+        self._bounds = bounds
+        self._listener = listener
+        self._heads = HeadReader(bytes_max=bounds.header_bytes_max, count_max=bounds.header_count_max)
+        self._patience = Patience(now_s)
+        self._last_id = 0
+        self._final_id: int | None = None
+        self._is_draining = False
+        self._peer_leaves = False
+        self._recv_window = CONNECTION_WINDOW
+        self._lately: dict[int, None] = {}
+        # what of the wire is not understood yet
+        self._rest = b""
+        self._has_preface = False
+        self._only: int | None = frames.SETTINGS
+        self._block = bytearray()
+        self._block_stream = self._block_flags = self._block_frames = 0
+        self._data_left = 0
+        self._data_stream: Stream | None = None
+        self._data_ends = False
+        # times
+        self._heard_s = self._idle_since_s = self._stuck_since_s = now_s
+        self._is_asked = False
+        self._readers: dict[int, Callable[[bytes, int, int], None]] = {
+            frames.PRIORITY: self._priority,
+            frames.RST_STREAM: self._rst_stream,
+            frames.SETTINGS: self._settings,
+            frames.PING: self._ping,
+            frames.GOAWAY: self._goaway,
+            frames.WINDOW_UPDATE: self._window_update,
+        }
+        self.out.ready.append(
+            frames.settings(
+                (
+                    (frames.MAX_CONCURRENT_STREAMS, bounds.streams_max),
+                    (frames.INITIAL_WINDOW_SIZE, RECV_WINDOW),
+                    (frames.MAX_FRAME_SIZE, FRAME_BYTES_MAX),
+                    (frames.MAX_HEADER_LIST_SIZE, bounds.header_bytes_max),
+                )
+            )
+            + frames.window_update(0, CONNECTION_WINDOW - frames.WINDOW_DEFAULT)
+        )
+
+    # ── bytes in ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def receive(self, data: bytes, now_s: float) -> None:
+        """One read of the socket."""
+        if self.is_over:
+            return
+        self.now_s = self._heard_s = now_s
+        try:
+            self._receive(data)
+        except ConnectionFault as fault:
+            self._end(fault)
+
+    def _receive(self, data: bytes) -> None:
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        place, end = 0, len(data)
+        if not self._has_preface:
+            if not frames.PREFACE.startswith(data[: len(frames.PREFACE)]):
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "the bytes do not begin an HTTP/2 connection")
+            if end < len(frames.PREFACE):
+                self._rest = data
+                return
+            self._has_preface = True
+            place = len(frames.PREFACE)
+        if self._data_left:
+            place = self._more_data(data, place, end)
+        first = place
+        while end - place >= 9:
+            high, low, kind, flags, stream_id = frames.read_head(data, place)
+            length = high << 8 | low
+            start = place + 9
+            stop = start + length
+            stream_id &= 0x7FFFFFFF
+            if self._only is not None:
+                self._check_only(kind, flags, stream_id)
+            if kind == frames.DATA:
+                if length > FRAME_BYTES_MAX:
+                    raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a DATA frame beyond MAX_FRAME_SIZE")
+                if stop > end and (flags & PADDED or not self._can_split(stream_id)):
+                    break
+                self._data(data, start, min(stop, end), length, flags, stream_id)
+            else:
+                if length > _OTHER_BYTES_MAX:
+                    self._too_long(kind, length)
+                if stop > end:
+                    break
+                if kind == frames.HEADERS:
+                    self._headers(data, start, stop, flags, stream_id)
+                elif kind == frames.CONTINUATION:
+                    self._continuation(data[start:stop], flags)
+                else:
+                    self._other(kind, data[start:stop], flags, stream_id)
+            if self.is_over:
+                return
+            place = stop
+        if place < end:
+            self._rest = data[place:]
+        if place > first and not self._block_stream:
+            self._stuck_since_s = self.now_s
+
+    def _check_only(self, kind: int, flags: int, stream_id: int) -> None:
+        """Where just one kind of frame may come: SETTINGS first of all (section 3.4), CONTINUATION inside a block (section 6.10)."""
+        if kind != self._only or stream_id != self._block_stream or (kind == frames.SETTINGS and flags & frames.ACK):
+            wanted = "SETTINGS" if self._only == frames.SETTINGS else "CONTINUATION"
+            raise ConnectionFault(Code.PROTOCOL_ERROR, f"wanted {wanted}, got a frame of kind {kind}")
+        if kind == frames.SETTINGS:
+            self._only = None
+
+    def _too_long(self, kind: int, length: int) -> None:
+        if length > FRAME_BYTES_MAX:
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a frame beyond MAX_FRAME_SIZE")
+        raise ConnectionFault(Code.ENHANCE_YOUR_CALM, f"a frame of kind {kind} with {length} bytes")
+
+    # ── DATA ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _can_split(self, stream_id: int) -> bool:
+        """A frame that is not all here may be handed on in parts; one on stream 0 is a fault in any case."""
+        return stream_id != 0
+
+    def _data(self, data: bytes, start: int, stop: int, length: int, flags: int, stream_id: int) -> None:
+        """A DATA frame of `length` bytes, of which `data[start:stop]` is here."""
+        window = self._recv_window = self._recv_window - length
+        if window < CONNECTION_WINDOW // 2:
+            if window < 0:
+                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "more DATA than the connection's window")
+            self.out.ready.append(frames.window_update(0, CONNECTION_WINDOW - window))
+            self._recv_window = CONNECTION_WINDOW
+        left = length - (stop - start)
+        ends = bool(flags & END_STREAM)
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.is_ended:
+            self._stray(stream, stream_id)
+            stream = None
+        elif length > stream.recv_window:
+            self._fail(stream, Code.FLOW_CONTROL_ERROR)
+            stream = None
+        else:
+            stream.recv_window -= length
+            if flags & PADDED:
+                start, stop = _unpadded(data, start, stop)
+            if stop == start and not ends and not left:
+                self._patience.charge(patience.EMPTY, self.now_s, "empty DATA frames")
+        if left:
+            self._data_left, self._data_stream, self._data_ends = left, stream, ends
+            ends = False
+        if stream is not None and (ends or stop > start):
+            self._pass_on(stream, data, start, stop, ends=ends)
+
+    def _more_data(self, data: bytes, place: int, end: int) -> int:
+        """The next part of a DATA frame; answers where the next frame begins."""
+        stop = min(end, place + self._data_left)
+        self._data_left -= stop - place
+        stream, is_last = self._data_stream, not self._data_left
+        if is_last:
+            self._data_stream = None
+        if stream is not None and not stream.is_closed:
+            self._pass_on(stream, data, place, stop, ends=is_last and self._data_ends)
+        return stop
+
+    def _pass_on(self, stream: Stream, data: bytes, start: int, stop: int, *, ends: bool) -> None:
+        if stream.body_left is not None:
+            stream.body_left -= stop - start
+            if stream.body_left < 0 or (ends and stream.body_left):
+                self._fail(stream, Code.PROTOCOL_ERROR)  # section 8.1.1
+                return
+        stream.is_ended = ends
+        self._listener.received(stream, data, start, stop, ends=ends)
+
+    def _stray(self, stream: Stream | None, stream_id: int) -> None:
+        """DATA where none may come (section 6.1). On streams that we have reset it is only late."""
+        if stream is not None:
+            self._fail(stream, Code.STREAM_CLOSED)
+            return
+        if stream_id > self._last_id or not stream_id & 1:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "DATA on an idle stream")
+        self._patience.charge(patience.STALE, self.now_s, "DATA on closed streams")
+        if stream_id not in self._lately:
+            self.out.ready.append(frames.rst_stream(stream_id, Code.STREAM_CLOSED))
+
+    # ── HEADERS and CONTINUATION ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _headers(self, data: bytes, start: int, stop: int, flags: int, stream_id: int) -> None:
+        if flags & PADDED:
+            start, stop = _unpadded(data, start, stop)
+        if flags & HAS_PRIORITY:
+            start += 5
+            if start > stop:
+                raise ConnectionFault(Code.FRAME_SIZE_ERROR, "HEADERS without its priority fields")
+        if not stream_id & 1:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "callers open streams with odd numbers")
+        if flags & END_HEADERS:
+            self._section(data[start:stop], stream_id, ends=bool(flags & END_STREAM))
+            return
+        self._block += data[start:stop]
+        self._block_stream, self._block_flags, self._block_frames = stream_id, flags, 0
+        self._only = frames.CONTINUATION
+        self._stuck_since_s = self.now_s
+
+    def _continuation(self, payload: bytes, flags: int) -> None:
+        if not self._block_stream:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
+        self._block += payload
+        if len(self._block) > self._bounds.header_bytes_max:
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a field block beyond the bound")
+        if not flags & END_HEADERS:
+            cost = patience.SMALL if payload else patience.EMPTY
+            self._patience.charge(cost, self.now_s, "a field block in too many parts")
+            return
+        block, stream_id, ends = bytes(self._block), self._block_stream, bool(self._block_flags & END_STREAM)
+        self._block.clear()
+        self._block_stream, self._only = 0, None
+        self._section(block, stream_id, ends=ends)
+
+    def _section(self, block: bytes, stream_id: int, *, ends: bool) -> None:
+        """A complete field section: a new request, or trailers."""
+        if stream_id <= self._last_id:
+            self._late_section(block, stream_id, ends=ends)
+            return
+        self._last_id = stream_id
+        if self._final_id is not None and stream_id > self._final_id:
+            self._heads.skip(block)  # the caller has been told, and tries elsewhere
+            self._remember(stream_id)
+            return
+        head = self._heads.read(block)
+        if len(self.streams) >= self._bounds.streams_max:
+            self._refuse(stream_id, Code.REFUSED_STREAM)
+            return
+        if head.problem is not None:
+            self._refuse(stream_id, Code.PROTOCOL_ERROR)
+            return
+        stream = Stream(stream_id, head, self.out.initial_window, self.now_s)
+        self.streams[stream_id] = stream
+        self._listener.requested(stream)
+        if ends and not stream.is_closed:
+            self._pass_on(stream, b"", 0, 0, ends=True)
+
+    def _late_section(self, block: bytes, stream_id: int, *, ends: bool) -> None:
+        fields = self._heads.skip(block)
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            if stream_id not in self._lately:
+                raise ConnectionFault(Code.STREAM_CLOSED, "HEADERS on a closed stream")
+            self._patience.charge(patience.STALE, self.now_s, "HEADERS on closed streams")
+        elif stream.is_ended:
+            self._fail(stream, Code.STREAM_CLOSED)
+        elif not ends or any(name[:1] == b":" for name, _ in fields):
+            self._fail(stream, Code.PROTOCOL_ERROR)  # section 8.1
+        else:
+            self._pass_on(stream, b"", 0, 0, ends=True)
+
+    # ── everything else ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _other(self, kind: int, payload: bytes, flags: int, stream_id: int) -> None:
+        reader = self._readers.get(kind)
+        if reader is not None:
+            reader(payload, flags, stream_id)
+        elif kind == frames.PUSH_PROMISE:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "callers do not push")
+        else:  # unknown kinds are ignored (section 4.1)
+            self._patience.charge(patience.SMALL, self.now_s, "frames of unknown kinds")
+
+    def _priority(self, payload: bytes, flags: int, stream_id: int) -> None:
+        """Read and not followed: the scheme is deprecated (section 5.3.2)."""
+        del flags
+        if not stream_id:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "PRIORITY on stream 0")
+        self._patience.charge(patience.SMALL, self.now_s, "PRIORITY frames")
+        if len(payload) != 5:
+            stream = self.streams.get(stream_id)
+            if stream is None:
+                raise ConnectionFault(Code.FRAME_SIZE_ERROR, "PRIORITY has five bytes")
+            self._fail(stream, Code.FRAME_SIZE_ERROR)
+
+    def _rst_stream(self, payload: bytes, flags: int, stream_id: int) -> None:
+        del flags
+        if len(payload) != 4:
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "RST_STREAM has four bytes")
+        self._check_not_idle(stream_id, "RST_STREAM")
+        stream = self.streams.get(stream_id)
+        self._patience.charge(patience.STALE if stream is None else patience.RESET, self.now_s, "RST_STREAM frames")
+        if stream is not None:
+            self._close(stream)
+            self._remember(stream_id)
+            self._listener.gone(stream)
+
+    def _settings(self, payload: bytes, flags: int, stream_id: int) -> None:
+        if stream_id:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "SETTINGS on a stream")
+        if len(payload) % 6 or (flags & frames.ACK and payload):
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "SETTINGS of a size that none has")
+        self._patience.charge(patience.SETTINGS + len(payload) // 6, self.now_s, "SETTINGS frames")
+        if flags & frames.ACK:
+            return
+        for name, value in frames.read_settings(payload):
+            self.out.apply(name, value, self.streams.values())
+        self.out.ready.append(frames.SETTINGS_ACK)
+        for stream in list(self.streams.values()):  # a larger initial window lets streams go on
+            self._pump(stream)
+
+    def _ping(self, payload: bytes, flags: int, stream_id: int) -> None:
+        if stream_id:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "PING on a stream")
+        if len(payload) != 8:
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "PING has eight bytes")
+        self._patience.charge(patience.PING, self.now_s, "PING frames")
+        if not flags & frames.ACK:
+            self.out.ready.append(frames.ping(payload, ack=True))
+        elif payload == _DRAIN_PING and self._is_draining:
+            self._announce_last()
+
+    def _goaway(self, payload: bytes, flags: int, stream_id: int) -> None:
+        """The peer opens no more streams; those that are open are answered."""
+        del flags
+        if stream_id:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "GOAWAY on a stream")
+        if len(payload) < 8:
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "GOAWAY has at least eight bytes")
+        self._patience.charge(patience.SETTINGS, self.now_s, "GOAWAY frames")
+        self._peer_leaves = True
+        self._leave_if_done()
+
+    def _window_update(self, payload: bytes, flags: int, stream_id: int) -> None:
+        del flags
+        if len(payload) != 4:
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "WINDOW_UPDATE has four bytes")
+        increment = int.from_bytes(payload, "big") & 0x7FFFFFFF
+        if not stream_id:
+            if not increment:
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
+            for stream in self.out.widen(increment):
+                self._settle(stream)
+            return
+        self._check_not_idle(stream_id, "WINDOW_UPDATE")
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._patience.charge(patience.SMALL, self.now_s, "WINDOW_UPDATE on closed streams")
+        elif not increment:
+            self._fail(stream, Code.PROTOCOL_ERROR)
+        elif stream.send_window + increment > frames.WINDOW_MAX:
+            self._fail(stream, Code.FLOW_CONTROL_ERROR)
+        else:
+            self._patience.charge(0 if stream.outbox else patience.SMALL, self.now_s, "WINDOW_UPDATE without need")
+            stream.send_window += increment
+            self._pump(stream)
+
+    def _check_not_idle(self, stream_id: int, name: str) -> None:
+        if stream_id > self._last_id or not stream_id & 1:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, f"{name} on an idle stream")
+
+    # ── frames out ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def answer_whole(self, stream: Stream, answer: bytes, data_bytes: int) -> bool:
+        """A whole answer as frames made beforehand; False, and nothing done, where windows or settings of the peer forbid it."""
+        if not self.out.whole(stream, answer, data_bytes):
+            return False
+        self._settle(stream)
+        return True
+
+    def answer(
+        self, stream: Stream, block: bytes, parts: "tuple[Buffer, ...]" = (), trailers: bytes | None = None
+    ) -> None:
+        """A field section, then a body and trailers; without both the section is the whole answer."""
+        if trailers is None and not parts:
+            self.out.fields(stream, block, ends=True)
+        else:
+            self.out.fields(stream, block, ends=False)
+            self.out.data(stream, parts, trailers)
+        self._settle(stream)
+
+    def send(self, stream: Stream, parts: "tuple[Buffer, ...]", trailers: bytes | None = None) -> None:
+        """More of a body whose field section has left; trailers end it."""
+        self.out.data(stream, parts, trailers)
+        self._settle(stream)
+
+    def grant(self, stream: Stream, size: int) -> None:
+        """Lets the peer send `size` more bytes on a stream."""
+        if size > 0 and not stream.is_ended and not stream.is_closed:
+            stream.recv_window += size
+            self.out.ready.append(frames.window_update(stream.id, size))
+
+    def reset(self, stream: Stream, code: Code) -> None:
+        """Ends a stream at once; the listener is not told."""
+        if not stream.is_closed:
+            self.out.ready.append(frames.rst_stream(stream.id, code))
+            self._close(stream)
+            self._remember(stream.id)
+
+    def _fail(self, stream: Stream, code: Code) -> None:
+        """The peer broke one stream."""
+        self._patience.charge(patience.RESET, self.now_s, "broken streams")
+        self.reset(stream, code)
+        self._listener.gone(stream)
+
+    def _refuse(self, stream_id: int, code: Code) -> None:
+        """A stream that does not come to be."""
+        self._patience.charge(patience.STALE, self.now_s, "requests that were refused")
+        self.out.ready.append(frames.rst_stream(stream_id, code))
+        self._remember(stream_id)
+
+    def _pump(self, stream: Stream) -> None:
+        if stream.outbox and self.out.pump(stream):
+            self._settle(stream)
+
+    def _settle(self, stream: Stream) -> None:
+        """After something of the stream has left: it is over when all has, or its writer may go on."""
+        if not stream.is_answered:
+            if stream.outbox is not None and not stream.is_closed:
+                stream.since_s = self.now_s
+                self._listener.moved(stream)
+            return
+        self._patience.refund()
+        if stream.is_ended:
+            self._close(stream)
+        else:  # the rest of the request is of no use any more (section 8.1)
+            self.reset(stream, Code.NO_ERROR)
+
+    def _close(self, stream: Stream) -> None:
+        if self.streams.pop(stream.id, None) is None:
+            return
+        stream.is_closed = True
+        if stream.outbox is not None:
+            self.out.forget(stream)
+        if not self.streams:
+            self._idle_since_s = self.now_s
+            self._leave_if_done()
+
+    def _remember(self, stream_id: int) -> None:
+        """Frames that were on their way to a stream when we ended it are late, not wrong (section 5.1)."""
+        if len(self._lately) >= _LATELY_MAX:
+            del self._lately[next(iter(self._lately))]
+        self._lately[stream_id] = None
+
+    # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def drain(self) -> None:
+        """Ends the connection without losing a call (section 6.8): the peer is warned, then told the last stream, then left."""
+        if not self._is_draining and not self.is_over:
+            self._is_draining = True
+            self._drained_since_s = self.now_s
+            self.out.ready += (frames.goaway(_FIRST_LAST_ID, Code.NO_ERROR, "draining"), frames.ping(_DRAIN_PING))
+
+    _drained_since_s = 0.0
+
+    def sweep(self, now_s: float) -> None:
+        """About twice a second: ends what is stuck, idle or dead."""
+        if self.is_over:
+            return
+        self.now_s = now_s
+        if self._is_draining and self._final_id is None and now_s - self._drained_since_s > 1.0:
+            self._announce_last()
+        is_stuck = self._only is not None or self._rest
+        if is_stuck and now_s - self._stuck_since_s > self._bounds.header_s:
+            self._end(ConnectionFault(Code.ENHANCE_YOUR_CALM, "a frame did not arrive in time"))
+        elif not self.streams and now_s - max(self._idle_since_s, self._stuck_since_s) > self._bounds.idle_s:
+            self._end(ConnectionFault(Code.NO_ERROR, "idle"))
+        elif self.streams:
+            silent_s = now_s - self._heard_s
+            if silent_s > self._bounds.alive_s * 4 / 3:
+                self._end(ConnectionFault(Code.NO_ERROR, "the peer does not answer"))
+            elif silent_s > self._bounds.alive_s and not self._is_asked:
+                self._is_asked = True
+                self.out.ready.append(frames.ping(_ALIVE_PING))
+            elif silent_s <= self._bounds.alive_s:
+                self._is_asked = False
+
+    def fail(self) -> None:
+        """Our own mistake: the connection is of no use any more."""
+        self._end(ConnectionFault(Code.INTERNAL_ERROR, "internal error"))
+
+    def lost(self) -> None:
+        """The transport is gone: every open stream with it."""
+        self.is_over = True
+        for stream in list(self.streams.values()):
+            self._close(stream)
+            self._listener.gone(stream)
+
+    def _announce_last(self) -> None:
+        if self._final_id is None:
+            self._final_id = self._last_id
+            self.out.ready.append(frames.goaway(self._last_id, Code.NO_ERROR, "draining"))
+            self._leave_if_done()
+
+    def _leave_if_done(self) -> None:
+        if not self.streams and (self._peer_leaves or self._final_id is not None):
+            self.is_over = True
+
+    def _end(self, fault: ConnectionFault) -> None:
+        self.out.ready.append(frames.goaway(self._last_id, fault.code, fault.reason))
+        self.lost()
+
+
+def _unpadded(data: bytes, start: int, stop: int) -> tuple[int, int]:
+    """Where the payload of a padded frame begins and ends (section 6.1)."""
+    if start == stop:
+        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a padded frame without the length of its padding")
+    padding = data[start]
+    if padding > stop - start - 1:
+        raise ConnectionFault(Code.PROTOCOL_ERROR, "more padding than payload")
+    return start + 1, stop - padding

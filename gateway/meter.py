@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from gateway.live import Arm, ServedEndpoint
-from gateway.rest.stats import BatchStatistics, Duration, ModelStatistics
+from gateway.statistics import BatchStatistics, Duration, ModelStatistics
 from gateway.telemetry.catalogue import DURATION_BOUNDS_S
 from gateway.telemetry.counters import CounterPage, Histogram
 from gateway.ticket import Batch, Ticket

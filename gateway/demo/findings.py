@@ -198,7 +198,7 @@ def _paired(lake: Lake) -> Paired:
     """Feeds the gateway's own sequential test, one flight after another; each aircraft-day enters once."""
     rows = lake.rows("""
         SELECT prediction_id, unit, experiment, unit_missing, late, answer_label, shadow_label, day
-        FROM july WHERE variant = 'champion' AND status = 200 AND is_shadowed AND sequence IS NOT NULL ORDER BY sequence
+        FROM july WHERE variant = 'champion' AND status = 200 AND is_shadowed AND late IS NOT NULL ORDER BY known_sequence, prediction_id
     """)
     pairing, state = Pairing(keys_in_use=False), McNemar(alpha=ALPHA)
     steps: list[tuple[float, ...]] = []

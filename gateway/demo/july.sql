@@ -11,7 +11,7 @@ FROM lake_labels GROUP BY prediction_id, "row" HAVING NOT arg_max(retracted, seq
 CREATE TABLE july AS
 SELECT p.*, strptime(split_part(p.request_id, '.', 3), '%Y%m%dT%H%MZ') - INTERVAL 4 HOUR AS due, day(due) AS day,
        s.answer_label AS shadow_label, s.answer_score AS shadow_score, s.lag_us AS shadow_lag_us,
-       s.prediction_id IS NOT NULL AS is_shadowed, t.late, t.sequence, t.times AS label_times
+       s.prediction_id IS NOT NULL AS is_shadowed, t.late, greatest(s.sequence, t.sequence) AS known_sequence, t.times AS label_times
 FROM lake_predictions p
 LEFT JOIN lake_shadows s ON s.prediction_id = p.prediction_id AND s."row" = p."row"
     AND s.mirror = 'candidate' AND s.outcome = 'recorded'

@@ -152,7 +152,7 @@ def split(rows: "pd.DataFrame", moves: Sequence[Move], moved_at: Sequence[Any]) 
         axes.set(
             ylim=(0, 100), ylabel="share of flights, %", xlabel="day of July 2013, half a day a step; dashed: as set"
         )
-        axes.xaxis.set_major_formatter(lambda value, _: str(dates.num2date(value).day))
+        axes.xaxis.set_major_formatter(lambda value, _: str(dates.num2date(value).day))  # type: ignore[no-untyped-call]  # matplotlib has none
         axes.margins(x=0.01)
         axes.legend(loc="center right")
         _save(figure, made)

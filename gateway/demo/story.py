@@ -44,7 +44,7 @@ QUICK: Final = Pace(days=3, seconds=12.0, rows=15_000)
 
 def tell(state_dir: Path | None, *, keep: bool, quick: bool, as_json: bool) -> int:
     """The whole story; the exit status. What people read goes to standard output, or with `as_json` to standard error."""
-    console = Console(stderr=as_json, highlight=False)
+    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     try:
         data_folder()
         done = _told(_fresh(state_dir), QUICK if quick else FULL, console, keep=keep)

@@ -13,10 +13,10 @@ from gateway.rest.entrance import Entrance
 from gateway.rest.invocations import ScoringDoor
 from gateway.rest.labels import LabelDoor
 from gateway.rest.refusals import no_route, respond
-from gateway.rest.stats import Statistics
 from gateway.rest.tensorflow import TensorflowDoor
 from gateway.rest.v2 import OpenInferenceDoor
 from gateway.settings import Settings
+from gateway.statistics import Statistics
 
 _OPEN_DOOR: Final = OpenDoor()
 

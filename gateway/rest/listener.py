@@ -21,6 +21,7 @@ from gateway.telemetry.log import EventLog
 
 log = EventLog(__name__)
 
+_ACCEPTS_A_TURN: Final = 64
 _FULL_PAUSE_S: Final = 0.01
 _TROUBLE_PAUSE_S: Final = 0.1
 _LAST_WORDS_S: Final = 0.1
@@ -53,7 +54,8 @@ class RestListener:
         self._state = ServerState()
         self._socket = sock
         self._connections_max = settings.limits.connections_max
-        self._accepting: asyncio.Task[None] | None = None
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._is_closing = False
 
     @property
     def connections(self) -> int:
@@ -65,7 +67,7 @@ class RestListener:
         self.tick()
         self._socket.setblocking(False)
         self._socket.listen(self._config.backlog)
-        self._accepting = asyncio.get_running_loop().create_task(self._accept(), name="accept")
+        self._resume()
 
     def tick(self) -> None:
         """About twice a second: the date that replies carry, and the time-outs of connections whose protocol leaves them to us."""
@@ -80,14 +82,13 @@ class RestListener:
     async def close(self, within_s: float) -> None:
         """Takes what is queued, stops listening, lets every request in flight finish, and cuts what is left after `within_s`."""
         deadline = time.monotonic() + within_s
-        if self._accepting is not None:
-            self._accepting.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._accepting
+        self._is_closing = True
+        asyncio.get_running_loop().remove_reader(self._socket)
         with suppress(OSError):  # BlockingIOError: nobody is queued any more
             while True:
-                await self._connect(self._socket.accept()[0])
+                self._welcome(self._socket.accept()[0])
         self._socket.close()
+        await asyncio.gather(*self._connecting)
         await asyncio.sleep(min(_LAST_WORDS_S, within_s))
         for connection in list(self._state.connections):
             connection.shutdown()
@@ -99,21 +100,38 @@ class RestListener:
         for connection in late:
             connection.transport.abort()
 
-    async def _accept(self) -> None:
+    def _resume(self) -> None:
+        if not self._is_closing:
+            asyncio.get_running_loop().add_reader(self._socket, self._accept)
+
+    def _pause(self, pause_s: float) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            if len(self._state.connections) >= self._connections_max:
-                await asyncio.sleep(_FULL_PAUSE_S)
-                continue
+        loop.remove_reader(self._socket)
+        loop.call_later(pause_s, self._resume)
+
+    def _accept(self) -> None:
+        """Some of what is queued. A plain function: a task that awaits `sock_accept` loses a connection when it is cancelled just then."""
+        for _ in range(_ACCEPTS_A_TURN):
+            if len(self._state.connections) + len(self._connecting) >= self._connections_max:
+                self._pause(_FULL_PAUSE_S)
+                return
             try:
-                connection, _ = await loop.sock_accept(self._socket)
+                connection, _ = self._socket.accept()
+            except BlockingIOError:
+                return
             except OSError as error:  # no descriptors, no memory, or a caller that left while queued
                 log.warning("accept_failed", problem=str(error))
-                await asyncio.sleep(_TROUBLE_PAUSE_S)
-                continue
-            await self._connect(connection)
+                self._pause(_TROUBLE_PAUSE_S)
+                return
+            self._welcome(connection)
+
+    def _welcome(self, connection: socket.socket) -> None:
+        task = asyncio.get_running_loop().create_task(self._connect(connection))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
 
     async def _connect(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection, ssl=self._config.ssl)

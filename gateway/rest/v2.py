@@ -18,7 +18,8 @@ from gateway.rest.headers import Caller, earliest, request_id_of
 from gateway.rest.metadata import model_config, model_metadata, repository_index, server_metadata
 from gateway.rest.open_inference import Decoded, Parameter, decode, encode
 from gateway.rest.refusals import guarded
-from gateway.rest.stats import Statistics, gathered, stats_document
+from gateway.rest.stats import gathered, stats_document
+from gateway.statistics import Statistics
 from models.errors import InputInvalid
 from routing.records import PROTOCOLS
 

@@ -9,12 +9,12 @@ from google.protobuf.descriptor_pool import DescriptorPool
 
 from gateway.request import Corridor
 from gateway.rest.doorkeeper import Doorkeeper, OpenDoor
-from gateway.rest.stats import Statistics
 from gateway.rpc import open_inference_pb2 as pb
 from gateway.rpc.refusals import Context, guarded
 from gateway.rpc.service import InferenceService
 from gateway.rpc.standard import health_handler, reflection_handlers
 from gateway.settings import Settings
+from gateway.statistics import Statistics
 
 SERVICE: Final = "inference.GRPCInferenceService"
 _OPEN_DOOR: Final = OpenDoor()

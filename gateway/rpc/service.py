@@ -17,11 +17,12 @@ from gateway.rest.doorkeeper import Doorkeeper, Scope, Visitor, credential_of
 from gateway.rest.headers import Caller, earliest, read_headers, reply_headers
 from gateway.rest.metadata import model_config, model_metadata, repository_index, server_metadata
 from gateway.rest.open_inference import Decoded
-from gateway.rest.stats import Statistics, gathered, stats_document
+from gateway.rest.stats import gathered, stats_document
 from gateway.rest.v2 import request_of
 from gateway.rpc import messages
 from gateway.rpc import open_inference_pb2 as pb
 from gateway.rpc.refusals import Context, wire_of
+from gateway.statistics import Statistics
 from routing.records import PROTOCOLS
 
 _V2_GRPC: Final = PROTOCOLS.index("v2-grpc")

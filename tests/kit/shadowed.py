@@ -12,8 +12,9 @@ import numpy as np
 
 from gateway.ids import Minter
 from gateway.settings import Settings
-from gateway.shadow.draw import column_of
+from gateway.shadow.draw import Draw, column_of
 from gateway.shadow.process import Shadow
+from gateway.spool.frame import Frame
 from gateway.spool.reader import SegmentReader, is_writer_dead, writers
 from gateway.spool.segment import SegmentWriter
 from gateway.state.compiled import CompiledModel, CompiledRoute
@@ -197,6 +198,40 @@ class Shadowed:
         for worker in self._workers.values():
             worker.close()
         self.store.close()
+
+
+def draw_of(
+    inputs: Mapping[str, Array],
+    *,
+    rows: Sequence[int],
+    mirrors: Sequence[str] = ("candidate-0",),
+    masks: Sequence[int] | None = None,
+    received_unix_s: float | None = None,
+    writer: str = "worker-a",
+    sequence: int = 1,
+) -> Draw:
+    """A mirror frame of one block: requests of so many `rows`, drawn as `masks` says (all by all), production's answer 1 for each row."""
+    received = int((time.time() if received_unix_s is None else received_unix_s) * 1e6)
+    every = (1 << len(mirrors)) - 1
+    requests = [
+        RequestRow(
+            bytes([sequence % 256, place]) * 8, count, received, 0, 0, 0, 7, 1.0, 0, 200, 1, 1, 2, 1,
+            mirrors=every if masks is None else masks[place],
+        )
+        for place, count in enumerate(rows)
+    ]  # fmt: skip
+    block = MirrorBlock(
+        "line",
+        1,
+        ("champion",),
+        "champion",
+        "1",
+        tuple(mirrors),
+        requests,
+        [column_of(name, datatype_of(array), array) for name, array in inputs.items()],
+        [column_of("label", "INT64", np.ones(sum(rows), np.int64))],
+    )
+    return Draw(writer, Frame(sequence, msgspec.msgpack.encode(block), 1, 0))
 
 
 def outcomes(blocks: Sequence[ShadowBlock]) -> Counter[tuple[str, str]]:

@@ -10,7 +10,7 @@ import onnxruntime
 from gateway.errors import DeadlinePassed, EndpointUnknown, NotAllowed, NotReady, SpoolClosed, VersionUnknown
 from gateway.ids import Minter
 from gateway.request import InferReply, InferRequest, ModelView
-from gateway.rest.stats import BatchStatistics, Duration, ModelStatistics
+from gateway.statistics import BatchStatistics, Duration, ModelStatistics
 from models.errors import ModelFailed
 from models.signature_check import check
 from models.staged import ModelKey, Profile, StagedModel

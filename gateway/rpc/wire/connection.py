@@ -21,7 +21,6 @@ CONNECTION_WINDOW: Final = 16 << 20
 """What a peer may have on the way to us on all streams together. Bytes are counted free as they arrive: streams hold the bounds."""
 FRAME_BYTES_MAX: Final = 262_144
 """The largest DATA payload that we take; it is never gathered, so that its size costs nothing."""
-_OTHER_BYTES_MAX: Final = 16_384
 _LATELY_MAX: Final = 1024
 _DRAIN_PING: Final = b"draining"
 _ALIVE_PING: Final = b"alive?\0\0"
@@ -69,6 +68,7 @@ class Connection:
         self.is_over = False
         self.now_s = now_s
         self._bounds = bounds
+        self._other_bytes_max = max(frames.FRAME_BYTES_DEFAULT, bounds.header_bytes_max)
         self._listener = listener
         self._heads = HeadReader(bytes_max=bounds.header_bytes_max, count_max=bounds.header_count_max)
         self._patience = Patience(now_s)
@@ -84,11 +84,12 @@ class Connection:
         self._only: int | None = frames.SETTINGS
         self._block = bytearray()
         self._block_stream = self._block_flags = self._block_frames = 0
-        self._data_left = 0
+        self._data_left = self._data_padding = 0
         self._data_stream: Stream | None = None
         self._data_ends = False
         # times
         self._heard_s = self._idle_since_s = self._stuck_since_s = now_s
+        self._drained_since_s = now_s
         self._is_asked = False
         self._readers: dict[int, Callable[[bytes, int, int], None]] = {
             frames.PRIORITY: self._priority,
@@ -123,7 +124,8 @@ class Connection:
             self._end(fault)
 
     def _receive(self, data: bytes) -> None:
-        if self._rest:
+        had_rest = bool(self._rest)
+        if had_rest:
             data = self._rest + data
             self._rest = b""
         place, end = 0, len(data)
@@ -137,7 +139,6 @@ class Connection:
             place = len(frames.PREFACE)
         if self._data_left:
             place = self._more_data(data, place, end)
-        first = place
         while end - place >= 9:
             high, low, kind, flags, stream_id = frames.read_head(data, place)
             length = high << 8 | low
@@ -149,11 +150,11 @@ class Connection:
             if kind == frames.DATA:
                 if length > FRAME_BYTES_MAX:
                     raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a DATA frame beyond MAX_FRAME_SIZE")
-                if stop > end and (flags & PADDED or not self._can_split(stream_id)):
-                    break
-                self._data(data, start, min(stop, end), length, flags, stream_id)
+                if flags & PADDED and start == end and length:
+                    break  # how much padding there is, is not known yet
+                self._data(data, start, end, length, flags, stream_id)
             else:
-                if length > _OTHER_BYTES_MAX:
+                if length > self._other_bytes_max:
                     self._too_long(kind, length)
                 if stop > end:
                     break
@@ -166,10 +167,11 @@ class Connection:
             if self.is_over:
                 return
             place = stop
+            had_rest = False
         if place < end:
             self._rest = data[place:]
-        if place > first and not self._block_stream:
-            self._stuck_since_s = self.now_s
+            if not had_rest and not self._block_stream:
+                self._stuck_since_s = self.now_s
 
     def _check_only(self, kind: int, flags: int, stream_id: int) -> None:
         """Where just one kind of frame may come: SETTINGS first of all (section 3.4), CONTINUATION inside a block (section 6.10)."""
@@ -186,19 +188,18 @@ class Connection:
 
     # ── DATA ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _can_split(self, stream_id: int) -> bool:
-        """A frame that is not all here may be handed on in parts; one on stream 0 is a fault in any case."""
-        return stream_id != 0
-
-    def _data(self, data: bytes, start: int, stop: int, length: int, flags: int, stream_id: int) -> None:
-        """A DATA frame of `length` bytes, of which `data[start:stop]` is here."""
+    def _data(self, data: bytes, start: int, end: int, length: int, flags: int, stream_id: int) -> None:
+        """A DATA frame whose payload of `length` bytes begins at `start`; `data` ends at `end`, perhaps before it."""
         window = self._recv_window = self._recv_window - length
         if window < CONNECTION_WINDOW // 2:
             if window < 0:
                 raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "more DATA than the connection's window")
             self.out.ready.append(frames.window_update(0, CONNECTION_WINDOW - window))
             self._recv_window = CONNECTION_WINDOW
-        left = length - (stop - start)
+        stop = start + length
+        padding = 0
+        if flags & PADDED:
+            start, padding = _unpadded(data, start, stop)
         ends = bool(flags & END_STREAM)
         stream = self.streams.get(stream_id)
         if stream is None or stream.is_ended:
@@ -209,25 +210,28 @@ class Connection:
             stream = None
         else:
             stream.recv_window -= length
-            if flags & PADDED:
-                start, stop = _unpadded(data, start, stop)
-            if stop == start and not ends and not left:
+            if start == stop - padding and not ends:
                 self._patience.charge(patience.EMPTY, self.now_s, "empty DATA frames")
-        if left:
-            self._data_left, self._data_stream, self._data_ends = left, stream, ends
-            ends = False
+        if stop > end:
+            self._data_left, self._data_padding, self._data_ends = stop - end, padding, ends
+            self._data_stream = stream
+            stop, ends = min(stop - padding, end), False
+        else:
+            stop -= padding
         if stream is not None and (ends or stop > start):
             self._pass_on(stream, data, start, stop, ends=ends)
 
     def _more_data(self, data: bytes, place: int, end: int) -> int:
         """The next part of a DATA frame; answers where the next frame begins."""
         stop = min(end, place + self._data_left)
+        content_stop = min(stop, place + self._data_left - self._data_padding)
         self._data_left -= stop - place
-        stream, is_last = self._data_stream, not self._data_left
-        if is_last:
+        ends = self._data_ends and not self._data_left
+        stream = self._data_stream
+        if stream is not None and not stream.is_closed and (ends or content_stop > place):
+            self._pass_on(stream, data, place, max(place, content_stop), ends=ends)
+        if not self._data_left:
             self._data_stream = None
-        if stream is not None and not stream.is_closed:
-            self._pass_on(stream, data, place, stop, ends=is_last and self._data_ends)
         return stop
 
     def _pass_on(self, stream: Stream, data: bytes, start: int, stop: int, *, ends: bool) -> None:
@@ -254,7 +258,8 @@ class Connection:
 
     def _headers(self, data: bytes, start: int, stop: int, flags: int, stream_id: int) -> None:
         if flags & PADDED:
-            start, stop = _unpadded(data, start, stop)
+            start, padding = _unpadded(data, start, stop)
+            stop -= padding
         if flags & HAS_PRIORITY:
             start += 5
             if start > stop:
@@ -412,7 +417,8 @@ class Connection:
         elif stream.send_window + increment > frames.WINDOW_MAX:
             self._fail(stream, Code.FLOW_CONTROL_ERROR)
         else:
-            self._patience.charge(0 if stream.outbox else patience.SMALL, self.now_s, "WINDOW_UPDATE without need")
+            if not stream.outbox:
+                self._patience.charge(patience.SMALL, self.now_s, "WINDOW_UPDATE without need")
             stream.send_window += increment
             self._pump(stream)
 
@@ -437,11 +443,13 @@ class Connection:
             self.out.fields(stream, block, ends=True)
         else:
             self.out.fields(stream, block, ends=False)
+            self._patience.refund(sum(map(len, parts)) >> 12)
             self.out.data(stream, parts, trailers)
         self._settle(stream)
 
     def send(self, stream: Stream, parts: "tuple[Buffer, ...]", trailers: bytes | None = None) -> None:
         """More of a body whose field section has left; trailers end it."""
+        self._patience.refund(patience.SMALL * 2)  # the peer owes us a WINDOW_UPDATE for it
         self.out.data(stream, parts, trailers)
         self._settle(stream)
 
@@ -481,7 +489,7 @@ class Connection:
                 stream.since_s = self.now_s
                 self._listener.moved(stream)
             return
-        self._patience.refund()
+        self._patience.refund(patience.ANSWERED)
         if stream.is_ended:
             self._close(stream)
         else:  # the rest of the request is of no use any more (section 8.1)
@@ -512,8 +520,6 @@ class Connection:
             self._drained_since_s = self.now_s
             self.out.ready += (frames.goaway(_FIRST_LAST_ID, Code.NO_ERROR, "draining"), frames.ping(_DRAIN_PING))
 
-    _drained_since_s = 0.0
-
     def sweep(self, now_s: float) -> None:
         """About twice a second: ends what is stuck, idle or dead."""
         if self.is_over:
@@ -524,7 +530,7 @@ class Connection:
         is_stuck = self._only is not None or self._rest
         if is_stuck and now_s - self._stuck_since_s > self._bounds.header_s:
             self._end(ConnectionFault(Code.ENHANCE_YOUR_CALM, "a frame did not arrive in time"))
-        elif not self.streams and now_s - max(self._idle_since_s, self._stuck_since_s) > self._bounds.idle_s:
+        elif not self.streams and now_s - self._idle_since_s > self._bounds.idle_s:
             self._end(ConnectionFault(Code.NO_ERROR, "idle"))
         elif self.streams:
             silent_s = now_s - self._heard_s
@@ -563,10 +569,10 @@ class Connection:
 
 
 def _unpadded(data: bytes, start: int, stop: int) -> tuple[int, int]:
-    """Where the payload of a padded frame begins and ends (section 6.1)."""
+    """Where the content of a padded frame begins, and how much padding follows it (section 6.1)."""
     if start == stop:
         raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a padded frame without the length of its padding")
     padding = data[start]
     if padding > stop - start - 1:
         raise ConnectionFault(Code.PROTOCOL_ERROR, "more padding than payload")
-    return start + 1, stop - padding
+    return start + 1, padding

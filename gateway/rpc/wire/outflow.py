@@ -1,7 +1,7 @@
 """What leaves a connection: frames, within the windows and sizes that the peer has set (RFC 9113, sections 5.2, 6.5 and 6.9)."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from gateway.rpc.wire import frames
 from gateway.rpc.wire.frames import END_STREAM, Code, ConnectionFault
@@ -125,7 +125,7 @@ class Outflow:
                 self.pump(stream)
         return [stream for stream in waiting if stream not in self._blocked]
 
-    def apply(self, name: int, value: int, streams: Sequence[Stream]) -> None:
+    def apply(self, name: int, value: int, streams: Iterable[Stream]) -> None:
         """One setting of the peer (section 6.5.2). Raises ConnectionFault for values that none may have."""
         if name == frames.HEADER_TABLE_SIZE:
             self._block_prefix = NO_TABLE  # always right, and due when the table became smaller

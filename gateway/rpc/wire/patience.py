@@ -11,8 +11,8 @@ from gateway.rpc.wire.frames import Code, ConnectionFault
 
 POINTS_MAX: Final = 10_000
 POINTS_A_SECOND: Final = 1_000
-REFUND: Final = 20
-"""For each call that was answered."""
+ANSWERED: Final = 20
+"""What a call that was answered gives back."""
 
 RESET: Final = 10
 PING: Final = 10
@@ -42,7 +42,7 @@ class Patience:
             if self.left < 0:
                 raise ConnectionFault(Code.ENHANCE_YOUR_CALM, why)
 
-    def refund(self) -> None:
-        """One call was answered."""
+    def refund(self, points: int) -> None:
+        """Useful work was done."""
         if self.left < POINTS_MAX:
-            self.left += REFUND
+            self.left += points

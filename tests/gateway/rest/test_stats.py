@@ -1,4 +1,5 @@
-from gateway.rest.stats import BatchStatistics, Duration, ModelStatistics, gathered, stats_document
+from gateway.rest.stats import gathered, stats_document
+from gateway.statistics import BatchStatistics, Duration, ModelStatistics
 from tests.kit.small_corridor import stocked_corridor
 
 

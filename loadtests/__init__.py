@@ -1,0 +1,1 @@
+"""Load tests: scenarios that a user would run, and benchmarks side by side in one run."""

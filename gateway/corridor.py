@@ -16,16 +16,18 @@ from routing.records import LabelRow
 
 
 class _Waiting:
-    """The door of one awaited ticket."""
+    """The door of one awaited ticket. The future carries no result: a ticket that held itself would be work for the collector."""
 
-    __slots__ = ("future",)
+    __slots__ = ("answered",)
 
-    def __init__(self, future: "asyncio.Future[Ticket]") -> None:
-        self.future = future
+    def __init__(self, answered: "asyncio.Future[None]") -> None:
+        self.answered = answered
 
     def complete(self, ticket: Ticket) -> None:
-        if not self.future.done():
-            self.future.set_result(ticket)
+        """Wakes who waits; what came of it stands in the ticket."""
+        del ticket
+        if not self.answered.done():
+            self.answered.set_result(None)
 
     def flush(self) -> None:
         """Nothing is held back: the awaiting coroutine goes on by itself."""
@@ -63,11 +65,11 @@ class PlaneCorridor:
         ticket.priority = request.priority
         plane.submit(ticket)
         try:
-            done = await door.future
+            await door.answered
         except asyncio.CancelledError:
             plane.cancel(ticket)
             raise
-        return _reply(done)
+        return _reply(ticket)
 
     def view(self, endpoint: str, version: str | None = None) -> ModelView:
         """Metadata of an endpoint; raises EndpointUnknown or VersionUnknown."""

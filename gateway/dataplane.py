@@ -241,6 +241,7 @@ class Dataplane:
                 if self._tracer is not None:
                     self._trace(batch, tickets, offset_us, now_ns)
             answered.extend(kept)
+            batch.tickets = []  # tickets know their batch: without this each request would leave a cycle to the collector
         self._written(self._recorder.flush(), answered)
         synced = [ticket for ticket in answered if ticket.endpoint.route.record.durability == "disk"]
         if synced:

@@ -152,7 +152,7 @@ class Ticket:
         batch = self.batch
         assert batch is not None
         assert batch.outputs is not None
-        if len(batch.tickets) == 1:
+        if batch.rows == self.rows:
             return batch.outputs
         return [output[self.offset : self.offset + self.rows] for output in batch.outputs]
 

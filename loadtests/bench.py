@@ -54,7 +54,7 @@ def main() -> int:
     """Runs the benchmark and prints its table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=32)
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
@@ -76,7 +76,7 @@ def main() -> int:
         script = lua(work, body)
         for contender in contenders:
             check(contender, body, wanted)
-            load(contender, script, arguments.connections, 1.0, keep=False)
+            load(contender, script, arguments.connections, 1, keep=False)
         for number in range(arguments.rounds):
             for contender in contenders:
                 load(contender, script, arguments.connections, arguments.seconds)
@@ -171,7 +171,7 @@ def check(contender: Contender, body: bytes, wanted: list[float]) -> None:
         np.testing.assert_allclose(got, wanted, rtol=1e-5)
 
 
-def load(contender: Contender, script: Path, connections: int, seconds: float, *, keep: bool = True) -> None:
+def load(contender: Contender, script: Path, connections: int, seconds: int, *, keep: bool = True) -> None:
     """One window of load; a reply that is not 2xx fails the benchmark."""
     before = cpu_s(contender.pids)
     command = [
@@ -181,7 +181,7 @@ def load(contender: Contender, script: Path, connections: int, seconds: float, *
         "wrk",
         "-t1",
         f"-c{connections}",
-        f"-d{seconds}s",
+        f"-d{seconds:g}s",
         "--latency",
         "-s",
         str(script),
@@ -227,8 +227,10 @@ def report(contenders: list[Contender], arguments: argparse.Namespace) -> None:
     lines = [
         f"# REST, small model, {arguments.connections} connections, one worker on one core",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}, CPython {platform.python_version()}; "
-        f"`make bench` ({arguments.rounds} alternating rounds of {arguments.seconds:g} s, medians; {UNITS} units).",
+        (
+            f"{datetime.now(UTC):%Y-%m-%d}, {machine()}, CPython {platform.python_version()}; "
+            f"`make bench` ({arguments.rounds} alternating rounds of {arguments.seconds:g} s, medians; {UNITS} units)."
+        ),
         "Every request validated, split by a sticky unit, recorded (`durability: process`), counted.",
         "",
         "| | requests/s | p50 µs | p99 µs | processor µs/request | runoff, all on, is |",

@@ -54,10 +54,14 @@ class LoadedModel:
         return self._curve[-1] * rows / self._curve_rows[-1]
 
     def observe(self, rows: int, seconds: float) -> None:
-        """Moves the curve's nearest point a tenth of the way towards what a run really took."""
+        """Moves the curve's nearest point a tenth of the way towards what a run really took, at most towards twice the point.
+
+        So one run that the system interrupted does not send the next hundred to a thread, and a lasting change still gets through.
+        """
         place = min(bisect_left(self._curve_rows, rows), len(self._curve) - 1)
         scaled = seconds * self._curve_rows[place] / rows if rows > self._curve_rows[place] else seconds
-        self._curve[place] += 0.1 * (scaled - self._curve[place])
+        known = self._curve[place]
+        self._curve[place] = known + 0.1 * (min(scaled, 2 * known) - known)
 
     def as_version(self, key: ModelKey) -> "LoadedModel":
         """The same session under another version's name: registered versions may have the very same files."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import grpc.aio
-import httpx
 import msgspec
 
 from gateway.demo.flights import INPUTS, REAL, STRINGS
+from gateway.demo.http1 import CallFailed, HttpClient, Reply
 from gateway.demo.models import MODEL
 from gateway.rpc import open_inference_pb2 as pb
 
@@ -57,7 +57,7 @@ class V2Caller:
     name = "v2-rest"
 
     def __init__(self, url: str, connections: int) -> None:
-        self._client = _client(url, connections)
+        self._client = HttpClient(url, connections=connections, timeout_s=_TIMEOUT_S)
         self._path = f"/v2/models/{MODEL}/infer"
 
     async def ask(self, values: Values, unit: str, request_id: str) -> Answer:
@@ -68,7 +68,7 @@ class V2Caller:
         reply = await _post(self._client, self._path, {"inputs": inputs}, unit, request_id)
         if isinstance(reply, Answer):
             return reply
-        document = msgspec.json.decode(reply.content)
+        document = msgspec.json.decode(reply.body)
         said = document["parameters"]
         label = next(output["data"][0] for output in document["outputs"] if output["name"] == "label")
         return Answer(
@@ -80,21 +80,21 @@ class V2Caller:
         )
 
     async def close(self) -> None:
-        await self._client.aclose()
+        self._client.close()
 
 
 class MlflowCaller:
     name = "mlflow"
 
     def __init__(self, url: str, connections: int) -> None:
-        self._client = _client(url, connections)
+        self._client = HttpClient(url, connections=connections, timeout_s=_TIMEOUT_S)
 
     async def ask(self, values: Values, unit: str, request_id: str) -> Answer:
         body = {"dataframe_split": {"columns": INPUTS, "data": [[_null_for_nan(value) for value in values]]}}
         reply = await _post(self._client, "/invocations", body, unit, request_id)
         if isinstance(reply, Answer):
             return reply
-        document = msgspec.json.decode(reply.content)
+        document = msgspec.json.decode(reply.body)
         return Answer(
             status=200,
             prediction_id=document["prediction_id"],
@@ -104,7 +104,7 @@ class MlflowCaller:
         )
 
     async def close(self) -> None:
-        await self._client.aclose()
+        self._client.close()
 
 
 class GrpcCaller:
@@ -146,38 +146,30 @@ class LabelPoster:
     """Where the truth goes when it is known."""
 
     def __init__(self, url: str) -> None:
-        self._client = _client(url, 1)
+        self._client = HttpClient(url, connections=1, timeout_s=_TIMEOUT_S)
 
     async def post(self, truths: Sequence[tuple[str, int]]) -> int:
         """Posts prediction ids with labels; answers how many were accepted."""
         body = [{"prediction_id": prediction_id, "label": label} for prediction_id, label in truths]
         try:
-            reply = await self._client.post("/v1/labels", content=msgspec.json.encode(body), headers=_JSON)
-        except httpx.HTTPError:
+            reply = await self._client.post("/v1/labels", msgspec.json.encode(body))
+        except CallFailed:
             return 0
-        return int(msgspec.json.decode(reply.content)["accepted"]) if reply.status_code == 202 else 0
+        return int(msgspec.json.decode(reply.body)["accepted"]) if reply.status == 202 else 0
 
     async def close(self) -> None:
-        await self._client.aclose()
+        self._client.close()
 
 
-_JSON: Final = {"content-type": "application/json"}
-
-
-def _client(url: str, connections: int) -> httpx.AsyncClient:
-    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-    return httpx.AsyncClient(base_url=url, limits=limits, timeout=_TIMEOUT_S, trust_env=False)
-
-
-async def _post(
-    client: httpx.AsyncClient, path: str, body: object, unit: str, request_id: str
-) -> httpx.Response | Answer:
-    headers = {**_JSON, "x-request-id": request_id, **({UNIT_HEADER: unit} if unit else {})}
+async def _post(client: HttpClient, path: str, body: object, unit: str, request_id: str) -> Reply | Answer:
+    headers = {"x-request-id": request_id, **({UNIT_HEADER: unit} if unit else {})}
     try:
-        reply = await client.post(path, content=msgspec.json.encode(body), headers=headers)
-    except httpx.HTTPError as error:
-        return Answer(status=0, problem=f"{type(error).__name__}: {error}")
-    return reply if reply.status_code == 200 else Answer(status=reply.status_code, problem=reply.text[:300])
+        reply = await client.post(path, msgspec.json.encode(body), headers)
+    except CallFailed as error:
+        return Answer(status=0, problem=str(error))
+    if reply.status != 200:
+        return Answer(status=reply.status, problem=reply.body[:300].decode(errors="replace"))
+    return reply
 
 
 def _null_for_nan(value: Value) -> Value | None:

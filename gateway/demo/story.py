@@ -39,7 +39,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 FULL: Final = Pace()
-QUICK: Final = Pace(days=3, seconds=12.0, rows=15_000)
+QUICK: Final = Pace(days=3, seconds=12.0)
 
 
 def tell(state_dir: Path | None, *, keep: bool, quick: bool, as_json: bool) -> int:

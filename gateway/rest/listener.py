@@ -24,8 +24,8 @@ log = EventLog(__name__)
 _ACCEPTS_A_TURN: Final = 64
 _FULL_PAUSE_S: Final = 0.01
 _TROUBLE_PAUSE_S: Final = 0.1
-_LAST_WORDS_S: Final = 0.1
-"""How long a connection that was accepted at the very end may take to say what it wants."""
+_LAST_WORDS_S: Final = 0.3
+"""How long a kept connection may take to ask once more and be told that it ends, and a new one to say what it wants."""
 _END_PAUSE_S: Final = 0.02
 
 
@@ -74,7 +74,7 @@ class RestListener:
         date = formatdate(time.time(), usegmt=True).encode()
         self._state.default_headers = [(b"date", date), *self._config.encoded_headers]
         now = time.monotonic()
-        for connection in list(self._state.connections):
+        for connection in self._open():
             sweep: Callable[[float], None] | None = getattr(connection, "sweep", None)
             if sweep is not None:
                 sweep(now)
@@ -82,23 +82,35 @@ class RestListener:
     async def close(self, within_s: float) -> None:
         """Takes what is queued, stops listening, lets every request in flight finish, and cuts what is left after `within_s`."""
         deadline = time.monotonic() + within_s
-        self._is_closing = True
-        asyncio.get_running_loop().remove_reader(self._socket)
+        if not self._is_closing:
+            self._is_closing = True
+            asyncio.get_running_loop().remove_reader(self._socket)
         with suppress(OSError):  # BlockingIOError: nobody is queued any more
             while True:
                 self._welcome(self._socket.accept()[0])
         self._socket.close()
         await asyncio.gather(*self._connecting)
-        await asyncio.sleep(min(_LAST_WORDS_S, within_s))
-        for connection in list(self._state.connections):
+        for connection in self._open():
+            leave: Callable[[], None] | None = getattr(connection, "leave", None)
+            if leave is not None:
+                leave()
+        await self._ended(min(deadline, time.monotonic() + _LAST_WORDS_S))
+        for connection in self._open():
             connection.shutdown()
-        while (self._state.connections or self._state.tasks) and time.monotonic() < deadline:  # noqa: ASYNC110  # uvicorn has no event for it
-            await asyncio.sleep(_END_PAUSE_S)
-        late = list(self._state.connections)
+        await self._ended(deadline)
+        late = self._open()
         if late:
             log.warning("connections_cut", count=len(late))
         for connection in late:
             connection.transport.abort()
+
+    def _open(self) -> list[Any]:
+        return list(self._state.connections)
+
+    async def _ended(self, deadline: float) -> None:
+        """Waits until all connections have ended, or until then."""
+        while (self._state.connections or self._state.tasks) and time.monotonic() < deadline:  # noqa: ASYNC110  # uvicorn has no event for it
+            await asyncio.sleep(_END_PAUSE_S)
 
     def _resume(self) -> None:
         if not self._is_closing:

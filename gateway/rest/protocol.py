@@ -153,6 +153,7 @@ class WireProtocol(HttpToolsProtocol):
             self._stop(400, "this server does not upgrade connections")
         self._begin_cold()
         super().on_headers_complete()
+        self.cycle.keep_alive &= not self._is_leaving
 
     def on_body(self, body: bytes) -> None:
         if self._hot is None:
@@ -262,9 +263,12 @@ class WireProtocol(HttpToolsProtocol):
             closes = slot.closes
         if not ready or self.transport.is_closing():
             return
+        if self._is_leaving and not slots and not self._held:
+            ready[-1] = ready[-1].replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
+            closes = True
         self.server_state.total_requests += len(ready)
         self.transport.write(ready[0] if len(ready) == 1 else b"".join(ready))
-        if closes or (self._is_shutting_down and not slots and not self._held):
+        if closes:
             self.transport.close()
             return
         while self._held and len(slots) < SLOTS_MAX:
@@ -317,6 +321,7 @@ class WireProtocol(HttpToolsProtocol):
         self._hot = None
         self._begin_cold()
         super().on_headers_complete()
+        self.cycle.keep_alive &= not self._is_leaving
         self.cycle.body += body
         super().on_message_complete()
 
@@ -402,11 +407,17 @@ class WireProtocol(HttpToolsProtocol):
         elif self._phase == "idle" and waited > self.limits.idle_s and not self._slots and not self._is_cold_busy():
             self.transport.close()
 
-    _is_shutting_down = False
+    _is_leaving = False
+
+    def leave(self) -> None:
+        """The next reply is the last, and says so: a caller that keeps its connection busy is not cut off between two requests."""
+        self._is_leaving = True
+        if self._is_cold_busy():
+            self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
-        """The graceful stop of uvicorn stop: what is in flight is answered first."""
-        self._is_shutting_down = True
+        """The end of an idle connection, at once; what is in flight is answered first."""
+        self._is_leaving = True
         if not self._slots and not self._held:
             super().shutdown()
 

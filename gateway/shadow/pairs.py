@@ -26,10 +26,14 @@ def blocks(job: Job, now_unix_us: int) -> list[ShadowBlock]:
 
 def _form(job: Job, answer: Answered) -> object:
     """Answers with the same form share a block; one whose outputs have not one entry for each row stands alone."""
-    rows = sum(job.draw.block.requests[index].rows for index in answer.indexes)
-    if any(array.ndim == 0 or len(array) != rows for array in answer.outputs):
+    if not _is_by_row(job, answer):
         return id(answer)
     return tuple((name, array.dtype, array.shape[1:]) for name, array in zip(answer.names, answer.outputs, strict=True))
+
+
+def _is_by_row(job: Job, answer: Answered) -> bool:
+    rows = sum(job.draw.block.requests[index].rows for index in answer.indexes)
+    return all(array.ndim and len(array) == rows for array in answer.outputs)
 
 
 def _answered(job: Job, answers: Sequence[Answered]) -> ShadowBlock:
@@ -42,7 +46,12 @@ def _answered(job: Job, answers: Sequence[Answered]) -> ShadowBlock:
     for place, name in enumerate(answers[0].names):
         parts = [answer.outputs[place] for answer in answers]
         array = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        outputs.append(column_of(name, datatype_of(array), array))
+        if _is_by_row(job, answers[0]):
+            outputs.append(column_of(name, datatype_of(array), array))
+        elif (
+            requests[0].rows == 1
+        ):  # all of it belongs to the one row; with more rows nobody could tell what belongs to which
+            outputs.append(column_of(name, datatype_of(array), array[np.newaxis]))
     return _block(
         job,
         [index for answer in answers for index in answer.indexes],

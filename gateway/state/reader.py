@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from gateway.state.compiled import CompiledRoute, RouteState
+from gateway.state.keys import KeyRecord, KeySet, read_key_set, read_keys
 
 _ROUTES: Final = """
     SELECT routes.endpoint, live.compiled, warming.compiled, previous.compiled
@@ -57,10 +58,25 @@ class StateReader:
             for endpoint, live, warming, previous in rows
         ]
 
+    def keys(self) -> list[KeyRecord]:
+        """Every key, those that open nothing any more included."""
+        connection = self._opened()
+        return [] if connection is None or not self._has(connection, "keys") else read_keys(connection)
+
+    def key_set(self, issuer: str) -> KeySet | None:
+        """The public keys of a token issuer; None while control has not fetched them."""
+        connection = self._opened()
+        return None if connection is None or not self._has(connection, "key_sets") else read_key_set(connection, issuer)
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    @staticmethod
+    def _has(connection: sqlite3.Connection, table: str) -> bool:
+        """Whether control has made this table: it may be just starting."""
+        return connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is not None
 
     def _compiled(self, blob: bytes | None) -> CompiledRoute | None:
         return None if blob is None else self._decoder.decode(blob)

@@ -1,4 +1,4 @@
--- The whole of state.db. Written by control alone; workers and the shadow process read `routes` and `revisions`.
+-- The whole of state.db. Written by control (and `runoff keys … --local`); workers and the shadow process only read.
 CREATE TABLE IF NOT EXISTS revisions (
     number INTEGER PRIMARY KEY AUTOINCREMENT,   -- global, never used twice
     endpoint TEXT NOT NULL,
@@ -41,6 +41,26 @@ CREATE TABLE IF NOT EXISTS models (
     version TEXT NOT NULL,
     digest TEXT NOT NULL,
     staged_unix_us INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS keys (
+    id TEXT PRIMARY KEY,                        -- public; part of the key
+    name TEXT NOT NULL,
+    digest BLOB NOT NULL,                       -- SHA-256 of the key, which itself is kept nowhere
+    scopes TEXT NOT NULL,                       -- JSON list
+    rate_per_s REAL,
+    burst INTEGER,
+    created_unix_us INTEGER NOT NULL,
+    created_by TEXT NOT NULL,
+    expires_unix_us INTEGER,
+    revoked_unix_us INTEGER,
+    replaces TEXT REFERENCES keys (id)          -- the key that this one takes over from
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS key_sets (
+    issuer TEXT PRIMARY KEY,                    -- of tokens ([auth.oidc])
+    document TEXT NOT NULL,                     -- its public keys, JSON (RFC 7517)
+    fetched_unix_us INTEGER NOT NULL
 ) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS audit (

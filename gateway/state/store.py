@@ -13,6 +13,7 @@ import msgspec
 from gateway.state.audit import Audit, AuditRow
 from gateway.state.compiled import CompiledModel, CompiledRoute
 from gateway.state.difference import differences
+from gateway.state.keys import KeyTable
 from gateway.state.revision import UNFINISHED, AliasMove, Draft, Revision, State
 from models.staged import ModelKey
 from routing.errors import Problem
@@ -49,7 +50,7 @@ class StateForeign(StateError):
 
 
 class StateStore:
-    """`state.db`, read and written. One process (control), one thread.
+    """`state.db`, read and written. One process (control), one thread; beside it only `runoff keys … --local`, for one transaction.
 
     `clock` is the wall clock in seconds. Raises StateForeign, or sqlite3.Error when the disk does not let it work.
     """
@@ -68,6 +69,7 @@ class StateStore:
         self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self._audit = Audit(self._connection)
         self.audit_broken_at = self._audit.broken_at()
+        self.keys = KeyTable(self._connection, self._audit, self._transaction, self._now)
 
     def close(self) -> None:
         self._connection.close()

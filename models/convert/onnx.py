@@ -150,9 +150,9 @@ def _classes(proto: onnx.ModelProto) -> tuple[str | int | float | bool, ...] | N
     for node in proto.graph.node:
         if node.op_type in _CLASSIFIERS and node.domain == "ai.onnx.ml":
             for attribute in node.attribute:
-                if attribute.name.startswith("classlabels_int64s") and attribute.ints:
+                if attribute.name in {"classlabels_ints", "classlabels_int64s"} and attribute.ints:
                     return tuple(attribute.ints)
-                if attribute.name.startswith("classlabels_strings") and attribute.strings:
+                if attribute.name == "classlabels_strings" and attribute.strings:
                     return tuple(label.decode("utf-8", "replace") for label in attribute.strings)
     return None
 

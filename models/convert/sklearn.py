@@ -37,7 +37,7 @@ def convert(model: Mlmodel, estimator: Any) -> Converted:
     """Raises StagingRefused for inputs and predict functions that are not served; converters raise in the forms' `build`."""
     estimator = getattr(estimator, "best_estimator_", estimator)
     for part in parts(estimator):
-        if "n_jobs" in vars(part):
+        if vars(part).get("n_jobs") not in {None, 1}:
             part.n_jobs = 1
     if estimators.is_trees(type(estimator)):
         return estimators.convert(model, estimator)

@@ -1,6 +1,7 @@
 """The corridor's promises: one record for each answer, batch mates do not disturb each other, a late or gone caller costs nothing."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from gateway.errors import DeadlinePassed, NotAllowed, NotReady, Overloaded, SpoolClosed, VersionUnknown
+from gateway.ticket import Batch, Ticket
 from models.errors import InputInvalid
 from routing.records import MirrorBlock, PredictionBlock, RequestRow
 from tests.kit.plane import Plane
@@ -197,3 +199,16 @@ async def test_urgent_requests_run_before_those_that_did_not_ask(plane: Plane) -
     await asyncio.gather(*(plane.corridor.infer(plane.request(row(p, 0), priority=p)) for p in priorities))
     order = [np.frombuffer(block.inputs[0].data, np.float32)[0] for block, _ in recorded(plane)]  # type: ignore[arg-type]
     assert order == [1, 2, 0]
+
+
+async def test_an_answered_request_leaves_no_cycle_for_the_collector(plane: Plane) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)})
+    await plane.corridor.infer(plane.request(row(1, 2)))
+    gc.collect()
+    gc.disable()
+    try:
+        await asyncio.gather(*(plane.corridor.infer(plane.request(row(v, 2))) for v in range(5)))
+        await asyncio.sleep(0)
+        assert sum(type(kept) in (Ticket, Batch) for kept in gc.get_objects()) == 0
+    finally:
+        gc.enable()

@@ -75,6 +75,24 @@ def test_boosted_trees_answer_labels_and_probabilities_alike(
     assert (label == registered.is_yes()).mean() > 0.6
 
 
+@pytest.mark.parametrize("name", ["pipeline", "boosted", "light"])
+def test_what_is_scored_is_what_mlflow_itself_would_predict(
+    registry: MlflowRegistry, registry_uri: str, artifacts: Artifacts, name: str
+) -> None:
+    import mlflow
+
+    staged = stage(parse_ref(f"models:/{name}/1"), registry, artifacts)
+    mlflow.set_registry_uri(registry_uri)
+    rows = registered.people() if name == "pipeline" else registered.numbers()
+    wanted = mlflow.pyfunc.load_model(registry.resolve(parse_ref(f"models:/{name}/1")).source).predict(rows)
+
+    outputs = run(artifacts, staged, {column: rows[[column]].to_numpy() for column in rows})
+
+    by_name = dict(zip((spec.name for spec in staged.signature.outputs), outputs, strict=True))
+    assert staged.answer.scoring_form == "list"
+    assert by_name[staged.answer.scoring_outputs[0]].tolist() == wanted.tolist()
+
+
 def test_an_onnx_model_is_served_as_logged_and_needs_no_certificate(
     registry: MlflowRegistry, artifacts: Artifacts
 ) -> None:

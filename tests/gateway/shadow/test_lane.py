@@ -1,6 +1,8 @@
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,7 +14,7 @@ from gateway.shadow.draw import Job
 from gateway.shadow.lane import CALLS_MAX, Lane
 from models.runtime.remote import RemoteModel
 from models.signature import Answer
-from tests.kit.remote_server import Behave, Handler, Server, failing, hanging, linear, saying, serving
+from tests.kit.remote_server import Behave, Handler, Server, failing, hanging, linear, saying, serving, slow
 from tests.kit.shadowed import draw_of
 
 ANSWER = Answer(kind="classification", label_output="label", score_output="probabilities", classes=(0, 1))
@@ -53,8 +55,6 @@ def job_of(
     rows: Sequence[int], *, age_s: float = 0.0, x: np.ndarray | None = None, indexes: Sequence[int] | None = None
 ) -> Job:
     inputs = np.ones((sum(rows), 2), np.float32) if x is None else x
-    import time
-
     draw = draw_of({"x": inputs}, rows=rows, received_unix_s=time.time() - age_s)
     return Job(draw, "far", range(len(rows)) if indexes is None else indexes)
 
@@ -111,8 +111,10 @@ async def test_a_request_whose_body_is_too_large_is_counted_and_the_others_are_s
     [
         b'{"outputs": []}',
         b'{"outputs": [{"name": "label", "datatype": "INT64", "shape": [1], "data": [1]}]}',
-        b'{"outputs": [{"name": "label", "datatype": "INT64", "shape": [2], "data": [1, 1]}, '
-        b'{"name": "probabilities", "datatype": "FP32", "shape": [1, 2], "data": [1, 0]}]}',
+        (
+            b'{"outputs": [{"name": "label", "datatype": "INT64", "shape": [2], "data": [1, 1]}, '
+            b'{"name": "probabilities", "datatype": "FP32", "shape": [1, 2], "data": [1, 0]}]}'
+        ),
     ],
 )
 async def test_an_answer_that_cannot_stand_beside_productions_is_incompatible(body: bytes) -> None:
@@ -132,13 +134,30 @@ async def test_a_server_that_keeps_failing_is_left_alone() -> None:
     assert {reason for job in landing.jobs for reason in job.reasons.values()} == {"remote_error"}
 
 
-async def test_no_more_than_a_few_calls_run_at_once_and_a_time_out_has_its_name() -> None:
+async def test_a_server_that_hangs_costs_a_few_time_outs_and_then_nothing() -> None:
     async with lane_to(hanging, timeout_s=0.3) as (lane, landing, server):
-        for _ in range(3 * CALLS_MAX):
+        for _ in range(10 * CALLS_MAX):
             lane.offer(job_of([1]), ANSWER, is_batched=True)
-        jobs = await landing.of(3 * CALLS_MAX)
-        assert len(server.calls) == CALLS_MAX
+        jobs = await landing.of(10 * CALLS_MAX)
+        assert len(server.calls) < CALLS_MAX + FAILURES_MAX
     assert {reason for job in jobs for reason in job.reasons.values()} == {"remote_timeout"}
+
+
+async def test_no_more_than_a_few_calls_run_at_once() -> None:
+    together = threading.Semaphore(CALLS_MAX)
+    crowded = threading.Event()
+
+    def behave(handler: Handler) -> None:
+        if not together.acquire(blocking=False):
+            crowded.set()
+        linear(1.0)(handler)
+        together.release()
+
+    async with lane_to(slow(behave, 0.005)) as (lane, landing, _):
+        for _ in range(10 * CALLS_MAX):
+            lane.offer(job_of([1]), ANSWER, is_batched=True)
+        await landing.of(10 * CALLS_MAX)
+    assert not crowded.is_set()
 
 
 async def test_rows_that_grew_too_old_in_the_queue_are_not_sent() -> None:
@@ -175,6 +194,3 @@ async def test_a_closed_lane_gives_no_outcome_to_what_was_under_way() -> None:
         lane.offer(job, ANSWER, is_batched=True)
     assert not landing.jobs
     assert not job.is_done
-
-
-_: Callable[..., object]

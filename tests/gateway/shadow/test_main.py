@@ -134,7 +134,8 @@ async def test_kill_9_at_any_moment_loses_no_pair_and_makes_none_twice(world: Sh
 
     assert set(pairs(blocks).values()) == {1}
     assert pairs(blocks).keys() == world.drawn.keys()
-    assert {outcome for _, outcome in outcomes(blocks)} == {"recorded"}
+    # A candidate that was running at three of the kills is left out for a while: nobody can tell that it was not its fault.
+    assert {outcome for _, outcome in outcomes(blocks)} <= {"recorded", "model_failed"}
 
 
 def test_the_memory_bound_is_a_share_of_what_there_is() -> None:

@@ -61,12 +61,17 @@ def test_answers_of_different_forms_do_not_share_a_block() -> None:
     ]
 
 
-def test_an_answer_without_a_row_a_row_stands_alone() -> None:
-    job = job_of(1, 1)
+def test_an_answer_without_a_row_a_row_stands_alone_and_is_kept_where_it_has_one_row() -> None:
+    job = job_of(1, 1, 2)
     job.answer(answered([0], X, rows=1))
     job.answer(answered([1], X, rows=1))
+    job.answer(answered([2], X, rows=2))
 
-    assert [len(block.requests) for block in blocks(job, 0)] == [1, 1]
+    first, second, third = blocks(job, 0)
+
+    assert [len(block.requests) for block in (first, second, third)] == [1, 1, 1]
+    assert first.outputs[0].tail == second.outputs[0].tail == (6, 2)
+    assert third.outputs == []
 
 
 def test_each_request_stands_in_exactly_one_block() -> None:

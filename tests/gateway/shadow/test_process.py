@@ -2,8 +2,7 @@
 
 import asyncio
 import os
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -244,12 +243,10 @@ async def test_every_remote_fault_has_its_reason_and_a_hanging_one_holds_up_nobo
             world.serve(3)
 
         async with running(world):
-            local: Counter[tuple[str, str]] = Counter()
             early: list[ShadowBlock] = []
 
             def are_local_done() -> bool:
                 early.extend(world.read())
-                local.update({})
                 return sum(outcomes(early)[f"candidate-{n}", "recorded"] for n in range(2)) == 24
 
             await until(are_local_done, 4.0)  # below the remote time-out: nobody waited for the one that hangs
@@ -367,6 +364,3 @@ async def _more(world: Shadowed, before: list[ShadowBlock]) -> list[ShadowBlock]
     wanted = len(world.drawn) - sum(outcomes(before).values())
     await until(lambda: found.extend(world.read()) or sum(outcomes(found).values()) >= wanted)  # type: ignore[func-returns-value]
     return found
-
-
-_: Callable[..., Awaitable[object]]

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -25,6 +26,28 @@ class SettingsInvalid(Exception):
     """A setting that is unknown or does not fit; the message names the key, what was wanted and where the value came from."""
 
 
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+Listener = Literal["rest", "grpc", "admin", "metrics"]
+
+
+class Oidc(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    issuer: Annotated[str | None, Meta(description="whose tokens are taken beside keys (`iss`); none: nobody's")] = None
+    audience: Annotated[str | None, Meta(description="what tokens must be for (`aud`)")] = None
+    jwks: Annotated[str | None, Meta(description="the issuer's public keys: a file, or an https address")] = None
+    algorithms: Annotated[
+        tuple[Algorithm, ...], Meta(min_length=1, description="the signatures that are taken, whatever a token says")
+    ] = ("RS256", "ES256")
+    scope_claim: Annotated[
+        str, Meta(min_length=1, description="the claim that holds scopes, or groups that mean some")
+    ] = "scope"
+    scopes: Annotated[
+        tuple[str, ...],
+        Meta(description="what values of the claim mean: 'ml-team=read route:write'; none: they are scopes themselves"),
+    ] = ()
+    refresh_s: Annotated[Seconds, Meta(description="seconds between two fetches of the keys")] = 300.0
+    stale_s: Annotated[Seconds, Meta(description="seconds for which keys hold that cannot be fetched anew")] = 86400.0
+
+
 class Auth(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     data: Annotated[Access, Meta(description="who may call the data listeners: open, or keys only")] = "open"
     admin: Annotated[
@@ -33,6 +56,7 @@ class Auth(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     admin_hosts: Annotated[
         tuple[str, ...], Meta(description="more Host names that the open admin listener accepts, beside loopback")
     ] = ()
+    oidc: Oidc = Oidc()
 
 
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,10 +89,17 @@ class Remotes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Tls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    certificate_file: Annotated[str | None, Meta(description="PEM chain of the data listeners; none: plain text")] = (
-        None
-    )
-    key_file: Annotated[str | None, Meta(description="PEM key that belongs to it")] = None
+    certificate_file: Annotated[str | None, Meta(description="PEM chain of the listeners; none: plain text")] = None
+    key_file: Annotated[str | None, Meta(description="PEM key that belongs to it, without a password")] = None
+    listeners: Annotated[
+        tuple[Listener, ...], Meta(description="which listeners speak TLS, once there is a certificate")
+    ] = ("rest", "grpc", "admin")
+
+    def pair(self, listener: Listener) -> tuple[str, str] | None:
+        """Certificate and key of a listener; None: it speaks plain text."""
+        if self.certificate_file is None or self.key_file is None or listener not in self.listeners:
+            return None
+        return self.certificate_file, self.key_file
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,6 +134,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         "wire"
     )
     open_data: Annotated[bool, Meta(description="serve predict and metadata beyond loopback without keys")] = False
+    bootstrap_key_file: Annotated[
+        str | None,
+        Meta(description="file with the first key: it may do everything while the file is there; none: no such key"),
+    ] = None
     auth: Auth = Auth()
     limits: Limits = Limits()
     telemetry: Telemetry = Telemetry()
@@ -230,14 +265,15 @@ def _gathered(
 
 def _keys() -> dict[str, tuple[Any, str]]:
     """Dotted key → (annotated type, meaning), in the order of the structs."""
-    rows: dict[str, tuple[Any, str]] = {}
-    for name, kind in get_type_hints(Settings, include_extras=True).items():
+    return dict(_leaves(Settings, ""))
+
+
+def _leaves(group: type[Struct], prefix: str) -> Iterator[tuple[str, tuple[Any, str]]]:
+    for name, kind in get_type_hints(group, include_extras=True).items():
         if isinstance(kind, type) and issubclass(kind, Struct):
-            for inner, inner_kind in get_type_hints(kind, include_extras=True).items():
-                rows[f"{name}.{inner}"] = (inner_kind, _meaning(inner_kind))
+            yield from _leaves(kind, f"{prefix}{name}.")
         else:
-            rows[name] = (kind, _meaning(kind))
-    return rows
+            yield prefix + name, (kind, _meaning(kind))
 
 
 def _meaning(kind: Any) -> str:
@@ -294,6 +330,22 @@ def _check_whole(settings: Settings) -> None:
     if settings.auth.data == "open" and not settings.open_data and not _is_loopback(settings.host):
         raise SettingsInvalid(
             f"host {settings.host} is beyond loopback: that needs auth.data = 'keys', or open_data = true"
+        )
+
+    _check_oidc(settings.auth.oidc)
+    if (settings.tls.certificate_file is None) != (settings.tls.key_file is None):
+        raise SettingsInvalid("tls.certificate_file and tls.key_file: wanted both or none")
+
+
+def _check_oidc(oidc: Oidc) -> None:
+    if oidc.issuer is None:
+        return
+    if oidc.audience is None or oidc.jwks is None:
+        raise SettingsInvalid("auth.oidc: an issuer needs an audience and jwks too")
+    where = urlsplit(oidc.jwks)
+    if where.scheme == "http" and not _is_loopback(where.hostname or ""):
+        raise SettingsInvalid(
+            "auth.oidc.jwks: wanted https, or a file: who can change the keys on their way can be anybody"
         )
 
 

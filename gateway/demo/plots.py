@@ -110,7 +110,7 @@ def daily(rows: "pd.DataFrame") -> str:
         axes.set_xlabel("day of July 2013")
         axes.set_ylabel("right answers, %")
         _days(axes, rows["day"])
-        axes.legend(ncols=3, loc="lower right")
+        axes.legend(loc="best")
         _save(figure, made)
     return made.getvalue()
 
@@ -171,7 +171,7 @@ def agreement(rows: "pd.DataFrame") -> str:
         axes.set_ylabel("same answer, %")
         axes.set_ylim(top=100)
         _days(axes, rows["day"])
-        axes.legend(ncols=2, loc="lower right")
+        axes.legend(loc="best")
         _save(figure, made)
     return made.getvalue()
 

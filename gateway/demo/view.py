@@ -19,6 +19,7 @@ COLOURS: Final = {"champion": "dodger_blue2", "challenger": "dark_orange3", CAND
 _PLAIN_EVERY_S: Final = 5.0
 _NEW_YORK_S: Final = 4 * 3600
 _BAR: Final = 26
+_SHARE_BAR: Final = 16
 _WIDE: Final = 96
 
 
@@ -75,7 +76,7 @@ def screen(sight: Sight) -> RenderableType:
     head = Table.grid(padding=(0, 2))
     head.add_row(
         Text(_when(sight), style="bold"),
-        ProgressBar(total=max(progress.total, 1), completed=progress.asked, width=_BAR),
+        ProgressBar(total=max(progress.total, 1), completed=progress.asked, width=_BAR, complete_style="grey82"),
         f"{progress.asked:,} of {progress.total:,} flights",
     )
     upper = Table.grid(expand=True, padding=(0, 1))
@@ -93,7 +94,7 @@ def _traffic(sight: Sight) -> RenderableType:
     rows.add_row("answered", Text.assemble(f"{progress.answered:,}, ", _failed(progress.failed)))
     rows.add_row("at the caller", f"p50 {_ms(progress.latency_p50_ms)}, p99 {_ms(progress.latency_p99_ms)}")
     rows.add_row("in the gateway", f"99% within {_ms(sight.p99_gateway_ms)}")
-    rows.add_row("by protocol", ", ".join(f"{name} {n:,}" for name, n in progress.by_protocol.items()))
+    rows.add_row("by protocol", "\n".join(f"{name:<8}{n:>7,}" for name, n in progress.by_protocol.items()))
     rows.add_row("recorded", f"{sight.recorded:,}; labels {progress.labels:,}")
     return Panel(rows, title="traffic", title_align="left", border_style="grey37")
 
@@ -103,7 +104,7 @@ def _split(sight: Sight) -> RenderableType:
     for name, share in sight.shares.items():
         colour = COLOURS.get(name, "white")
         answered = sight.progress.by_variant.get(name, 0)
-        bar = Text("█" * round(share * _BAR / 2) or "▏", style=colour)
+        bar = Text("█" * round(share * _SHARE_BAR) or "▏", style=colour)
         rows.add_row(Text(name, style=colour), f"{share:.0%}", bar, f"{answered:,}")
     dropped = f", {sight.mirror_dropped:,} dropped" if sight.mirror_dropped else ""
     rows.add_row(Text(CANDIDATE, style=COLOURS[CANDIDATE]), "sees", Text("all"), f"{sight.mirrored:,}{dropped}")

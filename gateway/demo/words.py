@@ -53,14 +53,25 @@ def verdict(findings: Findings) -> Verdict:
             sentences=(*sentences, _why(findings)),
             best=None,
         )
-    best = min(better, key=lambda name: findings.arms[name].log_loss.value)
-    if len(better) == 2:
-        headline = f"Both beat the champion; the {best} promises best"
-        if _tells(findings.log_loss[CANDIDATE, "challenger"]) or _tells(findings.accuracy[CANDIDATE, "challenger"]):
-            headline = f"The {best} did best, and both beat the champion"
-    else:
-        headline = f"The {best} did better than the champion"
-    return Verdict(headline=headline, sentences=(*sentences, _why(findings)), best=best)
+    if len(better) == 1:
+        return Verdict(
+            headline=f"The {better[0]} did better than the champion",
+            sentences=(*sentences, _why(findings)),
+            best=better[0],
+        )
+    best = _better_of_two(findings)
+    if best is None:
+        free = "As nothing tells the two apart, the choice is free: the challenger, which has already answered live."
+        return Verdict(
+            headline="Both newer models beat the champion; July does not tell them apart",
+            sentences=(*sentences, free, _why(findings)),
+            best="challenger",
+        )
+    return Verdict(
+        headline=f"Both newer models beat the champion, and the {best} did best",
+        sentences=(*sentences, _why(findings)),
+        best=best,
+    )
 
 
 def opening(findings: Findings) -> str:
@@ -154,19 +165,23 @@ def _compared(findings: Findings, name: str) -> str:
 def _runners_up(findings: Findings) -> list[str]:
     said = []
     if findings.paired is not None:
-        said.append(f"{paired(findings.paired)}")
+        said.append(paired(findings.paired))
+        if findings.paired.state.verdict is Outcome.BETTER and not _is_better(findings, CANDIDATE):
+            said.append(
+                "The test decided early; at the end the interval still holds zero, so nobody is promoted on this."
+            )
     gap = findings.accuracy.get((CANDIDATE, "challenger"))
     if gap is not None:
         loss = findings.log_loss[CANDIDATE, "challenger"]
         if not _tells(gap) and not _tells(loss):
             said.append(
-                f"Between candidate and challenger July does not decide: {_points(gap)} in right answers, {loss.value:+.3f} in log loss, "
+                f"Between candidate and challenger July does not decide: {_points(gap)} in right answers, {_signed(loss.value, 3)} in log loss, "
                 "both within what chance does."
             )
         else:
             said.append(
-                f"Candidate against challenger: {_points(gap)} in right answers ({_sure(gap)}), {loss.value:+.3f} in log loss "
-                f"({loss.low:+.3f} to {loss.high:+.3f})."
+                f"Candidate against challenger: {_points(gap)} in right answers ({_sure(gap)}), {_signed(loss.value, 3)} in log loss "
+                f"({_signed(loss.low, 3)} to {_signed(loss.high, 3)})."
             )
     return said
 
@@ -184,11 +199,21 @@ def _why(findings: Findings) -> str:
 
 
 def _is_better(findings: Findings, name: str) -> bool:
-    """The candidate by the sequential test, the challenger by its interval."""
-    if name == CANDIDATE:
-        return findings.paired is not None and findings.paired.state.verdict is Outcome.BETTER
+    """By its interval at the end; the candidate by the sequential test as well, which it must have passed before."""
     gap = findings.accuracy.get((name, "champion"))
+    if name == CANDIDATE and (findings.paired is None or findings.paired.state.verdict is not Outcome.BETTER):
+        return False
     return gap is not None and gap.low > 0
+
+
+def _better_of_two(findings: Findings) -> str | None:
+    """Candidate or challenger, by log loss, else by right answers; None where neither tells them apart."""
+    loss, right = findings.log_loss[CANDIDATE, "challenger"], findings.accuracy[CANDIDATE, "challenger"]
+    if _tells(loss):
+        return CANDIDATE if loss.high < 0 else "challenger"
+    if _tells(right):
+        return CANDIDATE if right.low > 0 else "challenger"
+    return None
 
 
 def _tells(gap: Estimate) -> bool:
@@ -196,16 +221,21 @@ def _tells(gap: Estimate) -> bool:
     return gap.low > 0 or gap.high < 0
 
 
+def _signed(value: float, digits: int) -> str:
+    """With a sign, and a minus that looks like one."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
 def _percent(estimate: Estimate) -> str:
     return f"{100 * estimate.value:.1f}%"
 
 
 def _points(gap: Estimate) -> str:
-    return f"{100 * gap.value:+.1f} points"
+    return f"{_signed(100 * gap.value, 1)} points"
 
 
 def _sure(gap: Estimate) -> str:
-    return f"95% interval {100 * gap.low:+.1f} to {100 * gap.high:+.1f}"
+    return f"95% interval {_signed(100 * gap.low, 1)} to {_signed(100 * gap.high, 1)}"
 
 
 def table(arms: dict[str, Arm]) -> list[tuple[str, str, str, str]]:

@@ -1,6 +1,6 @@
 """Questions to the stored records: one snapshot of the lake's tables, asked in SQL. The only room of DuckDB."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any, Final
@@ -53,9 +53,13 @@ class Snapshot:
 
 
 class Queries:
-    """Opens snapshots of the lake at `uri`, from any thread. `columns` of a table that does not exist yet are its base columns."""
+    """Opens snapshots of the lake at `uri`, from any thread. `columns` of a table that does not exist yet are its base columns.
 
-    def __init__(self, uri: str) -> None:
+    `instead`: Arrow tables that are asked in place of the lake's own, by name.
+    """
+
+    def __init__(self, uri: str, *, instead: Mapping[str, Any] | None = None) -> None:
+        self._instead = dict(instead or {})
         self._connection = duckdb.connect(":memory:", config={"threads": 2})
         self._views = {name: TableView(f"{uri}/{name}") for name in SCHEMAS}
         self._lock = Lock()  # taken for a look at the log only, and no other lock is taken inside it
@@ -63,14 +67,14 @@ class Queries:
     def versions(self, tables: Iterable[str]) -> tuple[int, ...]:
         """The newest version of each table, −1 where it does not exist; equal versions mean equal answers."""
         with self._lock:
-            found = [self._views[name].dataset() for name in tables]
+            found = [self._dataset(name) for name in tables]
         return tuple(-1 if one is None else one[0] for one in found)
 
     @contextmanager
     def snapshot(self, *tables: str) -> Iterator[Snapshot]:
         """The newest state of `tables`."""
         with self._lock:
-            found = {name: self._views[name].dataset() for name in tables}
+            found = {name: self._dataset(name) for name in tables}
             connection = self._connection.cursor()  # what is registered and made in it is its own
         try:
             connection.execute(_MACROS)
@@ -82,6 +86,9 @@ class Queries:
             yield Snapshot(connection, columns)
         finally:
             connection.close()
+
+    def _dataset(self, name: str) -> tuple[int, Any] | None:
+        return (0, self._instead[name]) if name in self._instead else self._views[name].dataset()
 
 
 def quoted(name: str) -> str:

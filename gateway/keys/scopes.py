@@ -6,9 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-Scope = Literal[
-    "predict", "label", "read", "records:read", "route:write", "model:write", "gate:override", "keys:write"
-]
+Scope = Literal["predict", "label", "read", "records:read", "route:write", "model:write", "gate:override", "keys:write"]
 """`predict` covers metadata too: it tells what a caller needs to know to ask."""
 Declared = Scope | Literal["public"]
 """What a route asks for. `public`: nothing, because it shows no more than that somebody is there, or checks its callers itself."""
@@ -50,7 +48,9 @@ class Grant(msgspec.Struct, frozen=True):
                 if scope == "keys:write":
                     raise ScopeInvalid("keys:write is about no endpoint: a key may only give what it has itself")
                 return cls(scope, None if endpoints == "*" else endpoints)
-        raise ScopeInvalid(f"unknown scope '{text[:200]}': wanted one of {', '.join(SCOPES)}, each with an optional :endpoint")
+        raise ScopeInvalid(
+            f"unknown scope '{text[:200]}': wanted one of {', '.join(SCOPES)}, each with an optional :endpoint"
+        )
 
     def is_for(self, endpoint: str) -> bool:
         """Whether it reaches this endpoint."""

@@ -6,13 +6,16 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
+from gateway.errors import NotAllowed
+from gateway.keys.doorkeeper import Doorkeeper, OpenDoor
+from gateway.keys.policy import PATHS
 from gateway.request import Corridor, LabelSink
-from gateway.rest.doorkeeper import Doorkeeper, OpenDoor
 from gateway.rest.entrance import Entrance
 from gateway.rest.invocations import ScoringDoor
 from gateway.rest.labels import LabelDoor
-from gateway.rest.refusals import no_route, respond
+from gateway.rest.refusals import no_route, refuse, respond
 from gateway.rest.tensorflow import TensorflowDoor
 from gateway.rest.v2 import OpenInferenceDoor
 from gateway.settings import Settings
@@ -33,10 +36,13 @@ def build(
     entrance = Entrance(settings, doorkeeper)
     app = Starlette(
         routes=[
-            *OpenInferenceDoor(corridor, entrance, statistics).routes(),
-            *ScoringDoor(corridor, entrance).routes(),
-            *TensorflowDoor(corridor, entrance).routes(),
-            *LabelDoor(labels, entrance).routes(),
+            route if route.path in PATHS else _undeclared(route)
+            for route in (
+                *OpenInferenceDoor(corridor, entrance, statistics).routes(),
+                *ScoringDoor(corridor, entrance).routes(),
+                *TensorflowDoor(corridor, entrance).routes(),
+                *LabelDoor(labels, entrance).routes(),
+            )
         ],
         exception_handlers={HTTPException: _no_route},
     )
@@ -44,6 +50,15 @@ def build(
         False  # a redirect would hide a wrong path from clients that follow it, and fail the others
     )
     return app
+
+
+def _undeclared(route: Route) -> Route:
+    """A path that nobody has said who may call: nobody may."""
+
+    async def deny(_: Request) -> Response:
+        return respond(*refuse(NotAllowed("this path is open to nobody: it has no scope")))
+
+    return Route(route.path, deny, methods=list(route.methods or ()))
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

@@ -7,9 +7,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.errors import MediaTypeUnsupported, RequestMalformed
+from gateway.keys.doorkeeper import Doorkeeper, Visitor, credential_of
+from gateway.keys.scopes import Scope
 from gateway.request import InferReply
 from gateway.rest.bodies import compress, read_body
-from gateway.rest.doorkeeper import Doorkeeper, Scope, Visitor, credential_of
 from gateway.rest.headers import Caller, read_headers, reply_headers
 from gateway.rest.refusals import respond
 from gateway.settings import Settings
@@ -27,13 +28,12 @@ class Entrance:
         self._doorkeeper = doorkeeper
 
     def admit(self, request: Request, scope: Scope, endpoint: str | None = None) -> bool:
-        """Whether the caller has a key. Raises Unauthenticated or NotAllowed."""
-        headers = request.headers
-        visitor = Visitor(
-            credential=credential_of(headers.get("authorization"), headers.get("x-api-key")),
-            peer=request.client.host if request.client else None,
-        )
-        return self._doorkeeper.admit(visitor, scope, endpoint)
+        """Whether the caller has a key. `endpoint` None: whichever it may. Raises Unauthenticated, NotAllowed or Overloaded."""
+        return self._doorkeeper.admit(_visitor(request), scope, endpoint)
+
+    def may(self, request: Request, scope: Scope, endpoint: str) -> bool:
+        """Whether a caller who was admitted may do this to an endpoint that the body or a list names."""
+        return self._doorkeeper.may(_visitor(request), scope, endpoint)
 
     def caller(self, request: Request) -> Caller:
         """The headers' fields."""
@@ -44,6 +44,14 @@ class Entrance:
         limits = self._limits
         bytes_max = limits.body_bytes_binary_max if binary else limits.body_bytes_json_max
         return await read_body(request, bytes_max=bytes_max, seconds_max=limits.body_s)
+
+
+def _visitor(request: Request) -> Visitor:
+    headers = request.headers
+    return Visitor(
+        credential=credential_of(headers.get("authorization"), headers.get("x-api-key")),
+        peer=request.client.host if request.client else None,
+    )
 
 
 def only_json(request: Request) -> None:

@@ -73,10 +73,35 @@ class LabelDoor:
             rows, rejected = await asyncio.to_thread(decode, body, received_unix_us, keyed=keyed)
         else:
             rows, rejected = decode(body, received_unix_us, keyed=keyed)
+        if keyed:
+            rows, rejected = self._only_granted(request, rows, rejected)
         if rows:
             self._sink.accept(rows)  # durable on return; one write of microseconds, so it stays on the loop
         document = {"accepted": len(rows), "rejected": msgspec.to_builtins(rejected)}
         return json_reply(document, status=202)
+
+    def _only_granted(
+        self, request: Request, rows: list[LabelRow], rejected: list[Rejected]
+    ) -> tuple[list[LabelRow], list[Rejected]]:
+        """Without the labels that name an endpoint which the key is not for. A prediction id names none: whoever has it got the reply."""
+        named = {row.endpoint for row in rows if row.endpoint is not None}
+        denied = {endpoint for endpoint in named if not self._entrance.may(request, "label", endpoint)}
+        if not denied:
+            return rows, rejected
+        taken = iter(rows)
+        faults = {one.index: one for one in rejected}
+        kept = []
+        for index in range(len(rows) + len(rejected)):
+            if index in faults:
+                continue
+            row = next(taken)
+            if row.endpoint in denied:
+                faults[index] = Rejected(
+                    index, "not_allowed", f"this key has no scope label for endpoint '{row.endpoint}'"
+                )
+            else:
+                kept.append(row)
+        return kept, [faults[index] for index in sorted(faults)]
 
 
 def decode(body: bytes, received_unix_us: int, *, keyed: bool) -> tuple[list[LabelRow], list[Rejected]]:

@@ -118,7 +118,7 @@ class OpenInferenceDoor:
 
     async def stats_of_all(self, request: Request) -> Response:
         self._entrance.admit(request, "predict")
-        return json_reply(stats_document(gathered(self._statistics, self._corridor.views())))
+        return json_reply(stats_document(gathered(self._statistics, self._views(request))))
 
     async def index(self, request: Request) -> Response:
         self._entrance.admit(request, "predict")
@@ -127,13 +127,18 @@ class OpenInferenceDoor:
             asked = msgspec.json.decode(body, type=_IndexRequest) if body.strip() else _IndexRequest()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise RequestMalformed('wanted an empty body or {"ready": true|false}') from None
-        return json_reply(repository_index(self._corridor.views(), ready_only=asked.ready))
+        return json_reply(repository_index(self._views(request), ready_only=asked.ready))
 
     async def load(self, request: Request) -> Response:
         """Load and unload write a revision, which no worker can do; whoever has the key is sent to the admin API."""
         endpoint = request.path_params["m"]
         self._entrance.admit(request, "model:write", endpoint)
         raise NotAllowed("load and unload over this listener are not built yet: change the route through the admin API")
+
+    def _views(self, request: Request) -> list[ModelView]:
+        """The endpoints that this caller may know of."""
+        may = self._entrance.may
+        return [view for view in self._corridor.views() if may(request, "predict", view.endpoint)]
 
     def _admitted(self, request: Request) -> ModelView:
         """The view of the model in the path, for a caller who may see it. Raises before any of the body is read."""

@@ -18,8 +18,6 @@ _log: Final = EventLog(__name__)
 CALLS_MAX: Final = 8
 ROWS_MAX: Final = 64
 """Rows of one call, where the endpoint's requests can share one."""
-WAITING_BYTES_MAX: Final = 16 << 20
-"""Frames that one lane may keep waiting."""
 
 Chunk = tuple[Job, list[int]]
 
@@ -57,11 +55,14 @@ class Lane:
         """Bytes of the frames that wait here or are being called for."""
         return sum(self._waiting.values())
 
-    def offer(self, job: Job, answer: Answer, *, is_batched: bool) -> None:
-        """Takes the waiting requests of a job; `answer` says how production's outputs are read, and so the remote's."""
+    def offer(self, job: Job, answer: Answer, *, is_batched: bool, waiting_bytes_max: int) -> None:
+        """Takes the waiting requests of a job; `answer` says how production's outputs are read, and so the remote's.
+
+        With `waiting_bytes_max` of frames waiting here nothing more is taken, beyond one.
+        """
         job.model = self._model
         waiting = job.waiting()
-        if self.waiting_bytes + job.draw.size_bytes > WAITING_BYTES_MAX and self._waiting:
+        if self._waiting and self.waiting_bytes + job.draw.size_bytes > waiting_bytes_max:
             job.fail(waiting, "governor")
         if job.is_done:
             self._landed(job)

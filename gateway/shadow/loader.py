@@ -68,6 +68,11 @@ class Loader:
         """The candidate if it may be run."""
         return None if digest in self._evicted else self._catalog.get(digest)
 
+    @property
+    def loaded(self) -> list[LoadedModel]:
+        """All that is in memory."""
+        return self._catalog.loaded()
+
     def refusal(self, digest: str) -> str:
         """Why there is no model."""
         if self._suspects.is_quarantined(digest):

@@ -2,11 +2,12 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from gateway.shadow.draw import RECORDED, Job
 from gateway.telemetry.counters import CounterPage
+from models.catalog import LoadedModel
 
 _RECENT_ROWS: Final = 10_000
 """Agreement forgets: beyond so many rows both sums are halved."""
@@ -20,6 +21,7 @@ class Meter:
         self._wall_us = wall_us
         self._agreement: dict[tuple[str, str], tuple[float, float]] = {}
         self._lags: set[int] = set()
+        self._held: dict[int, float] = {}
 
     def count(self, job: Job) -> None:
         """Counts a job that was written."""
@@ -49,6 +51,21 @@ class Meter:
         for slot in self._lags:
             self._page.floats[slot] = 0.0
         self._lags.clear()
+
+    def show(self, models: Iterable[LoadedModel], spool_bytes: int) -> None:
+        """What is in memory and what waits in this process's spool, as of now."""
+        gauge = self._page.gauge
+        held = {}
+        for model in models:
+            labels = {"model": model.staged.key.name, "version": model.staged.key.version}
+            profile = model.staged.profile
+            size_bytes = profile.memory_bytes if profile is not None else 0
+            held[gauge("runoff_model_state", {**labels, "state": "warm"})] = 1.0
+            held[gauge("runoff_model_memory_bytes", labels)] = float(size_bytes or model.staged.size_bytes)
+        for slot, value in (dict.fromkeys(self._held, float("nan")) | held).items():
+            self._page.floats[slot] = value
+        self._held = held
+        self._page.floats[gauge("runoff_spool_bytes", {"spool": "shadow"})] = float(spool_bytes)
 
     def _count_agreement(self, job: Job, labels: dict[str, str]) -> None:
         draw = job.draw

@@ -41,8 +41,8 @@ _log: Final = EventLog(__name__)
 
 READ_BYTES: Final = 1 << 20
 """Frames of one turn: some thousand rows of a table, so that a turn is a fraction of a second."""
-HELD_BYTES_MAX: Final = 64 << 20
-"""Frames in memory, with those that wait for remotes; above it nothing more is read."""
+WAITING_BYTES_MAX: Final = 64 << 20
+"""Frames that wait for remotes, shared equally by all of them; one remote gets at most a quarter."""
 LOAD_PATIENCE_S: Final = 10.0
 """After a change of the routes rows wait so long for their candidate to load, before they are counted as not warm."""
 BUDGET_S: Final = 5.0
@@ -118,7 +118,7 @@ class Shadow:
         if time.monotonic() - self._ticked_at > _TICK_S:
             self._tick()
             await self._roster.sweep()
-        if self._outbox.is_blocked or self._held_bytes() > HELD_BYTES_MAX:
+        if self._outbox.is_blocked:
             return False
         draws = self._inbox.read(READ_BYTES)
         self._follow_routes()
@@ -181,11 +181,10 @@ class Shadow:
                     theirs.append((job, candidate, candidate.lane))
                 else:
                     mine.setdefault(f"{candidate.endpoint}/{candidate.mirror.name}", (candidate, []))[1].append(job)
+        share = WAITING_BYTES_MAX // max(4, len(list(self._roster.lanes())))
         for job, candidate, lane in theirs:
-            block = job.draw.block
-            lane.offer(
-                job, self._roster.answer_of(block.model, block.version) or Answer(), is_batched=candidate.is_batched
-            )
+            answer = self._roster.answer_of(job.draw.block.model, job.draw.block.version) or Answer()
+            lane.offer(job, answer, is_batched=candidate.is_batched, waiting_bytes_max=share)
         for candidate, jobs in sorted(mine.values(), key=lambda pair: pair[0].rank):
             await self._run(candidate, jobs)
             self._outbox.flush()
@@ -252,9 +251,7 @@ class Shadow:
         self._loader.step()
         self._progress.checkpoint(self._inbox.writers)
         self._inbox.release()
-
-    def _held_bytes(self) -> int:
-        return sum(lane.waiting_bytes for lane in self._roster.lanes())
+        self._meter.show(self._loader.loaded, self._spool.pending_bytes())
 
     def _open_lane(self, endpoint: str, mirror: Mirror) -> Lane:
         assert mirror.remote is not None

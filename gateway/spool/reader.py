@@ -5,7 +5,7 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.spool.frame import HEADER_BYTES, PAYLOAD_BYTES_MAX, Frame, Torn, parse, stated_length
 from gateway.spool.segment import LOCK_FILE, segment_path
@@ -23,20 +23,29 @@ def writers(spool: Path) -> list[str]:
         return []
 
 
-def expire(folder: Path, age_s: float, now_unix_s: float) -> int:
-    """Deletes sealed segments that were last written more than `age_s` ago, read or not; returns how many bytes that was.
+class Expired(NamedTuple):
+    """What `expire` deleted."""
+
+    segments: int
+    bytes: int
+
+
+def expire(folder: Path, age_s: float, now_unix_s: float) -> Expired:
+    """Deletes the segments that were last written more than `age_s` ago, read or not.
 
     For mirrored rows, which must not outlive their reader. Any process may call it; a reader that has the file open goes on with it.
+    `age_s` is above the time after which a writer goes to its next segment, so that a living one's last file may go as well: its
+    writer leaves that file before it appends again. One that holds nothing but its mark it would not leave, so that one stays.
     """
-    numbers, deleted = _filled(folder), 0
-    for number in numbers if is_writer_dead(folder) else numbers[:-1]:
+    segments = deleted = 0
+    for number in _filled(folder):
         path = segment_path(folder, number)
         with suppress(FileNotFoundError):
             status = path.stat()
-            if now_unix_s - status.st_mtime > age_s:
+            if now_unix_s - status.st_mtime > age_s and status.st_size > HEADER_BYTES:
                 path.unlink()
-                deleted += status.st_size
-    return deleted
+                segments, deleted = segments + 1, deleted + status.st_size
+    return Expired(segments, deleted)
 
 
 def is_writer_dead(folder: Path) -> bool:

@@ -9,9 +9,7 @@ import msgspec
 
 from gateway.state.audit import Audit
 
-_COLUMNS: Final = (
-    "id, name, digest, scopes, rate_per_s, burst, created_unix_us, created_by, expires_unix_us, revoked_unix_us, replaces"
-)
+_COLUMNS: Final = "id, name, digest, scopes, rate_per_s, burst, created_unix_us, created_by, expires_unix_us, revoked_unix_us, replaces"
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +68,11 @@ class KeyTable:
         with self._transaction():
             self._connection.execute(
                 f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # a constant
-                (*msgspec.structs.astuple(made)[:3], msgspec.json.encode(made.scopes).decode(), *msgspec.structs.astuple(made)[4:]),
+                (
+                    *msgspec.structs.astuple(made)[:3],
+                    msgspec.json.encode(made.scopes).decode(),
+                    *msgspec.structs.astuple(made)[4:],
+                ),
             )
             if made.replaces is not None:
                 detail["replaces"] = made.replaces
@@ -79,7 +81,9 @@ class KeyTable:
                     (old_ends_unix_us, made.replaces),
                 )
             action = "key_made" if made.replaces is None else "key_rotated"
-            self._audit.append(at_unix_us=made.created_unix_us, author=author, action=action, reason=reason, detail=detail)
+            self._audit.append(
+                at_unix_us=made.created_unix_us, author=author, action=action, reason=reason, detail=detail
+            )
         return made
 
     def revoke(self, key_id: str, *, author: str, reason: str) -> KeyRecord | None:

@@ -14,6 +14,10 @@ from routing.split import canonical_unit
 UNITS_MAX: Final = 1_000_000
 """A test takes no more units than this (some 100 MB of keys); one that a million units cannot decide has no difference worth a promotion."""
 
+_BOOLEANS: Final = {"true": "1.0", "false": "0.0"}
+_NUMBER_CHARACTERS_MAX: Final = 15
+"""Longer ones may be ids that differ in digits which a float does not hold."""
+
 
 class PairedRow(msgspec.Struct, frozen=True, kw_only=True):
     """A row that champion and candidate both answered, with its truth.
@@ -87,13 +91,20 @@ def unit_key(unit: bytes | str | None, prediction_id: bytes) -> bytes:
 
 
 def is_right(label: str | float | bool, predicted: str) -> bool:
-    """Whether a predicted class, as text, is the labelled one: as canonical text, as numbers (`1`, `1.0`) or as booleans (`true`, `True`)."""
-    truth, answer = canonical_unit(label).decode("utf-8", "surrogatepass"), predicted.strip()
-    if truth == answer:
-        return True
-    if isinstance(label, bool):
-        return answer.lower() == truth
+    """Whether a predicted class, as text, is the labelled one: as text, as numbers (`1`, `1.0`) or as booleans (`true`, `True`, `1`).
+
+    The same rule as `plain` in gateway/evidence/query.py, by which quality and the ledger match; a test compares the two.
+    """
+    truth = canonical_unit(label).decode("utf-8", "surrogatepass")
+    return truth == predicted or plain(truth) == plain(predicted)
+
+
+def plain(label: str) -> str:
+    """The form in which labels are compared: numbers of up to 15 characters as floats, booleans as the numbers 1 and 0."""
+    found = _BOOLEANS.get(label.lower())
+    if found is not None or len(label) > _NUMBER_CHARACTERS_MAX or not label.isascii():
+        return found or label
     try:
-        return float(answer) == float(truth)
+        return repr(float(label))
     except ValueError:
-        return False
+        return label

@@ -78,7 +78,7 @@ def test_nothing_names_a_path_of_some_machine_or_a_registry() -> None:
             "",
         }:
             parts = path.relative_to(ROOT).parts
-            if parts[0].startswith(".") and parts[0] != ".ci" or "__pycache__" in parts or path == Path(__file__):
+            if (parts[0].startswith(".") and parts[0] != ".ci") or "__pycache__" in parts or path == Path(__file__):
                 continue
             if path.stat().st_size < 2_000_000 and stray.search(path.read_text(errors="ignore")):
                 found.append(str(path.relative_to(ROOT)))

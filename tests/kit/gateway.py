@@ -73,7 +73,11 @@ class Gateway:
         self.http = httpx.Client(base_url=self.rest, timeout=30)
         self.client = Runoff(self.admin, data_url=self.rest, timeout_s=30)
         if ready:
-            eventually(lambda: self.is_ready and self.is_managed, 60)
+            try:
+                eventually(lambda: self.is_ready and self.is_managed, 60)
+            except AssertionError:
+                self.stop(signal.SIGKILL)
+                raise AssertionError(f"the gateway did not get ready: {self.events[-20:]}") from None
         return self
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:

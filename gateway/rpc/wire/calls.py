@@ -7,17 +7,15 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import suppress
 from typing import Any, Final, NoReturn, Protocol
 
 import grpc
 
-from gateway.rpc.refusals import Context
 from gateway.rpc.wire import status
+from gateway.rpc.wire.headers import write_fields
 from gateway.rpc.wire.messages import Message, MessageCutter, prefixed
 from gateway.rpc.wire.plan import Plan
 from gateway.rpc.wire.status import OPENING, CallFault, write_metadata
-from gateway.rpc.wire.headers import write_fields
 from gateway.rpc.wire.stream import RECV_WINDOW, Stream
 
 OUTBOX_BYTES_MAX: Final = 262_144
@@ -31,12 +29,16 @@ Handler = Any
 class Line(Protocol):
     """What a call needs of the connection that it came on."""
 
-    def answer(self, stream: Stream, block: bytes, parts: tuple[bytes, ...] = (), trailers: bytes | None = None) -> None:
-        """Sends a field section, a body and trailers; the socket is written soon."""
+    def answer(self, stream: Stream, block: bytes) -> None:
+        """Sends a field section that is the whole answer. The socket is written soon, here and below."""
+        ...
+
+    def open(self, stream: Stream, block: bytes) -> None:
+        """Sends the field section that messages follow."""
         ...
 
     def send(self, stream: Stream, parts: tuple[bytes, ...], trailers: bytes | None = None) -> None:
-        """Sends more of a body, or its end."""
+        """Sends more of a body; trailers end it."""
         ...
 
     def grant(self, stream: Stream, size: int) -> None:
@@ -60,22 +62,29 @@ class Call:
         self.received_ns = received_ns
         self.messages: deque[Message] = deque()
         self.task: asyncio.Task[None] | None = None
+        self.context: CallContext | None = None
         self.is_gone = False
+        self.is_lingering = False
+        """Its caller has gone, and its handler is not over yet."""
         self._line = line
         self._cutter = cutter
         self._ungranted = self._queued_bytes = self._held_bytes = 0
         self._woken = asyncio.Event()
 
+    def put(self, message: Message) -> None:
+        """A message that was cut already."""
+        self.messages.append(message)
+        self._queued_bytes += len(message)
+        self._count()
+
     def arrived(self, data: bytes, start: int, stop: int) -> None:
         """More of the body. Raises CallFault."""
-        size = stop - start
-        self._held_bytes += size
-        if not self._line.hold(size):
-            raise CallFault("RESOURCE_EXHAUSTED", "this process holds too many large messages now")
         done = self._cutter.cut(data, start, stop)
         self.messages += done
         self._queued_bytes += sum(map(len, done))
-        self._ungranted += size
+        if not self._count():
+            raise CallFault("RESOURCE_EXHAUSTED", "this process holds too many large messages now")
+        self._ungranted += stop - start
         self._grant()
         self.wake()
 
@@ -89,23 +98,19 @@ class Call:
         """The oldest message; there is one."""
         message = self.messages.popleft()
         self._queued_bytes -= len(message)
-        if not self.messages and self._cutter.is_between:
-            self.release()
+        self._count()
         self._grant()
         return message
 
-    def release(self) -> None:
-        """Gives back what this call held of the process's memory."""
-        self._line.hold(-self._held_bytes)
-        self._held_bytes = 0
-
     def gone(self) -> None:
-        """The caller has gone, or the call was ended without its handler."""
-        self.is_gone = True
-        self.release()
-        self.messages.clear()
-        if self.task is not None:
-            self.task.cancel()
+        """The caller has gone, or the call is over: its handler is cancelled, and what it held is given back."""
+        if not self.is_gone:
+            self.is_gone = True
+            self.messages.clear()
+            self._queued_bytes = self._cutter.half_bytes = 0
+            self._count()
+            if self.task is not None:
+                self.task.cancel()
 
     def wake(self) -> None:
         """Something moved: a message came, the caller's windows opened, or the request ended."""
@@ -115,6 +120,12 @@ class Call:
         """Until `wake` is called again."""
         self._woken.clear()
         await self._woken.wait()
+
+    def _count(self) -> bool:
+        """Tells the process what this call holds now; False when all calls together hold too much."""
+        held = self._queued_bytes + self._cutter.half_bytes
+        change, self._held_bytes = held - self._held_bytes, held
+        return self._line.hold(change)
 
     def _grant(self) -> None:
         """Windows follow what is read: a caller whose messages wait here is not let send more than a window of them."""
@@ -138,6 +149,7 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         self._trailing: tuple[tuple[str, str | bytes], ...] = ()
         self._initial: tuple[tuple[str, str | bytes], ...] = ()
         self.has_opened = False
+        call.context = self
 
     # ── what handlers call ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -217,17 +229,25 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
             await self._call.moved()
 
     def finish(self, message: bytes | None = None) -> None:
-        """The last message, if there is one, and the status."""
-        stream, code = self._call.stream, self._code.name
-        if stream.is_closed or stream.is_answered:
+        """The last message, if there is one, and the status that the handler has set."""
+        self._end(CallFault(self._code.name, self._details, metadata=self._trailing), message)
+
+    def fail(self, fault: CallFault) -> None:
+        """Ends the call with a status that is not the handler's."""
+        self._end(fault, None)
+
+    def _end(self, end: CallFault, message: bytes | None) -> None:
+        stream = self._call.stream
+        if stream.is_closed or stream.is_answered or stream.trailers is not None:
             return
-        if message is not None and code == "OK":
+        if message is not None and end.code == "OK":
             self._open()
-            self._line.send(stream, (prefixed(message),), status.trailers(code, self._details, self._trailing))
+            self._line.send(stream, (prefixed(message),), status.trailers(end))
         elif self.has_opened:
-            self._line.send(stream, (), status.trailers(code, self._details, self._trailing))
+            self._line.send(stream, (), status.trailers(end))
         else:
-            self._line.answer(stream, status.refusal(code, self._details, (*self._initial, *self._trailing)))
+            end.metadata = (*self._initial, *end.metadata)
+            self._line.answer(stream, status.refusal(end))
 
     def _open(self) -> None:
         if not self.has_opened:
@@ -235,29 +255,21 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
             self._line.open(self._call.stream, OPENING + write_fields(write_metadata(self._initial)))
 
 
-async def run(call: Call, handler: Handler, context: CallContext, timeout_s: float | None) -> None:
+async def run(call: Call, handler: Handler, context: CallContext) -> None:
     """A whole call. Only cancellation leaves: every trouble is a status by then."""
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(context.time_remaining()):
             last = await _answers(call, handler, context)
         context.finish(last)
     except grpc.aio.AbortError:
         context.finish()
     except CallFault as fault:
-        _fail(context, fault.code, fault.message)
+        context.fail(fault)
     except TimeoutError:
-        _fail(context, "DEADLINE_EXCEEDED", "the deadline passed")
-    except Exception:  # the last line before the wire: what is unknown becomes a bare INTERNAL
+        context.fail(CallFault("DEADLINE_EXCEEDED", "the deadline passed"))
+    except Exception:  # noqa: BLE001  # the last line before the wire: what is unknown becomes a bare INTERNAL
         _LOG.exception("call_failed")
-        _fail(context, "INTERNAL", "internal error")
-    finally:
-        call.release()
-
-
-def _fail(context: CallContext, code: str, message: str) -> None:
-    context.set_code(grpc.StatusCode[code])
-    context.set_details(message)
-    context.finish()
+        context.fail(CallFault("INTERNAL", "internal error"))
 
 
 async def _answers(call: Call, handler: Handler, context: CallContext) -> bytes | None:
@@ -271,8 +283,7 @@ async def _answers(call: Call, handler: Handler, context: CallContext) -> bytes 
             async for answer in answers:
                 await context.send(write(answer))
         finally:
-            with suppress(RuntimeError):  # a generator that is running cannot be closed; its task is being cancelled
-                await answers.aclose()
+            await answers.aclose()
         return None
     act = handler.stream_unary if handler.request_streaming else handler.unary_unary
     written: bytes = write(await act(asked, context))

@@ -409,18 +409,18 @@ class Connection:
                 self._settle(stream)
             return
         self._check_not_idle(stream_id, "WINDOW_UPDATE")
-        stream = self.streams.get(stream_id)
-        if stream is None:
+        target = self.streams.get(stream_id)
+        if target is None:
             self._patience.charge(patience.SMALL, self.now_s, "WINDOW_UPDATE on closed streams")
         elif not increment:
-            self._fail(stream, Code.PROTOCOL_ERROR)
-        elif stream.send_window + increment > frames.WINDOW_MAX:
-            self._fail(stream, Code.FLOW_CONTROL_ERROR)
+            self._fail(target, Code.PROTOCOL_ERROR)
+        elif target.send_window + increment > frames.WINDOW_MAX:
+            self._fail(target, Code.FLOW_CONTROL_ERROR)
         else:
-            if not stream.outbox:
+            if not target.outbox:
                 self._patience.charge(patience.SMALL, self.now_s, "WINDOW_UPDATE without need")
-            stream.send_window += increment
-            self._pump(stream)
+            target.send_window += increment
+            self._pump(target)
 
     def _check_not_idle(self, stream_id: int, name: str) -> None:
         if stream_id > self._last_id or not stream_id & 1:
@@ -435,10 +435,17 @@ class Connection:
         self._settle(stream)
         return True
 
+    def open(self, stream: Stream, block: bytes) -> None:
+        """A field section that a body follows."""
+        if not stream.is_closed:
+            self.out.fields(stream, block, ends=False)
+
     def answer(
         self, stream: Stream, block: bytes, parts: "tuple[Buffer, ...]" = (), trailers: bytes | None = None
     ) -> None:
         """A field section, then a body and trailers; without both the section is the whole answer."""
+        if stream.is_closed:
+            return
         if trailers is None and not parts:
             self.out.fields(stream, block, ends=True)
         else:
@@ -449,6 +456,8 @@ class Connection:
 
     def send(self, stream: Stream, parts: "tuple[Buffer, ...]", trailers: bytes | None = None) -> None:
         """More of a body whose field section has left; trailers end it."""
+        if stream.is_closed:
+            return
         self._patience.refund(patience.SMALL * 2)  # the peer owes us a WINDOW_UPDATE for it
         self.out.data(stream, parts, trailers)
         self._settle(stream)

@@ -29,6 +29,7 @@ class MessageCutter:
         "_message",
         "_pad",
         "_prefix",
+        "half_bytes",
     )
 
     def __init__(self, bytes_max: int, inflated_bytes_max: int, encoding: str) -> None:
@@ -40,6 +41,8 @@ class MessageCutter:
         self._message: bytearray | None = None
         self._pad = self._left = 0
         self._is_compressed = False
+        self.half_bytes = 0
+        """What is here of a message that is not all here."""
 
     @property
     def is_between(self) -> bool:
@@ -69,8 +72,10 @@ class MessageCutter:
             message += memoryview(data)[start : start + taken]
             start += taken
             self._left -= taken
+            self.half_bytes += taken
             if not self._left:
                 self._message = None
+                self.half_bytes = 0
                 done.append(self._plain(memoryview(message)[self._pad :]))
         return done
 

@@ -9,15 +9,18 @@ from gateway.rpc.wire.headers import NO_TABLE
 from gateway.rpc.wire.stream import Stream
 
 Buffer = bytes | bytearray | memoryview
+_LARGE_BYTES = 65_536
 
 
 class Outflow:
     """Frames that are ready to be written, in `ready`; data beyond the windows waits in the outbox of its stream."""
 
-    __slots__ = ("_block_prefix", "_blocked", "frame_bytes_max", "initial_window", "ready", "window")
+    __slots__ = ("_block_prefix", "_blocked", "frame_bytes_max", "has_views", "initial_window", "ready", "window")
 
     def __init__(self) -> None:
         self.ready: list[Buffer] = []
+        self.has_views = False
+        """Whether `ready` holds large parts that are better not joined."""
         self.window = frames.WINDOW_DEFAULT
         self.initial_window = frames.WINDOW_DEFAULT
         self.frame_bytes_max = frames.FRAME_BYTES_DEFAULT
@@ -53,6 +56,8 @@ class Outflow:
             stream.outbox = deque()
         for part in parts:
             view = memoryview(part).cast("B")
+            if len(view) > _LARGE_BYTES:
+                self.has_views = True
             if len(view):
                 stream.outbox.append(view)
                 stream.outbox_bytes += len(view)

@@ -136,7 +136,7 @@ def _raw_rows(output: Array, rows: int) -> tuple[Raw, int]:
     if output.dtype == object:
         return b"", 0
     array = np.ascontiguousarray(output.astype(output.dtype.newbyteorder("<"), copy=False))
-    raw: Raw = array.tobytes() if array.nbytes <= _WHOLE_BYTES_MAX else memoryview(array.reshape(-1).view(np.uint8))
+    raw: Raw = array.tobytes() if array.nbytes <= _WHOLE_BYTES_MAX else array.reshape(-1).view(np.uint8).data
     return raw, array.nbytes // rows
 
 

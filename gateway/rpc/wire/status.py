@@ -27,11 +27,12 @@ class CallFault(Exception):
     `http_status` other than 200 is for what is no gRPC request at all.
     """
 
-    def __init__(self, code: str, message: str, http_status: int = 200) -> None:
+    def __init__(self, code: str, message: str, http_status: int = 200, metadata: Metadata = ()) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.http_status = http_status
+        self.metadata = metadata
 
 
 OPENING: Final = STATUS_200 + write_fields([(b"content-type", b"application/grpc")])
@@ -39,19 +40,14 @@ OPENING: Final = STATUS_200 + write_fields([(b"content-type", b"application/grpc
 OK_TRAILERS: Final = write_fields([(b"grpc-status", b"0")])
 
 
-def trailers(code: str, message: str = "", metadata: Metadata = ()) -> bytes:
-    """The field section that ends a call."""
-    return write_fields(_ending(code, message, metadata))
-
-
-def refusal(code: str, message: str, metadata: Metadata = (), http_status: int = 200) -> bytes:
-    """Trailers only: an answer without any message. Says also which encodings are taken, where an encoding was the trouble."""
+def refusal(fault: CallFault) -> bytes:
+    """Trailers only: an answer without any message. Says also which encodings are taken, where an encoding may be the trouble."""
     start = OPENING
-    if http_status != 200:
-        start = write_fields([(b":status", b"%d" % http_status), (b"content-type", b"application/grpc")])
-    elif code == "UNIMPLEMENTED":
+    if fault.http_status != 200:
+        start = write_fields([(b":status", b"%d" % fault.http_status), (b"content-type", b"application/grpc")])
+    elif fault.code == "UNIMPLEMENTED":
         start += write_fields([(b"grpc-accept-encoding", ACCEPTED_ENCODINGS)])
-    return start + write_fields(_ending(code, message, metadata))
+    return start + trailers(fault)
 
 
 def write_metadata(metadata: Metadata) -> list[tuple[bytes, bytes]]:
@@ -67,8 +63,9 @@ def write_metadata(metadata: Metadata) -> list[tuple[bytes, bytes]]:
     return pairs
 
 
-def _ending(code: str, message: str, metadata: Metadata) -> list[tuple[bytes, bytes]]:
-    pairs = [(b"grpc-status", _NUMBERS[code])]
-    if message:
-        pairs.append((b"grpc-message", quote(message[:_MESSAGE_BYTES_MAX], safe=_UNQUOTED).encode()))
-    return pairs + write_metadata(metadata)
+def trailers(end: CallFault) -> bytes:
+    """The field section that ends a call; with the code OK it is no fault."""
+    pairs = [(b"grpc-status", _NUMBERS[end.code])]
+    if end.message:
+        pairs.append((b"grpc-message", quote(end.message[:_MESSAGE_BYTES_MAX], safe=_UNQUOTED).encode()))
+    return write_fields(pairs + write_metadata(end.metadata))

@@ -62,7 +62,7 @@ def job_of(
 async def test_requests_of_a_frame_share_a_call_and_get_their_own_rows() -> None:
     x = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
     async with lane_to(linear(2.0)) as (lane, landing, server):
-        lane.offer(job_of([1, 2, 2, 1], x=x, indexes=[0, 2, 3]), ANSWER, is_batched=True)
+        lane.offer(job_of([1, 2, 2, 1], x=x, indexes=[0, 2, 3]), ANSWER, is_batched=True, waiting_bytes_max=1 << 24)
         (job,) = await landing.of(1)
 
     (answer,) = job.answers
@@ -75,7 +75,7 @@ async def test_requests_of_a_frame_share_a_call_and_get_their_own_rows() -> None
 
 async def test_requests_that_cannot_share_a_run_are_called_for_one_by_one() -> None:
     async with lane_to(linear(2.0)) as (lane, landing, server):
-        lane.offer(job_of([1, 1, 1]), ANSWER, is_batched=False)
+        lane.offer(job_of([1, 1, 1]), ANSWER, is_batched=False, waiting_bytes_max=1 << 24)
         (job,) = await landing.of(1)
         assert len(server.calls) == 3
     assert len(job.answers) == 3
@@ -91,7 +91,7 @@ async def test_an_input_that_the_server_refuses_fails_alone() -> None:
     x = np.ones((4, 2), np.float32)
     x[2, 0] = 666
     async with lane_to(picky) as (lane, landing, _):
-        lane.offer(job_of([1] * 4, x=x), ANSWER, is_batched=True)
+        lane.offer(job_of([1] * 4, x=x), ANSWER, is_batched=True, waiting_bytes_max=1 << 24)
         (job,) = await landing.of(1)
 
     assert job.reasons == {2: "remote_error"}
@@ -100,7 +100,7 @@ async def test_an_input_that_the_server_refuses_fails_alone() -> None:
 
 async def test_a_request_whose_body_is_too_large_is_counted_and_the_others_are_sent() -> None:
     async with lane_to(linear(1.0), body_bytes_max=300) as (lane, landing, _):
-        lane.offer(job_of([1, 100, 1]), ANSWER, is_batched=True)
+        lane.offer(job_of([1, 100, 1]), ANSWER, is_batched=True, waiting_bytes_max=1 << 24)
         (job,) = await landing.of(1)
 
     assert job.reasons == {1: "too_large"}
@@ -119,7 +119,7 @@ async def test_a_request_whose_body_is_too_large_is_counted_and_the_others_are_s
 )
 async def test_an_answer_that_cannot_stand_beside_productions_is_incompatible(body: bytes) -> None:
     async with lane_to(saying(body)) as (lane, landing, _):
-        lane.offer(job_of([2]), ANSWER, is_batched=True)
+        lane.offer(job_of([2]), ANSWER, is_batched=True, waiting_bytes_max=1 << 24)
         (job,) = await landing.of(1)
 
     assert job.reasons == {0: "incompatible"}
@@ -128,7 +128,7 @@ async def test_an_answer_that_cannot_stand_beside_productions_is_incompatible(bo
 async def test_a_server_that_keeps_failing_is_left_alone() -> None:
     async with lane_to(failing(500)) as (lane, landing, server):
         for done in range(20):
-            lane.offer(job_of([1]), ANSWER, is_batched=True)
+            lane.offer(job_of([1]), ANSWER, is_batched=True, waiting_bytes_max=1 << 24)
             await landing.of(done + 1)
         assert len(server.calls) == FAILURES_MAX
     assert {reason for job in landing.jobs for reason in job.reasons.values()} == {"remote_error"}
@@ -137,7 +137,7 @@ async def test_a_server_that_keeps_failing_is_left_alone() -> None:
 async def test_a_server_that_hangs_costs_a_few_time_outs_and_then_nothing() -> None:
     async with lane_to(hanging, timeout_s=0.3) as (lane, landing, server):
         for _ in range(10 * CALLS_MAX):
-            lane.offer(job_of([1]), ANSWER, is_batched=True)
+            lane.offer(job_of([1]), ANSWER, is_batched=True, waiting_bytes_max=1 << 24)
         jobs = await landing.of(10 * CALLS_MAX)
         assert len(server.calls) < CALLS_MAX + FAILURES_MAX
     assert {reason for job in jobs for reason in job.reasons.values()} == {"remote_timeout"}
@@ -155,33 +155,31 @@ async def test_no_more_than_a_few_calls_run_at_once() -> None:
 
     async with lane_to(slow(behave, 0.005)) as (lane, landing, _):
         for _ in range(10 * CALLS_MAX):
-            lane.offer(job_of([1]), ANSWER, is_batched=True)
+            lane.offer(job_of([1]), ANSWER, is_batched=True, waiting_bytes_max=1 << 24)
         await landing.of(10 * CALLS_MAX)
     assert not crowded.is_set()
 
 
 async def test_rows_that_grew_too_old_in_the_queue_are_not_sent() -> None:
     async with lane_to(linear(1.0)) as (lane, landing, server):
-        lane.offer(job_of([1, 1], age_s=61), ANSWER, is_batched=True)
+        lane.offer(job_of([1, 1], age_s=61), ANSWER, is_batched=True, waiting_bytes_max=1 << 24)
         (job,) = await landing.of(1)
         assert not server.calls
     assert set(job.reasons.values()) == {"expired"}
 
 
-async def test_what_a_lane_cannot_hold_is_shed_at_once_and_never_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.shadow.lane.WAITING_BYTES_MAX", 1000)
+async def test_what_a_lane_cannot_hold_is_shed_at_once_and_never_waited_for() -> None:
     async with lane_to(hanging) as (lane, landing, _):
-        offered = [job_of([1]) for _ in range(20)]
-        for job in offered:
-            lane.offer(job, ANSWER, is_batched=True)
-        assert lane.waiting_bytes <= 1000
+        for _ in range(20):
+            lane.offer(job_of([1]), ANSWER, is_batched=True, waiting_bytes_max=1000)
+        assert 0 < lane.waiting_bytes <= 1000
         assert landing.jobs
         assert {reason for job in landing.jobs for reason in job.reasons.values()} == {"governor"}
 
 
 async def test_what_waits_for_a_removed_mirror_says_so() -> None:
     async with lane_to(linear(1.0)) as (lane, landing, server):
-        lane.offer(job_of([1]), ANSWER, is_batched=True)
+        lane.offer(job_of([1]), ANSWER, is_batched=True, waiting_bytes_max=1 << 24)
         lane.remove()
         (job,) = await landing.of(1)
         assert not server.calls
@@ -191,6 +189,6 @@ async def test_what_waits_for_a_removed_mirror_says_so() -> None:
 async def test_a_closed_lane_gives_no_outcome_to_what_was_under_way() -> None:
     async with lane_to(hanging) as (lane, landing, _):
         job = job_of([1])
-        lane.offer(job, ANSWER, is_batched=True)
+        lane.offer(job, ANSWER, is_batched=True, waiting_bytes_max=1 << 24)
     assert not landing.jobs
     assert not job.is_done

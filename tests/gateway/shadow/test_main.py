@@ -10,13 +10,19 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from gateway.pipe import Line, Pipe
 from gateway.processes.birth import Birth, new_writer
 from gateway.shadow.__main__ import NICENESS, memory_bytes_max
+from gateway.shadow.suspects import STRIKES_MAX
+from models.signature import Answer, Signature, TensorSpec
+from models.staged import ModelKey, StagedModel
 from tests.kit.remote_server import linear, serving, slow
 from tests.kit.shadowed import Shadowed, outcomes, pairs
+from tests.kit.staged import write
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="priorities and parents are read from /proc")
 
@@ -46,12 +52,19 @@ class Life:
         return any(line["event"] == event for line in self.heard)
 
 
+IMPATIENT = "from gateway.shadow import __main__, process; process.RUN_MAX_S = 0.5; __main__.main()"
+"""The same program, but a run hangs after half a second."""
+
+
 @asynccontextmanager
-async def living(world: Shadowed) -> AsyncIterator[Life]:
+async def living(world: Shadowed, *command: str) -> AsyncIterator[Life]:
     near, far = socket.socketpair()
     birth = Birth(process="shadow", writer=new_writer("shadow"), settings=world.settings, pipe_fd=far.fileno())
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway.shadow", env=os.environ | birth.environment(), pass_fds=birth.fds
+        sys.executable,
+        *(command or ("-m", "gateway.shadow")),
+        env=os.environ | birth.environment(),
+        pass_fds=birth.fds,
     )
     far.close()
     life = Life(process, Pipe(near.detach()))
@@ -136,6 +149,62 @@ async def test_kill_9_at_any_moment_loses_no_pair_and_makes_none_twice(world: Sh
     assert pairs(blocks).keys() == world.drawn.keys()
     # A candidate that was running at three of the kills is left out for a while: nobody can tell that it was not its fault.
     assert {outcome for _, outcome in outcomes(blocks)} <= {"recorded", "model_failed"}
+
+
+@pytest.mark.faults
+async def test_a_candidate_that_hangs_ends_its_process_a_few_times_and_is_then_left_out(world: Shadowed) -> None:
+    endless = stage_endless(world.artifacts)
+    world.route({"endless": endless} | world.candidates(1), endless={"priority": 2})
+    ids = world.serve(3, inputs=np.ones((3, 2), np.float32))
+
+    for _ in range(STRIKES_MAX):
+        async with living(world, "-c", IMPATIENT) as life:
+            assert await life.process.wait() == -signal.SIGKILL
+    blocks = []
+    async with living(world, "-c", IMPATIENT):
+        await until(lambda: bool(blocks.extend(world.read()) or len(pairs(blocks)) == 6))  # type: ignore[func-returns-value]
+
+    assert outcomes(blocks) == {("candidate-0", "recorded"): 3, ("endless", "model_failed"): 3}
+    assert pairs(blocks) == {(mirror, prediction): 1 for mirror in ("candidate-0", "endless") for prediction in ids}
+
+
+def stage_endless(artifacts: Path) -> StagedModel:
+    """Answers at once for rows of zeros (its warm-up), and never where a row holds a one."""
+    scalar = helper.make_tensor_value_info("carried", TensorProto.FLOAT, [])
+    condition = helper.make_tensor_value_info("go", TensorProto.BOOL, [])
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["carried"], ["kept"])],
+        "body",
+        [helper.make_tensor_value_info("i", TensorProto.INT64, []), condition, scalar],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("kept", TensorProto.FLOAT, []),
+        ],
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+            helper.make_node("Mul", ["most", "huge"], ["many"]),
+            helper.make_node("Cast", ["many"], ["trips"], to=TensorProto.INT64),
+            helper.make_node("Loop", ["trips", "yes", "nought"], ["end"], body=body),
+            helper.make_node("ReduceSum", ["x", "axes"], ["sum"], keepdims=1),
+            helper.make_node("Add", ["sum", "end"], ["y"]),
+        ],
+        "endless",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])],
+        [
+            numpy_helper.from_array(np.array(1e15, np.float32), "huge"),
+            numpy_helper.from_array(np.array(1, np.bool_), "yes"),
+            numpy_helper.from_array(np.array(0, np.float32), "nought"),
+            numpy_helper.from_array(np.array([1], np.int64), "axes"),
+        ],
+    )
+    signature = Signature(
+        inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 2)),),
+        outputs=(TensorSpec(name="y", datatype="FP32", shape=(-1, 1)),),
+    )
+    return write(artifacts, graph, signature, Answer(kind="regression", score_output="y"), ModelKey("endless", "1"))
 
 
 def test_the_memory_bound_is_a_share_of_what_there_is() -> None:

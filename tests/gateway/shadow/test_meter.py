@@ -1,3 +1,4 @@
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 from gateway.shadow.draw import Answered, Job
 from gateway.shadow.meter import Meter
 from gateway.telemetry.counters import CounterPage, Totals, read_page
+from models.catalog import Catalog
 from tests.kit.shadowed import draw_of
+from tests.kit.staged import stage_linear
 
 ARM = {"endpoint": "line", "variant": "m"}
 
@@ -83,3 +86,16 @@ def test_a_run_that_answered_for_several_jobs_is_one_run(world: World) -> None:
 
     histogram = world.page.histogram("runoff_batch_rows", ARM | {"role": "mirror"})
     assert sum(world.page.cells[histogram.base : histogram.sum]) == 1
+
+
+def test_what_is_in_memory_is_shown_and_leaves_the_scrape_when_it_is_let_go(world: World, tmp_path: Path) -> None:
+    staged = stage_linear(tmp_path / "artifacts")
+    key = {"model": "line", "version": "1"}
+
+    world.meter.show([Catalog(tmp_path / "artifacts").load(staged.digest)], 7)
+    assert world.totals.value("runoff_model_state", **key, state="warm") == 1.0
+    assert world.totals.value("runoff_model_memory_bytes", **key) == staged.size_bytes
+    assert world.totals.value("runoff_spool_bytes", spool="shadow") == 7
+
+    world.meter.show([], 0)
+    assert math.isnan(world.totals.value("runoff_model_state", **key, state="warm"))

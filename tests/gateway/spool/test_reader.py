@@ -168,11 +168,37 @@ def test_writers_are_found_by_their_lock(folder, writer):
     assert writers(folder.parent / "none") == []
 
 
-def test_sealed_segments_expire_and_the_one_written_to_does_not(folder, writer, reader):
+def test_segments_expire_also_under_a_reader_that_has_one_open(folder, writer, reader):
     fill(writer, 9)
     reader.read(100)
-    assert expire(folder, 60.0, segment_path(folder, 1).stat().st_mtime + 30) == 0
-    deleted = expire(folder, 60.0, segment_path(folder, 1).stat().st_mtime + 3600)
-    assert deleted > 700
-    assert sequences(reader.read()) == [2, 3, 4, 9]  # the file that was open, then what is written to now
-    assert reader.missing == 4
+    written_at = segment_path(folder, 1).stat().st_mtime
+    assert expire(folder, 60.0, written_at + 30) == (0, 0)
+    segments, deleted = expire(folder, 60.0, written_at + 3600)
+    assert segments == 3
+    assert deleted > 900
+    assert sequences(reader.read()) == [2, 3, 4]  # the file that was open
+    assert expire(folder, 60.0, written_at + 3600) == (0, 0)
+
+
+def test_a_writer_whose_last_segment_expired_writes_the_next_one(folder):
+    """What an idle worker left: nothing appends, so nothing seals it, and still its rows must go."""
+    now = [0.0]
+    writer = SegmentWriter(folder, segment_s=10.0, bytes_max=MB, clock=lambda: now[0])
+    writer.append([b"private"])
+    assert expire(folder, 60.0, segment_path(folder, 1).stat().st_mtime + 61).segments == 1
+    now[0] = 61.0
+    writer._ahead.result()  # a minute has passed: the next file is open
+    writer.append([b"next"])
+    writer.append([b"after"])
+    writer.close()
+    reader = SegmentReader(folder)
+    assert [frame.payload for frame in reader.read()] == [b"next", b"after"]
+    reader.close()
+
+
+def test_an_idle_writer_keeps_the_segment_that_holds_only_its_mark(folder, writer):
+    """The writer would not leave it before it appends, and what it then wrote would be nowhere."""
+    path = segment_path(folder, 1)
+    assert path.stat().st_size == HEADER_BYTES
+    assert expire(folder, 60.0, path.stat().st_mtime + 3600) == (0, 0)
+    assert path.exists()

@@ -124,6 +124,10 @@ def test_units_with_many_rows_of_one_fate_raise_no_false_verdicts():
         ("1", "1.0"),
         (True, "true"),
         (True, "True"),
+        (True, "1"),
+        (False, "0.0"),
+        (1, "true"),
+        ("true", "1"),
         (0.5, "0.5"),
         ("é", "é"),
     ],
@@ -133,7 +137,7 @@ def test_a_prediction_is_right_when_it_says_the_same(label, predicted):
 
 
 @pytest.mark.parametrize(
-    ("label", "predicted"), [("spam", "Spam"), (1, "0"), (True, "false"), (True, "1"), ("a", "1"), (2, "2a")]
+    ("label", "predicted"), [("spam", "Spam"), (1, "0"), (True, "false"), (True, "0"), ("a", "1"), (2, "2a")]
 )
 def test_a_prediction_is_wrong_when_it_says_another_thing(label, predicted):
     assert not is_right(label, predicted)

@@ -1,0 +1,136 @@
+"""Who may come in on the data listeners: the seam between the doors and what knows keys, and its two sides."""
+
+from ipaddress import ip_address
+from typing import Final, Protocol
+
+from msgspec import Struct
+
+from gateway.errors import NotAllowed, Overloaded, Unauthenticated
+from gateway.keys.ring import KeyRing, Principal
+from gateway.keys.scopes import Scope
+
+
+class Visitor(Struct, frozen=True, kw_only=True):
+    """What a caller shows. `credential` is the bearer token or key, None where none was sent; `peer` the address, None if unknown."""
+
+    credential: str | None
+    peer: str | None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the caller is on this machine; a socket without an address (a Unix socket, a test) is."""
+        if self.peer is None or self.peer in ("", "testclient"):
+            return True
+        try:
+            return ip_address(self.peer).is_loopback
+        except ValueError:
+            return False
+
+    def __repr__(self) -> str:
+        """Never the credential: this may end in a log."""
+        return f"Visitor(credential={'None' if self.credential is None else '…'}, peer={self.peer!r})"
+
+
+class Doorkeeper(Protocol):
+    """Decides before a body is read, so that refusing costs almost nothing."""
+
+    def admit(self, visitor: Visitor, scope: Scope, endpoint: str | None) -> bool:
+        """Whether the visitor came with a valid key; takes one request off its quota. `endpoint` None: whichever it may.
+
+        Raises Unauthenticated, NotAllowed or Overloaded.
+        """
+        ...
+
+    def may(self, visitor: Visitor, scope: Scope, endpoint: str) -> bool:
+        """Whether an admitted visitor may do this to this endpoint, where the body or a list names it. Asks for nothing again."""
+        ...
+
+
+class OpenDoor:
+    """`[auth] data = open`, and nobody has a key: everybody predicts, labels come from this machine, and nobody loads models."""
+
+    def admit(self, visitor: Visitor, scope: Scope, endpoint: str | None) -> bool:
+        del endpoint
+        if scope != "predict" and not (scope == "label" and visitor.is_local):
+            raise NotAllowed(_WANTED.get(scope, f"this needs a key with {scope}"))
+        return False
+
+    def may(self, visitor: Visitor, scope: Scope, endpoint: str) -> bool:
+        del visitor, scope, endpoint
+        return True
+
+
+_WANTED: Final[dict[Scope, str]] = {
+    "model:write": "loading and unloading models needs a key with model:write",
+    "label": "labels from another machine need a key with label:<endpoint>",
+}
+
+
+class KeyDoor:
+    """Asks the ring. `is_open`: whoever has no key for it may still do what is free without one (`[auth] data = open`)."""
+
+    def __init__(self, ring: KeyRing, *, is_open: bool) -> None:
+        self._ring = ring
+        self._keyless = OpenDoor() if is_open else None
+
+    def admit(self, visitor: Visitor, scope: Scope, endpoint: str | None) -> bool:
+        if self._keyless is not None:
+            if scope == "predict":
+                return False
+            principal = self._known(visitor)
+            if principal is None or not _may(principal, scope, endpoint):
+                return self._keyless.admit(visitor, scope, endpoint)
+        else:
+            if visitor.credential is None:
+                raise Unauthenticated("a key is needed: Authorization: Bearer <key>, or X-Api-Key")
+            principal = self._ring.principal(visitor.credential)
+            if not _may(principal, scope, endpoint):
+                where = "" if endpoint is None else f" for endpoint '{endpoint}'"
+                raise NotAllowed(f"this key has no scope {scope}{where}")
+        bucket = principal.bucket
+        if bucket is not None and not bucket.take(self._ring.clock_s()):
+            raise Overloaded(
+                f"over this key's quota of {bucket.rate_per_s:g} requests a second", "key_quota", bucket.wait_s()
+            )
+        return True
+
+    def may(self, visitor: Visitor, scope: Scope, endpoint: str) -> bool:
+        if self._keyless is not None and scope == "predict":
+            return True
+        principal = self._known(visitor)
+        return principal is not None and principal.grants.allow(scope, endpoint)
+
+    def predictor(self, credential: bytes | None, endpoint: str) -> Principal | None:
+        """For the wire door: who may predict with this; None: nobody, and `admit` has the words for it. Takes nothing off a quota."""
+        if credential is None:
+            return None
+        principal = self._ring.seen(credential)
+        return principal if principal is not None and principal.predicts(endpoint) else None
+
+    def take(self, principal: Principal) -> bool:
+        """Takes a request off its quota; False: it is used up."""
+        return principal.bucket is None or principal.bucket.take(self._ring.clock_s())
+
+    def _known(self, visitor: Visitor) -> Principal | None:
+        """Who it is, None for whoever has no good key."""
+        if visitor.credential is None:
+            return None
+        try:
+            return self._ring.principal(visitor.credential)
+        except Unauthenticated:
+            return None
+
+
+def _may(principal: Principal, scope: Scope, endpoint: str | None) -> bool:
+    if endpoint is None:
+        return principal.grants.allow_some(scope)
+    return principal.grants.allow(scope, endpoint)
+
+
+def credential_of(authorization: str | None, api_key: str | None) -> str | None:
+    """The token of `Authorization: Bearer …`, else `X-Api-Key`."""
+    if authorization is not None:
+        kind, _, token = authorization.partition(" ")
+        if kind.lower() == "bearer" and token.strip():
+            return token.strip()
+    return api_key

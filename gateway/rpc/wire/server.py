@@ -1,0 +1,161 @@
+"""The gRPC listener of a worker, on the wire door: the same methods on one port as grpcio's server answers, and the same handle."""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import Final
+
+import grpc
+
+from gateway.dataplane import Dataplane
+from gateway.request import Corridor
+from gateway.rest.doorkeeper import Doorkeeper, OpenDoor
+from gateway.rpc.server import SERVICE, _own_pool, _Unoffered, inference_handler
+from gateway.rpc.service import InferenceService
+from gateway.rpc.standard import health_handler, reflection_handlers
+from gateway.rpc.wire.protocol import GrpcProtocol, Shared
+from gateway.settings import Settings, Tls
+from gateway.statistics import Statistics
+from gateway.telemetry.log import EventLog
+
+log = EventLog(__name__)
+
+_BACKLOG: Final = 2048
+_SWEEP_S: Final = 0.5
+_FULL_PAUSE_S: Final = 0.01
+_TROUBLE_PAUSE_S: Final = 0.1
+_END_PAUSE_S: Final = 0.02
+_HANDSHAKE_S: Final = 10.0
+_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""With TLS 1.2 most suites are forbidden for HTTP/2 (RFC 9113, section 9.2.2); these are not. TLS 1.3 has its own."""
+_OPEN_DOOR: Final = OpenDoor()
+
+
+class WireServer:
+    """A server that listens. `port` is the one it got, also where 0 was asked for."""
+
+    def __init__(self, sock: socket.socket, shared: Shared, tls: ssl.SSLContext | None) -> None:
+        self.port: int = sock.getsockname()[1]
+        self._socket = sock
+        self._shared = shared
+        self._tls = tls
+        self._loop = asyncio.get_running_loop()
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._tasks = [self._loop.create_task(part, name="grpc") for part in (self._accept(), self._sweep())]
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._shared.connections)
+
+    async def stop(self, grace_s: float) -> None:
+        """Takes no new calls, lets those in flight finish within `grace_s`, then cuts what is left."""
+        deadline_s = time.monotonic() + grace_s
+        accepting, sweeping = self._tasks
+        await _cancelled(accepting)
+        with suppress(OSError):  # BlockingIOError: nobody is queued any more
+            while True:
+                await self._connect(self._socket.accept()[0])
+        self._socket.close()
+        for handshake in list(self._handshakes):
+            await _cancelled(handshake)
+        for connection in list(self._shared.connections):
+            connection.shutdown()
+        while self._shared.connections and time.monotonic() < deadline_s:  # noqa: ASYNC110  # as in the REST listener
+            await asyncio.sleep(_END_PAUSE_S)
+        late = list(self._shared.connections)
+        if late:
+            log.warning("connections_cut", count=len(late))
+        for connection in late:
+            connection.abort()
+        await _cancelled(sweeping)
+        for task in list(self._shared.tasks):
+            await _cancelled(task)
+
+    async def _accept(self) -> None:
+        """Accepts up to `limits.connections_max`; more wait in the kernel."""
+        while True:
+            if self.connections + len(self._handshakes) >= self._shared.limits.connections_max:
+                await asyncio.sleep(_FULL_PAUSE_S)
+                continue
+            try:
+                connection, _ = await self._loop.sock_accept(self._socket)
+            except OSError as error:  # no descriptors, no memory, or a caller that left while queued
+                log.warning("accept_failed", problem=str(error))
+                await asyncio.sleep(_TROUBLE_PAUSE_S)
+                continue
+            await self._connect(connection)
+
+    async def _connect(self, connection: socket.socket) -> None:
+        with suppress(OSError):  # a Unix socket has no such option
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        is_secure = self._tls is not None
+        opening = self._loop.connect_accepted_socket(
+            lambda: GrpcProtocol(self._shared, self._loop, is_secure=is_secure),
+            connection,
+            ssl=self._tls,
+            ssl_handshake_timeout=_HANDSHAKE_S if is_secure else None,
+        )
+        if not is_secure:
+            await _opened(opening, connection)
+            return
+        task = self._loop.create_task(_opened(opening, connection), name="grpc-handshake")  # may last as its caller likes
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            now_s = time.monotonic()
+            for connection in list(self._shared.connections):
+                connection.sweep(now_s)
+
+
+async def serve(
+    plane: Dataplane,
+    corridor: Corridor,
+    sock: socket.socket,
+    settings: Settings,
+    *,
+    doorkeeper: Doorkeeper = _OPEN_DOOR,
+    statistics: Statistics | None = None,
+) -> WireServer:
+    """Listens on `sock`, which is bound already and belongs to the server from now on."""
+    handlers: tuple[grpc.GenericRpcHandler, ...] = (
+        inference_handler(InferenceService(corridor, doorkeeper, statistics)),
+        _Unoffered(),
+        health_handler(corridor, [SERVICE]),
+        *reflection_handlers([SERVICE], _own_pool()),
+    )
+    sock.setblocking(False)
+    sock.listen(_BACKLOG)
+    return WireServer(sock, Shared(plane, handlers, settings.limits, doorkeeper), tls_context(settings.tls))
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext | None:
+    """What RFC 9113, section 9.2 asks of TLS; None for plain text. Raises OSError where the files cannot be read."""
+    if tls.certificate_file is None or tls.key_file is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["h2"])
+    context.load_cert_chain(tls.certificate_file, tls.key_file)
+    return context
+
+
+async def _opened(opening: Awaitable[object], connection: socket.socket) -> None:
+    try:
+        await opening
+    except OSError:  # it left, or its TLS handshake failed: nobody to tell
+        connection.close()
+
+
+async def _cancelled(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

@@ -106,11 +106,18 @@ def settings(config: Config = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def demo(as_json: Json = False) -> None:
+def demo(
+    state_dir: Annotated[
+        Path | None, typer.Option(help="an empty directory for all of it; default: a temporary one")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="leave the gateway up until Ctrl-C, with calls to try")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="three days of flights in place of a month")] = False,
+    as_json: Json = False,
+) -> None:
     """The whole life cycle on real data."""
     from gateway.demo import main as run
 
-    raise typer.Exit(run(as_json=as_json))
+    raise typer.Exit(run(state_dir, keep=keep, quick=quick, as_json=as_json))
 
 
 # ---------------------------------------------------------------- routes

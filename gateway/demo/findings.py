@@ -11,6 +11,7 @@ from gateway.demo.estimates import Estimate, Weighted, difference, weighted, wil
 from gateway.demo.lake import Lake
 from gateway.demo.models import CANDIDATE, RECIPES
 from gateway.demo.watch import Evidence
+from routing.experiments.beta_binomial import log_e_value_above
 from routing.experiments.mcnemar import McNemar, Verdict
 from routing.experiments.pairing import Entry, PairedRow, Pairing, is_right
 
@@ -48,7 +49,8 @@ class Paired:
 
     The one question that is put before the first flight, so that the 5% stand for one verdict and not for several.
 
-    `steps` has one row an entered flight: n, day, log10_better, log10_worse. `decided_at` is n at the verdict, None without one.
+    `steps` has one row an entered flight: n, day, and the evidence as it then stood, log10_better and log10_worse (`state` holds the
+    most there ever was, which is what decides). `decided_at` is n at the verdict, None without one.
     """
 
     state: McNemar
@@ -204,6 +206,7 @@ def _paired(lake: Lake) -> Paired:
     steps: list[tuple[float, ...]] = []
     decided: tuple[int, int] | None = None
     leads: dict[int, int] = {}
+    better = worse = 0.0
     for prediction_id, unit, experiment, unit_missing, late, champion, candidate, day in rows:
         champion_is_right, candidate_is_right = is_right(late, champion), is_right(late, candidate)
         leads[day] = leads.get(day, 0) + candidate_is_right - champion_is_right
@@ -219,7 +222,10 @@ def _paired(lake: Lake) -> Paired:
         if pairing.admit(row) is not Entry.ENTERED:
             continue
         state = state.observe(champion_is_right=champion_is_right, candidate_is_right=candidate_is_right)
-        steps.append((state.rows, day, state.log_better_max / math.log(10), state.log_worse_max / math.log(10)))
+        if champion_is_right != candidate_is_right:
+            better = log_e_value_above(state.wins, state.losses, a=state.a, b=state.b) / math.log(10)
+            worse = log_e_value_above(state.losses, state.wins, a=state.b, b=state.a) / math.log(10)
+        steps.append((state.rows, day, better, worse))
         if decided is None and state.verdict is not Verdict.INCONCLUSIVE:
             decided = (state.rows, day)
     return Paired(

@@ -93,7 +93,8 @@ def evidence(paired: Paired) -> str:
         axes.set_yticks(
             list(ticks), ["1" if tick == 0 else f"$10^{{{tick}}}$" if tick > 3 else f"{10**tick:,}" for tick in ticks]
         )
-        axes.set_ylim(bottom=-0.05 * top)
+        axes.set_ylim(bottom=min(-0.05 * top, -0.5))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.margins(x=0.01)
         axes.legend(loc="upper left")
         _save(figure, made)
@@ -154,7 +155,7 @@ def split(rows: "pd.DataFrame", moves: Sequence[Move], moved_at: Sequence[Any]) 
         )
         axes.xaxis.set_major_formatter(lambda value, _: str(dates.num2date(value).day))  # type: ignore[no-untyped-call]  # matplotlib has none
         axes.margins(x=0.01)
-        axes.legend(loc="center right")
+        axes.legend(loc="upper right")
         _save(figure, made)
     return made.getvalue()
 

@@ -197,7 +197,7 @@ def _picture(svg: str, reading: str, kind: str = "") -> str:
     data = base64.b64encode(svg.encode()).decode()
     return (
         f'<figure class="{kind}"><img alt="{escape(reading)}" src="data:image/svg+xml;base64,{data}">'
-        f"<figcaption>{escape(reading)}</figcaption></figure>"
+        f"<figcaption aria-hidden=true>{escape(reading)}</figcaption></figure>"
     )
 
 

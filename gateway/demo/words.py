@@ -8,6 +8,8 @@ from gateway.demo.findings import ALPHA, Arm, Findings, Paired
 from gateway.demo.models import CANDIDATE, RECIPES
 from routing.experiments.mcnemar import Verdict as Outcome
 
+_JULY_DAYS: Final = 31
+
 CAVEATS: Final = (
     (
         "This is one July. Flights of a day share its weather, so the days are fewer witnesses than the flights; the count of days above "
@@ -76,10 +78,11 @@ def verdict(findings: Findings) -> Verdict:
 
 def opening(findings: Findings) -> str:
     summary = findings.summary
+    when = "July 2013" if summary["days"] == _JULY_DAYS else f"the first {summary['days']:.0f} days of July 2013"
     return (
-        f"Will this flight arrive more than 15 minutes late? {summary['asked']:,.0f} flights that should have left New York in the first "
-        f"{summary['days']:.0f} days of July 2013 were asked about at their scheduled minute, within {summary['seconds']:.0f} seconds of "
-        "ours, over REST and gRPC. When each had landed the gateway was told."
+        f"Will this flight arrive more than 15 minutes late? {summary['asked']:,.0f} flights that should have left New York in {when} were "
+        f"asked about at their scheduled minute, within {summary['seconds']:.0f} seconds of ours, over REST and gRPC. When each had landed "
+        "the gateway was told."
     )
 
 

@@ -34,6 +34,10 @@ class Visitor(Struct, frozen=True, kw_only=True):
 class Doorkeeper(Protocol):
     """Decides before a body is read, so that refusing costs almost nothing."""
 
+    def recognise(self, visitor: Visitor, scope: Scope) -> None:
+        """Lets pass whoever may do this to any endpoint at all, before it is known to which. Raises Unauthenticated or NotAllowed."""
+        ...
+
     def admit(self, visitor: Visitor, scope: Scope, endpoint: str | None) -> bool:
         """Whether the visitor came with a valid key; takes one request off its quota. `endpoint` None: whichever it may.
 
@@ -48,6 +52,9 @@ class Doorkeeper(Protocol):
 
 class OpenDoor:
     """`[auth] data = open`, and nobody has a key: everybody predicts, labels come from this machine, and nobody loads models."""
+
+    def recognise(self, visitor: Visitor, scope: Scope) -> None:
+        self.admit(visitor, scope, None)
 
     def admit(self, visitor: Visitor, scope: Scope, endpoint: str | None) -> bool:
         del endpoint
@@ -73,20 +80,13 @@ class KeyDoor:
         self._ring = ring
         self._keyless = OpenDoor() if is_open else None
 
+    def recognise(self, visitor: Visitor, scope: Scope) -> None:
+        self._admitted(visitor, scope, None)
+
     def admit(self, visitor: Visitor, scope: Scope, endpoint: str | None) -> bool:
-        if self._keyless is not None:
-            if scope == "predict":
-                return False
-            principal = self._known(visitor)
-            if principal is None or not _may(principal, scope, endpoint):
-                return self._keyless.admit(visitor, scope, endpoint)
-        else:
-            if visitor.credential is None:
-                raise Unauthenticated("a key is needed: Authorization: Bearer <key>, or X-Api-Key")
-            principal = self._ring.principal(visitor.credential)
-            if not _may(principal, scope, endpoint):
-                where = "" if endpoint is None else f" for endpoint '{endpoint}'"
-                raise NotAllowed(f"this key has no scope {scope}{where}")
+        principal = self._admitted(visitor, scope, endpoint)
+        if principal is None:
+            return False
         bucket = principal.bucket
         if bucket is not None and not bucket.take(self._ring.clock_s()):
             raise Overloaded(
@@ -110,6 +110,22 @@ class KeyDoor:
     def take(self, principal: Principal) -> bool:
         """Takes a request off its quota; False: it is used up."""
         return principal.bucket is None or principal.bucket.take(self._ring.clock_s())
+
+    def _admitted(self, visitor: Visitor, scope: Scope, endpoint: str | None) -> Principal | None:
+        """Who comes in by a key; None: somebody who needs none."""
+        if self._keyless is not None:
+            principal = None if scope == "predict" else self._known(visitor)
+            if principal is None or not _may(principal, scope, endpoint):
+                self._keyless.admit(visitor, scope, endpoint)
+                return None
+            return principal
+        if visitor.credential is None:
+            raise Unauthenticated("a key is needed: Authorization: Bearer <key>, or X-Api-Key")
+        principal = self._ring.principal(visitor.credential)
+        if not _may(principal, scope, endpoint):
+            where = "" if endpoint is None else f" for endpoint '{endpoint}'"
+            raise NotAllowed(f"this key has no scope {scope}{where}")
+        return principal
 
     def _known(self, visitor: Visitor) -> Principal | None:
         """Who it is, None for whoever has no good key."""

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import grpc
 
@@ -26,11 +26,16 @@ def guarded(
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001  # the last line before the wire: what is unknown becomes a bare INTERNAL
-            wire = wire_of(error)
-            await context.abort(grpc.StatusCode[wire.grpc], wire.message, trailing_metadata(wire, error))
-            raise AssertionError("abort returns never") from None
+            await refuse(context, error)
 
     return answer
+
+
+async def refuse(context: Context, error: Exception) -> NoReturn:
+    """Ends the call with the status of the error."""
+    wire = wire_of(error)
+    await context.abort(grpc.StatusCode[wire.grpc], wire.message, trailing_metadata(wire, error))
+    raise AssertionError("abort returns never") from None
 
 
 def wire_of(error: Exception) -> Wire:

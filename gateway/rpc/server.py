@@ -2,13 +2,15 @@
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
 
+from gateway.errors import NotAllowed
+from gateway.keys.doorkeeper import Doorkeeper, OpenDoor
+from gateway.keys.policy import METHODS
 from gateway.request import Corridor
-from gateway.rest.doorkeeper import Doorkeeper, OpenDoor
 from gateway.rpc import open_inference_pb2 as pb
 from gateway.rpc.refusals import Context, guarded
 from gateway.rpc.service import InferenceService
@@ -69,7 +71,7 @@ async def serve(
         (
             inference_handler(InferenceService(corridor, doorkeeper, statistics)),
             _Unoffered(),
-            health_handler(corridor, [SERVICE]),
+            health_handler(corridor, [SERVICE], doorkeeper),
             *reflection_handlers([SERVICE], _own_pool()),
         )
     )
@@ -101,6 +103,8 @@ def inference_handler(service: InferenceService) -> grpc.GenericRpcHandler:
     for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods:
         read = getattr(pb, method.input_type.name).FromString
         write = getattr(pb, method.output_type.name).SerializeToString
+        if f"/{SERVICE}/{method.name}" not in METHODS:
+            unary[method.name] = _undeclared
         if method.name == "ModelStreamInfer":
             handlers[method.name] = grpc.stream_stream_rpc_method_handler(
                 service.model_stream_infer, request_deserializer=read, response_serializer=write
@@ -110,6 +114,11 @@ def inference_handler(service: InferenceService) -> grpc.GenericRpcHandler:
                 guarded(unary[method.name]), request_deserializer=read, response_serializer=write
             )
     return grpc.method_handlers_generic_handler(SERVICE, handlers)
+
+
+async def _undeclared(request: Any, context: Context) -> NoReturn:  # noqa: ARG001  # gRPC calls every method with both
+    """A method that nobody has said who may call: nobody may."""
+    raise NotAllowed("this method is open to nobody: it has no scope")
 
 
 class _Unoffered(grpc.GenericRpcHandler):
@@ -135,8 +144,8 @@ def _own_pool() -> DescriptorPool:
 
 
 def _tls(settings: Settings) -> grpc.ServerCredentials | None:
-    tls = settings.tls
-    if tls.certificate_file is None or tls.key_file is None:
+    pair = settings.tls.pair("grpc")
+    if pair is None:
         return None
-    pair = (Path(tls.key_file).read_bytes(), Path(tls.certificate_file).read_bytes())
-    return grpc.ssl_server_credentials([pair])
+    certificate, key = (Path(name).read_bytes() for name in pair)
+    return grpc.ssl_server_credentials([(key, certificate)])

@@ -11,9 +11,10 @@ from urllib.parse import unquote
 
 from google.protobuf.json_format import ParseDict
 
-from gateway.errors import NotAllowed
+from gateway.errors import GatewayError, NotAllowed
+from gateway.keys.doorkeeper import Doorkeeper, Visitor, credential_of
+from gateway.keys.scopes import Scope
 from gateway.request import Corridor, InferReply, ModelView
-from gateway.rest.doorkeeper import Doorkeeper, Scope, Visitor, credential_of
 from gateway.rest.headers import Caller, earliest, read_headers, reply_headers
 from gateway.rest.metadata import model_config, model_metadata, repository_index, server_metadata
 from gateway.rest.open_inference import Decoded
@@ -21,7 +22,7 @@ from gateway.rest.stats import gathered, stats_document
 from gateway.rest.v2 import request_of
 from gateway.rpc import messages
 from gateway.rpc import open_inference_pb2 as pb
-from gateway.rpc.refusals import Context, wire_of
+from gateway.rpc.refusals import Context, refuse, wire_of
 from gateway.statistics import Statistics
 from routing.records import PROTOCOLS
 
@@ -51,7 +52,14 @@ class InferenceService:
     async def model_stream_infer(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        """One reply for each request, in their order; an error is a message of its own and the stream goes on."""
+        """One reply for each request, in their order; an error is a message of its own and the stream goes on.
+
+        But for whoever may predict nothing: that call ends before a message is read.
+        """
+        try:
+            self._doorkeeper.recognise(visitor_of(context), "predict")
+        except GatewayError as error:
+            await refuse(context, error)
         caller = read_headers(_metadata(context))
         running: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue(STREAM_INFLIGHT_MAX)
 
@@ -103,16 +111,14 @@ class InferenceService:
         if request.name:
             views = [self._view(request.name, request.version, context)]
         else:
-            self._admit(context, "predict", None)
-            views = self._corridor.views()
+            views = self._views(context)
         entries = gathered(self._statistics, views, request.version or None)
         return ParseDict(stats_document(entries), pb.ModelStatisticsResponse())
 
     async def repository_index(
         self, request: pb.RepositoryIndexRequest, context: Context
     ) -> pb.RepositoryIndexResponse:
-        self._admit(context, "predict", None)
-        models = repository_index(self._corridor.views(), ready_only=request.ready)
+        models = repository_index(self._views(context), ready_only=request.ready)
         return ParseDict({"models": models}, pb.RepositoryIndexResponse())
 
     async def repository_model_load(
@@ -164,16 +170,26 @@ class InferenceService:
         self._admit(context, "predict", endpoint)
         return self._corridor.view(endpoint, version or None)
 
+    def _views(self, context: Context) -> list[ModelView]:
+        """The endpoints that this caller may know of. Raises Unauthenticated, NotAllowed or Overloaded."""
+        visitor = visitor_of(context)
+        self._doorkeeper.admit(visitor, "predict", None)
+        return [view for view in self._corridor.views() if self._doorkeeper.may(visitor, "predict", view.endpoint)]
+
     def _admit(self, context: Context, scope: Scope, endpoint: str | None) -> None:
-        shown = dict(_metadata(context))
-        visitor = Visitor(
-            credential=credential_of(shown.get("authorization"), shown.get("x-api-key")), peer=_address(context.peer())
-        )
-        self._doorkeeper.admit(visitor, scope, endpoint)
+        self._doorkeeper.admit(visitor_of(context), scope, endpoint)
 
     def _refuse_repository(self, endpoint: str, context: Context) -> None:
         self._admit(context, "model:write", endpoint)
         raise NotAllowed("load and unload over this listener are not built yet: change the route through the admin API")
+
+
+def visitor_of(context: Context) -> Visitor:
+    """Who calls, with the key in the metadata."""
+    shown = dict(_metadata(context))
+    return Visitor(
+        credential=credential_of(shown.get("authorization"), shown.get("x-api-key")), peer=_address(context.peer())
+    )
 
 
 def _metadata(context: Context) -> list[tuple[str, str]]:

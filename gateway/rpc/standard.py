@@ -9,9 +9,11 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from gateway.errors import EndpointUnknown
+from gateway.errors import EndpointUnknown, GatewayError
+from gateway.keys.doorkeeper import Doorkeeper
 from gateway.request import Corridor
-from gateway.rpc.refusals import Context
+from gateway.rpc.refusals import Context, refuse
+from gateway.rpc.service import visitor_of
 
 HEALTH: Final = "grpc.health.v1.Health"
 REFLECTION: Final = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
@@ -22,11 +24,13 @@ WATCH_S: Final = 0.5
 class HealthService:
     """Says what the corridor says, at the moment of the question. Services are the empty name, the served names, and endpoints."""
 
-    def __init__(self, corridor: Corridor, services: Sequence[str]) -> None:
+    def __init__(self, corridor: Corridor, services: Sequence[str], doorkeeper: Doorkeeper) -> None:
         self._corridor = corridor
+        self._doorkeeper = doorkeeper
         self._services = frozenset(("", *services))
 
     async def check(self, request: Any, context: Context) -> Any:
+        await self._admit(request.service, context)
         status = self._status(request.service)
         if status is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no service or endpoint of this name")
@@ -34,6 +38,7 @@ class HealthService:
 
     async def watch(self, request: Any, context: Context) -> AsyncIterator[Any]:
         """A message now and at each change, until the caller goes."""
+        await self._admit(request.service, context)
         told: int | None = None
         while not context.cancelled():
             status = self._status(request.service)
@@ -43,6 +48,14 @@ class HealthService:
                 told = status
                 yield health_pb2.HealthCheckResponse(status=status)
             await asyncio.sleep(WATCH_S)
+
+    async def _admit(self, service: str, context: Context) -> None:
+        """Anybody may ask for the server; for an endpoint, whoever may predict with it."""
+        if service not in self._services:
+            try:
+                self._doorkeeper.admit(visitor_of(context), "predict", service)
+            except GatewayError as error:
+                await refuse(context, error)
 
     def _status(self, service: str) -> int | None:
         """None where there is nothing of this name."""
@@ -57,9 +70,9 @@ class HealthService:
         return int(response.SERVING if is_ready else response.NOT_SERVING)
 
 
-def health_handler(corridor: Corridor, services: Sequence[str]) -> grpc.GenericRpcHandler:
+def health_handler(corridor: Corridor, services: Sequence[str], doorkeeper: Doorkeeper) -> grpc.GenericRpcHandler:
     """The handler to add to a server."""
-    service = HealthService(corridor, services)
+    service = HealthService(corridor, services, doorkeeper)
     read = health_pb2.HealthCheckRequest.FromString
     write = health_pb2.HealthCheckResponse.SerializeToString
     return grpc.method_handlers_generic_handler(

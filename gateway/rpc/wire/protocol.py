@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import quote
 
 import grpc
@@ -118,8 +118,7 @@ class GrpcProtocol(asyncio.Protocol):
     # ── asyncio's side ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own do not derive from it
         self._http = Connection(self._shared.bounds, self, time.monotonic())
         if self._is_secure:
             tls = transport.get_extra_info("ssl_object")

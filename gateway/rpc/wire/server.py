@@ -127,7 +127,7 @@ async def serve(
     handlers: tuple[grpc.GenericRpcHandler, ...] = (
         inference_handler(InferenceService(corridor, doorkeeper, statistics)),
         _Unoffered(),
-        health_handler(corridor, [SERVICE]),
+        health_handler(corridor, [SERVICE], doorkeeper),
         *reflection_handlers([SERVICE], _own_pool()),
     )
     sock.setblocking(False)
@@ -137,14 +137,15 @@ async def serve(
 
 def tls_context(tls: Tls) -> ssl.SSLContext | None:
     """What RFC 9113, section 9.2 asks of TLS; None for plain text. Raises OSError where the files cannot be read."""
-    if tls.certificate_file is None or tls.key_file is None:
+    pair = tls.pair("grpc")
+    if pair is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["h2"])
-    context.load_cert_chain(tls.certificate_file, tls.key_file)
+    context.load_cert_chain(*pair)
     return context
 
 

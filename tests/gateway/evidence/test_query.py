@@ -14,7 +14,7 @@ TEXTS = st.text(alphabet="0123456789.-+eE_ truefalsTRUabcné٣", max_size=18)
 LABELS = st.one_of(
     st.booleans(),
     st.integers(-(10**17), 10**17),
-    st.floats(allow_nan=False, allow_infinity=False),
+    st.floats(-1e15, 1e15),  # above 2**53 a float names no class
     TEXTS,
 )
 

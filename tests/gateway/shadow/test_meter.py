@@ -1,4 +1,3 @@
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,4 +97,4 @@ def test_what_is_in_memory_is_shown_and_leaves_the_scrape_when_it_is_let_go(worl
     assert world.totals.value("runoff_spool_bytes", spool="shadow") == 7
 
     world.meter.show([], 0)
-    assert math.isnan(world.totals.value("runoff_model_state", **key, state="warm"))
+    assert world.totals.value("runoff_model_state", **key, state="warm") == 0.0

@@ -1,0 +1,236 @@
+"""The two gRPC listeners side by side: our wire door against grpcio's asyncio server, the same model and the same data plane behind both.
+
+    python -m loadtests.grpc_doors [--windows 5] [--seconds 2] [--load 32x1 --load 1x32]
+
+Both servers run in their own processes on one core, the generator (h2load, from nghttp2) on another; windows alternate, so that a
+machine that drifts drifts for both, and the answer is the ratio of the medians. Before any load 200 rows go through each door with
+grpcio's own client and are compared with ONNX Runtime. Everything is on: validation, split, records, metrics, spool.
+"""
+
+import argparse
+import asyncio
+import os
+import re
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import numpy as np
+import onnxruntime
+
+from gateway.rpc import open_inference_pb2 as pb
+
+METHOD: Final = "/inference.GRPCInferenceService/ModelInfer"
+COLUMNS: Final = 30
+DOORS: Final = ("wire", "grpcio")
+ROWS_CHECKED: Final = 200
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--windows", type=int, default=5, help="measured windows for each door and load")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds of one window")
+    parser.add_argument("--load", action="append", help="connections x streams on each, e.g. 32x1")
+    parser.add_argument("--server-core", type=int, default=0)
+    parser.add_argument("--client-core", type=int, default=1)
+    parser.add_argument("--serve", choices=DOORS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve is not None:
+        return _serve(options.serve, options.folder, options.server_core)
+    with tempfile.TemporaryDirectory() as folder:
+        return _compare(options, Path(folder))
+
+
+# ── the servers ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _serve(door: str, folder: Path, core: int) -> int:
+    """One server with one endpoint, until its standard input ends. Prints its port; then its CPU seconds for each line that it reads."""
+    import uvloop
+
+    os.sched_setaffinity(0, {core})
+
+    async def run() -> None:
+        from gateway.settings import Settings
+        from tests.kit.plane import Plane
+
+        plane = Plane(folder / door, spool_bytes_max=1 << 33)
+        plane.serve({"champion": _staged(plane.artifacts)}, endpoint="gbm")
+        settings = Settings(state_dir=str(folder / door))
+        server: Any
+        if door == "wire":
+            from gateway.rpc.wire.server import serve as serve_wire
+
+            server = await serve_wire(plane.data, plane.corridor, socket.create_server(("127.0.0.1", 0)), settings)
+        else:
+            from gateway.rpc.server import serve
+
+            server = await serve(plane.corridor, "127.0.0.1:0", settings)
+        print(server.port, flush=True)
+        while await asyncio.to_thread(sys.stdin.readline):
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            print(used.ru_utime + used.ru_stime, flush=True)
+        await server.stop(1.0)
+        plane.close()
+
+    uvloop.run(run())
+    return 0
+
+
+def _staged(artifacts: Path) -> Any:
+    """100 boosted trees over 30 floats, the small model of PERFORMANCE.md."""
+    from skl2onnx import to_onnx
+    from sklearn.datasets import load_breast_cancer
+    from sklearn.ensemble import GradientBoostingClassifier
+
+    from models.signature import Answer, Signature, TensorSpec
+    from models.staged import ModelKey
+    from tests.kit.staged import write
+
+    rows, labels = load_breast_cancer(return_X_y=True)
+    model = GradientBoostingClassifier(n_estimators=100, random_state=0).fit(rows.astype(np.float32), labels)
+    made = to_onnx(
+        model, rows[:1].astype(np.float32), options={"zipmap": False}, target_opset={"": 18, "ai.onnx.ml": 3}
+    )
+    signature = Signature(
+        inputs=(TensorSpec(name="X", datatype="FP32", shape=(-1, COLUMNS)),),
+        outputs=(
+            TensorSpec(name="label", datatype="INT64", shape=(-1,)),
+            TensorSpec(name="probabilities", datatype="FP32", shape=(-1, 2)),
+        ),
+    )
+    return write(artifacts, made.graph, signature, Answer(kind="classification"), ModelKey("gbm", "1"))
+
+
+class Server:
+    """A door in a process of its own."""
+
+    def __init__(self, door: str, folder: Path, core: int) -> None:
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "loadtests.grpc_doors",
+                "--serve",
+                door,
+                "--folder",
+                folder,
+                "--server-core",
+                str(core),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.port = int(self._line())
+
+    def cpu_s(self) -> float:
+        """Processor seconds used so far."""
+        assert self._process.stdin is not None
+        print(file=self._process.stdin, flush=True)
+        return float(self._line())
+
+    def stop(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=10)
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the server did not start")
+        return line
+
+
+# ── the comparison ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _compare(options: argparse.Namespace, folder: Path) -> int:
+    servers = {door: Server(door, folder, options.server_core) for door in DOORS}
+    body = folder / "body"
+    try:
+        for door, server in servers.items():
+            _check(server.port, folder / door)
+        message = _request(np.linspace(0, 30, COLUMNS, dtype=np.float32).reshape(1, -1)).SerializeToString()
+        body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
+        print(f"{'load':>7} {'door':>7} {'requests/s':>11} {'CPU µs/request':>15} {'least':>9} {'most':>9}")
+        for load in options.load or ["32x1", "1x32", "1x1"]:
+            _compare_load(options, load, servers, body)
+    finally:
+        for server in servers.values():
+            server.stop()
+    return 0
+
+
+def _compare_load(options: argparse.Namespace, load: str, servers: dict[str, Server], body: Path) -> None:
+    rates: dict[str, list[float]] = {door: [] for door in DOORS}
+    costs: dict[str, list[float]] = {door: [] for door in DOORS}
+    connections, streams = load.split("x")
+    for _ in range(options.windows):
+        for door, server in servers.items():
+            before_s = server.cpu_s()
+            rate, count = _window(server.port, connections, streams, options, body)
+            rates[door].append(rate)
+            costs[door].append((server.cpu_s() - before_s) / count * 1e6)
+    for door in DOORS:
+        rate, cost = statistics.median(rates[door]), statistics.median(costs[door])
+        print(f"{load:>7} {door:>7} {rate:>11.0f} {cost:>15.1f} {min(rates[door]):>9.0f} {max(rates[door]):>9.0f}")
+    ratio = statistics.median(rates["wire"]) / statistics.median(rates["grpcio"])
+    print(f"{load:>7} the wire door answers {ratio:.1f} times as many")
+
+
+def _window(port: int, connections: str, streams: str, options: argparse.Namespace, body: Path) -> tuple[float, int]:
+    """Requests a second over one window, and how many there were. Raises RuntimeError when any failed."""
+    command = [
+        *("taskset", "-c", str(options.client_core), "h2load", "-t1", f"-c{connections}", f"-m{streams}"),
+        *(f"-D{options.seconds}", "-d", str(body), "-H", "te: trailers", "-H", "content-type: application/grpc"),
+        f"http://127.0.0.1:{port}{METHOD}",
+    ]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    rate = re.search(r"finished in [^,]+, ([0-9.]+) req/s", told)
+    counts = re.search(r"(\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored", told)
+    if rate is None or counts is None or counts[3] != "0":
+        raise RuntimeError(f"the load failed: {told}")
+    return float(rate[1]), int(counts[1])
+
+
+def _check(port: int, folder: Path) -> None:
+    """Many callers at once, each with its own row: everyone gets what ONNX Runtime says of that row."""
+    (path,) = (folder / "artifacts").glob("*/model.onnx")
+    session = onnxruntime.InferenceSession(path)
+    rows = np.random.default_rng(7).normal(15, 10, (ROWS_CHECKED, COLUMNS)).astype(np.float32)
+    wanted = session.run(None, {"X": rows})[1]
+
+    async def ask() -> list[bytes]:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            infer: Callable[..., Any] = channel.unary_unary(
+                METHOD,
+                request_serializer=pb.ModelInferRequest.SerializeToString,
+                response_deserializer=pb.ModelInferResponse.FromString,
+            )
+            replies = await asyncio.gather(*(infer(_request(row.reshape(1, -1)), timeout=10) for row in rows))
+            return [reply.raw_output_contents[1] for reply in replies]
+
+    got = np.frombuffer(b"".join(asyncio.run(ask())), np.float32).reshape(-1, 2)
+    if not np.allclose(got, wanted, atol=1e-6):
+        raise RuntimeError("the answers are not those of ONNX Runtime")
+
+
+def _request(rows: np.ndarray[Any, np.dtype[np.float32]]) -> pb.ModelInferRequest:
+    request = pb.ModelInferRequest(model_name="gbm")
+    request.inputs.add(name="X", datatype="FP32", shape=rows.shape)
+    request.raw_input_contents.append(rows.tobytes())
+    return request
+
+
+if __name__ == "__main__":
+    sys.exit(main())

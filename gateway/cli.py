@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from gateway import cli_keys
+from gateway.cli_options import Config, Endpoint, Json, KeyFile, Reason, Since, Until, Url, Wait, settings_file
+
 if TYPE_CHECKING:
     from runoff import Reply, Runoff
 
@@ -19,15 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Url = Annotated[str | None, typer.Option("--url", envvar="RUNOFF_URL", help="admin address of the gateway")]
-KeyFile = Annotated[Path | None, typer.Option("--key-file", help="file with the key (or RUNOFF_KEY)")]
-Json = Annotated[bool, typer.Option("--json", help="for programs: JSON instead of a table")]
-Reason = Annotated[str, typer.Option("--reason", "-m", help="why; everybody sees it in the history")]
-Wait = Annotated[float, typer.Option("--wait", min=0, max=300, help="seconds to wait until it is live; 0: do not")]
-Endpoint = Annotated[str, typer.Argument(help="name of the endpoint")]
-Since = Annotated[str | None, typer.Option("--since", help="only what arrived from this moment on, RFC 3339")]
-Until = Annotated[str | None, typer.Option("--until", help="only what arrived before this moment, RFC 3339")]
-Config = Annotated[Path | None, typer.Option("--config", help="settings file; default: runoff.toml, if it is there")]
+app.add_typer(cli_keys.app, name="keys")
 WAIT_S = 120.0
 
 
@@ -82,7 +77,7 @@ def serve(
         "registry_uri": registry_uri,
         "open_data": open_data,
     }
-    settings = load(options, os.environ, _settings_file(config))
+    settings = load(options, os.environ, settings_file(config))
     from gateway.supervisor import serve as run
 
     raise typer.Exit(run(settings))
@@ -96,7 +91,7 @@ def settings(config: Config = None, as_json: Json = False) -> None:
     from gateway.commands.talk import grid, screen, show_json
     from gateway.settings import explain
 
-    rows = [msgspec.structs.asdict(row) for row in explain({}, os.environ, _settings_file(config))]
+    rows = [msgspec.structs.asdict(row) for row in explain({}, os.environ, settings_file(config))]
     if as_json:
         show_json(rows)
         return
@@ -267,6 +262,30 @@ def rollback(
 
 
 @app.command()
+def follow(
+    endpoint: Endpoint,
+    reason: Reason,
+    override: Annotated[bool, typer.Option("--override", help="past the checks that the versions fail")] = False,
+    wait: Wait = WAIT_S,
+    url: Url = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Take the versions that registry aliases have moved to: a proposal, or what was refused."""
+    _change(
+        lambda client: client.follow(endpoint, reason=reason, override=override, wait_s=wait), url, key_file, as_json
+    )
+
+
+@app.command()
+def resume(
+    endpoint: Endpoint, reason: Reason, url: Url = None, key_file: KeyFile = None, as_json: Json = False
+) -> None:
+    """Go on following registry aliases, after a rollback or a version that was refused."""
+    _change(lambda client: client.resume(endpoint, reason=reason), url, key_file, as_json)
+
+
+@app.command()
 def delete(
     endpoint: Endpoint, reason: Reason, url: Url = None, key_file: KeyFile = None, as_json: Json = False
 ) -> None:
@@ -401,12 +420,6 @@ def label(
 
 
 # ---------------------------------------------------------------- helpers
-
-
-def _settings_file(config: Path | None) -> Path | None:
-    """The file that was named (it must be there), else runoff.toml in this directory, if it is there."""
-    default = Path("runoff.toml")
-    return config or (default if default.exists() else None)
 
 
 def _change(act: Callable[["Runoff"], "Reply"], url: str | None, key_file: Path | None, as_json: bool) -> None:

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Mapping
 
 from gateway.dataplane import Dataplane
-from gateway.errors import SpoolClosed, VersionUnknown
+from gateway.errors import SpoolClosed, VersionUnknown, translate
 from gateway.live import LiveTable, ServedEndpoint
 from gateway.meter import Meter
 from gateway.recorder import Recorder
 from gateway.request import InferReply, InferRequest, ModelView
 from gateway.spool.segment import SpoolFull
 from gateway.ticket import Ticket
+from models.errors import InputInvalid
 from models.signature_check import check, refuse_nonfinite
 from routing.records import LabelRow
 
@@ -49,9 +50,15 @@ class PlaneCorridor:
         """Rooms 4 to 9 for one decoded request. Cancelling the awaiting task cancels the ticket."""
         plane = self._plane
         endpoint = plane.endpoint(request.endpoint)
-        inputs, rows = check(endpoint.signature, request.inputs)
-        if endpoint.route.nonfinite == "reject":
-            refuse_nonfinite(endpoint.signature, inputs)
+        try:
+            inputs, rows = check(endpoint.signature, request.inputs)
+            if endpoint.route.nonfinite == "reject":
+                refuse_nonfinite(endpoint.signature, inputs)
+        except InputInvalid as error:
+            plane.meter.refused(endpoint.name, translate(error).code)
+            raise
+        if request.headers.get("x-request-id") not in (None, request.request_id):
+            plane.meter.count("runoff_request_ids_dropped_total", {})
         door = _Waiting(self._loop.create_future())
         ticket = Ticket(door, endpoint, inputs, rows, request.protocol, request.received_ns)
         ticket.headers = request.headers

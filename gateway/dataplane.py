@@ -267,6 +267,7 @@ class Dataplane:
             if ticket.error is not None:
                 wire = translate(ticket.error)
                 ticket.status, ticket.code = wire.status, wire.code
+                ticket.mirrors = 0  # there is no live answer to compare with
                 if type(ticket.error) is Cancelled:
                     self.meter.count("runoff_cancelled_total", {"endpoint": ticket.endpoint.name})
             ticket.endpoint.inflight -= 1
@@ -296,12 +297,10 @@ class Dataplane:
 
     def _written(self, failure: Exception | None, tickets: list[Ticket]) -> None:
         """Counts the records, and what `on_failure: closed` demands when they could not be written."""
-        overflow, self._recorder.mirror_overflow = self._recorder.mirror_overflow, 0
-        if overflow and tickets:
-            endpoint = tickets[0].endpoint
-            for name in endpoint.mirror_names:
-                labels = {"endpoint": endpoint.name, "variant": name, "outcome": "overflow"}
-                self.meter.count("runoff_mirrored_total", labels, overflow)
+        for (endpoint, mirror), count in self._recorder.mirror_overflow.items():
+            labels = {"endpoint": endpoint, "variant": mirror, "outcome": "overflow"}
+            self.meter.count("runoff_mirrored_total", labels, count)
+        self._recorder.mirror_overflow.clear()
         for name, count in self._recorder.inputs_too_large.items():
             self.meter.count("runoff_inputs_too_large_total", {"endpoint": name}, count)
         self._recorder.inputs_too_large.clear()

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from gateway.errors import EndpointUnknown, VersionUnknown
+from gateway.request import SECRET_HEADERS
 from gateway.state.compiled import CompiledRoute
 from models.batching import Part, to_array
 from models.catalog import Catalog, LoadedModel
@@ -86,9 +87,10 @@ class ServedEndpoint:
         self.variant_places = {arm.name: arm for arm in self.arms[: len(route.variants)]}
         self.mirror_names = tuple(mirror.name for mirror in route.mirrors)
         self.mirrors_running = (1 << len(route.mirrors)) - 1
-        self.header_names = frozenset(
-            condition.name.encode() for rule in route.rules for condition in rule.when if condition.source == "header"
-        ) | ({route.unit.name.encode()} if route.unit.kind == "header" else set())
+        names = {condition.name for rule in route.rules for condition in rule.when if condition.source == "header"}
+        if route.unit.kind == "header":
+            names.add(route.unit.name)
+        self.header_names = frozenset(name.encode() for name in names - SECRET_HEADERS)
         self._unit_place = next(
             (
                 place

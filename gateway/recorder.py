@@ -42,9 +42,9 @@ class Recorder:
         self._pending: list[bytes] = []
         self._pending_synced: list[bytes] = []
         self._pending_mirror: list[bytes] = []
-        self._mirror_requests = 0
-        self.mirror_overflow = 0
-        """Requests drawn for a mirror whose rows could not be written; the caller counts and resets."""
+        self._drawn: list[tuple[ServedEndpoint, list[int]]] = []
+        self.mirror_overflow: dict[tuple[str, str], int] = {}
+        """By endpoint and mirror, drawn requests whose rows could not be written; the caller counts and clears."""
         self.inputs_too_large: dict[str, int] = {}
         """By endpoint, requests whose inputs were left out for their size; the caller counts and clears."""
         self.sampled_out = 0
@@ -63,17 +63,18 @@ class Recorder:
             drawn = [ticket for ticket in tickets if ticket.mirrors]
             if drawn:
                 self._pending_mirror.append(self._mirror_block(endpoint, batch, drawn, offset_us, now_ns))
-                self._mirror_requests += len(drawn)
+                self._drawn.append((endpoint, [ticket.mirrors for ticket in drawn]))
 
     def flush(self) -> Exception | None:
         """Writes what `add` encoded. Answers the error if records could not be written; mirror rows that could not are counted."""
         if self._pending_mirror:
+            before = self._mirrors.sequence
             try:
                 self._mirrors.append(self._pending_mirror)
             except (SpoolFull, OSError):
-                self.mirror_overflow += self._mirror_requests
-            self._pending_mirror = []
-            self._mirror_requests = 0
+                # What was written before the disk ended will be read: only the rest is lost.
+                self._count_overflow(self._drawn[self._mirrors.sequence - before :])
+            self._pending_mirror, self._drawn = [], []
         failure: Exception | None = None
         for writer, pending in ((self._records, self._pending), (self._synced, self._pending_synced)):
             if pending:
@@ -83,6 +84,13 @@ class Recorder:
                     failure = error
         self._pending, self._pending_synced = [], []
         return failure
+
+    def _count_overflow(self, lost: list[tuple[ServedEndpoint, list[int]]]) -> None:
+        for endpoint, masks in lost:
+            for bit, name in enumerate(endpoint.mirror_names):
+                key = (endpoint.name, name)
+                count = sum(mask >> bit & 1 for mask in masks)
+                self.mirror_overflow[key] = self.mirror_overflow.get(key, 0) + count
 
     def write_labels(self, rows: list[LabelRow]) -> None:
         """Writes one label block at once; raises SpoolFull or OSError."""

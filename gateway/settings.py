@@ -95,6 +95,10 @@ class Tls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         tuple[Listener, ...], Meta(description="which listeners speak TLS, once there is a certificate")
     ] = ("rest", "grpc", "admin")
 
+    def scheme(self, listener: Listener) -> str:
+        """`https`, or `http` for plain text."""
+        return "http" if self.pair(listener) is None else "https"
+
     def pair(self, listener: Listener) -> tuple[str, str] | None:
         """Certificate and key of a listener; None: it speaks plain text."""
         if self.certificate_file is None or self.key_file is None or listener not in self.listeners:
@@ -110,6 +114,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     )
     registry_uri: Annotated[str, Meta(description="MLflow registry that models:/ references name, or a folder")] = ""
     tracking_uri: Annotated[str, Meta(description="MLflow tracking server, for runs:/ and artifacts")] = ""
+    registry_poll_s: Annotated[Seconds, Meta(description="seconds between two looks at the registry's aliases")] = 5.0
+    webhook_secret: Annotated[
+        str | None,
+        Meta(description="secret of MLflow's webhooks, which nudge a look at the aliases; none: no webhooks"),
+    ] = None
     host: Annotated[str, Meta(description="address of the data listeners, REST and gRPC")] = "127.0.0.1"
     rest_port: Annotated[Port, Meta(description="REST; 0 picks a free port and prints it")] = 8080
     grpc_port: Annotated[Port, Meta(description="gRPC; 0 picks a free port and prints it")] = 8081
@@ -198,6 +207,9 @@ _FALLBACKS: Final = {
 }
 """Variables of MLflow that stand in where ours is not set, in this order."""
 
+_SECRET: Final = frozenset({"webhook_secret"})
+"""Settings that nobody is shown."""
+
 _OURS: Final = ("tracking_uri",)
 """Settings whose own variable does not exist: MLflow's is the name everybody already uses."""
 
@@ -230,7 +242,7 @@ def explain(options: Mapping[str, object], environ: Mapping[str, str], file: Pat
         rows.append(
             Explained(
                 key=key,
-                value=_masked(value),
+                value="…" if key in _SECRET and value else _masked(value),
                 origin=given[key][1] if key in given else "default" if value == default else "derived",
                 default=default,
                 variable=_variables(key)[0],

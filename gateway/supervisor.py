@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.keys.start import check, tls_context
 from gateway.pipe import Line
 from gateway.processes.birth import Role, new_writer
 from gateway.processes.board import Board
@@ -25,7 +26,7 @@ from gateway.processes.health import Watch, is_hung
 from gateway.processes.lock import StateLock, StateTaken
 from gateway.processes.place import Place, resident_bytes
 from gateway.processes.ports import PortGroup, PortTaken, bind
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsInvalid
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.exposition import Exposition
 from gateway.telemetry.log import EventLog, configure
@@ -50,8 +51,9 @@ class Commands(msgspec.Struct, frozen=True):
 def serve(settings: Settings, *, commands: Commands | None = None, say: Callable[[str], None] = print) -> int:
     """Runs a gateway until it is told to stop; answers the exit status. What prevents a start is one line on standard error."""
     try:
+        check(settings)
         supervisor = Supervisor(settings, commands=commands or Commands(), say=say)
-    except (StateTaken, PortTaken, OSError) as error:
+    except (SettingsInvalid, StateTaken, PortTaken, OSError) as error:
         sys.stderr.write(f"runoff: {error}\n")
         return 1
     try:
@@ -115,7 +117,7 @@ class Supervisor:
         fold_dead(self._run_folder)
         self._describe()
         responder = Responder({"/livez": self._livez, "/readyz": self._readyz, "/metrics": self._scrape})
-        await responder.start(self._metrics)
+        await responder.start(self._metrics, tls_context(self._settings, "metrics"))
         self._announce()
         lives = {place.name: asyncio.create_task(self._keep(place)) for place in self._places}
         watching = asyncio.create_task(self._watch())
@@ -276,10 +278,11 @@ class Supervisor:
     def _announce(self) -> None:
         host, port = self._metrics.getsockname()[:2]
         metrics = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._say(f"REST     http://{self._groups['rest'].text}")
+        scheme = self._settings.tls.scheme
+        self._say(f"REST     {scheme('rest')}://{self._groups['rest'].text}")
         self._say(f"gRPC     {self._groups['grpc'].text}")
-        self._say(f"metrics  http://{metrics}/metrics")
-        self._say(f"admin    http://{self._groups['admin'].text}")
+        self._say(f"metrics  {scheme('metrics')}://{metrics}/metrics")
+        self._say(f"admin    {scheme('admin')}://{self._groups['admin'].text}")
 
     @property
     def _control(self) -> Place:

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import uvloop
@@ -18,6 +19,8 @@ from gateway.activation import Activation
 from gateway.admission import Admission
 from gateway.corridor import PlaneCorridor, SpoolLabels
 from gateway.dataplane import Dataplane
+from gateway.keys.doorkeeper import KeyDoor
+from gateway.keys.watch import KeyWatch
 from gateway.meter import Meter
 from gateway.processes.birth import Birth, adopt, new_writer
 from gateway.recorder import Recorder
@@ -99,8 +102,18 @@ class Worker:
             default_endpoint=settings.default_endpoint,
         )
         self._corridor = PlaneCorridor(self._plane, loop)
-        app = build(self._corridor, SpoolLabels(self._recorder, self._meter), settings, statistics=self._meter)
-        protocol = WireProtocol.bind(self._plane, paths, settings.limits) if settings.door == "wire" else None
+        self._keys = KeyWatch(settings)
+        is_open = settings.auth.data == "open"
+        self._doorkeeper = KeyDoor(self._keys.ring, is_open=is_open, refused=partial(self._meter.refused, ""))
+        app = build(
+            self._corridor,
+            SpoolLabels(self._recorder, self._meter),
+            settings,
+            doorkeeper=self._doorkeeper,
+            statistics=self._meter,
+        )
+        hot_keys = None if is_open else self._doorkeeper
+        protocol = WireProtocol.bind(self._plane, paths, settings.limits, hot_keys) if settings.door == "wire" else None
         self._rest = RestListener(app, protocol, adopt(birth.rest_fd), settings)
         with adopt(birth.grpc_fd) as reserved:  # grpcio binds for itself; the supervisor's own sockets keep the port
             host, port = reserved.getsockname()[:2]
@@ -114,7 +127,10 @@ class Worker:
         """Until it is told to drain, or the supervisor is gone. A part that fails ends the process, which is then started anew."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._draining.set)
         async with asyncio.TaskGroup() as group:
-            parts = [group.create_task(part) for part in (self._hear(), self._activation.run(), self._beat())]
+            parts = [
+                group.create_task(part)
+                for part in (self._hear(), self._activation.run(), self._keys.run(), self._beat())
+            ]
             if await self._warm():
                 await self._open()
                 await self._draining.wait()
@@ -136,7 +152,13 @@ class Worker:
         gc.freeze()  # what was made so far stays: the collector need not walk it again and again
         gc.set_threshold(_GC_THRESHOLD)
         self._rest.open()
-        self._rpc = await serve(self._corridor, self._grpc_address, self._settings, statistics=self._meter)
+        self._rpc = await serve(
+            self._corridor,
+            self._grpc_address,
+            self._settings,
+            doorkeeper=self._doorkeeper,
+            statistics=self._meter,
+        )
         self._tell_beat(0.0)  # before `ready`, so that nobody takes a worker without endpoints for one without routes
         self._pipe.send({"event": "ready"})
         log.info("worker_listening", grpc_port=self._rpc.port)
@@ -157,6 +179,7 @@ class Worker:
         self._write_minutes(self._meter.close_last(time.time()))
         await asyncio.to_thread(self._tracer.close)
         await asyncio.to_thread(self._activation.close)
+        self._keys.close()
         self._recorder.close()
 
     # ── the background ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ ROWS_CHECKED: Final = 200
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--windows", type=int, default=5, help="measured windows for each door and load")
-    parser.add_argument("--seconds", type=float, default=2.0, help="seconds of one window")
+    parser.add_argument("--seconds", type=int, default=2, help="seconds of one window")
     parser.add_argument("--load", action="append", help="connections x streams on each, e.g. 32x1")
     parser.add_argument("--server-core", type=int, default=0)
     parser.add_argument("--client-core", type=int, default=1)
@@ -92,22 +93,36 @@ def _staged(artifacts: Path) -> Any:
     from sklearn.ensemble import GradientBoostingClassifier
 
     from models.signature import Answer, Signature, TensorSpec
-    from models.staged import ModelKey
-    from tests.kit.staged import write
+    from models.staged import ModelKey, StagedModel
 
     rows, labels = load_breast_cancer(return_X_y=True)
     model = GradientBoostingClassifier(n_estimators=100, random_state=0).fit(rows.astype(np.float32), labels)
     made = to_onnx(
         model, rows[:1].astype(np.float32), options={"zipmap": False}, target_opset={"": 18, "ai.onnx.ml": 3}
     )
-    signature = Signature(
-        inputs=(TensorSpec(name="X", datatype="FP32", shape=(-1, COLUMNS)),),
-        outputs=(
-            TensorSpec(name="label", datatype="INT64", shape=(-1,)),
-            TensorSpec(name="probabilities", datatype="FP32", shape=(-1, 2)),
+    content = made.SerializeToString()
+    digest = sha256(content).hexdigest()
+    staged = StagedModel(
+        key=ModelKey("gbm", "1"),
+        digest=digest,
+        uri="models:/gbm/1",
+        flavor="onnx",
+        file="model.onnx",
+        file_sha256=digest,
+        size_bytes=len(content),
+        signature=Signature(
+            inputs=(TensorSpec(name="X", datatype="FP32", shape=(-1, COLUMNS)),),
+            outputs=(
+                TensorSpec(name="label", datatype="INT64", shape=(-1,)),
+                TensorSpec(name="probabilities", datatype="FP32", shape=(-1, 2)),
+            ),
         ),
+        answer=Answer(kind="classification"),
     )
-    return write(artifacts, made.graph, signature, Answer(kind="classification"), ModelKey("gbm", "1"))
+    (artifacts / digest).mkdir(parents=True)
+    (artifacts / digest / "model.onnx").write_bytes(content)
+    staged.write(artifacts / digest)
+    return staged
 
 
 class Server:

@@ -40,7 +40,7 @@ def stage(
     artifacts: Artifacts,
     *,
     trust: Trust | None = None,
-    recorded: dict[str, Array] | None = None,
+    recorded: Callable[[], dict[str, Array]] | None = None,
     now_unix: Callable[[], float] = time.time,
     time_s_max: float = 900.0,
     on_progress: Progress = _quiet,
@@ -49,7 +49,7 @@ def stage(
 
     A pinned reference that was staged before is found without the registry. Files are content-addressed, so that a model which two
     references share is converted once; the answer carries the key and address of the reference asked for.
-    `recorded` are rows by input name that production has seen, for the certificate.
+    `recorded` answers with rows by input name that production has seen, for the certificate and the samples; asked when it converts.
     Raises ModelUnknown, RegistryUnavailable, ReferenceInvalid, ArtifactInvalid or StagingRefused.
     """
     trust = trust or Trust()
@@ -74,7 +74,7 @@ def stage(
         staged = artifacts.find(incoming.digest)
         if staged is None:
             on_progress("converting")
-            staged = artifacts.admit(incoming, _convert(incoming, resolved, trust, recorded, now_unix, time_s_max))
+            staged = artifacts.admit(incoming, _convert(incoming, resolved, trust, recorded and recorded(), now_unix, time_s_max))
     remembered = Remembered(key=resolved.key, uri=resolved.uri, source=resolved.source, digest=staged.digest)
     artifacts.remember(resolved.uri, remembered)
     on_progress("staged")

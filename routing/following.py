@@ -46,7 +46,7 @@ def look(before: Following, *, follow: str, served: Versions, named: Versions) -
     if any(before.seen.get(arm, served[arm]) != version for arm, version in named.items()):
         return Following(state=_ANSWERS[follow], seen=seen, wanted=wanted, refused=refused)
     if before.state in {"current", "refused"}:  # served by the decision of a person, and nothing has moved since
-        return Following(state=before.state, seen=seen, refused=refused)
+        return Following(state="refused" if refused else "current", seen=seen, refused=refused)
     return Following(state=before.state, seen=seen, wanted=wanted, refused=refused)
 
 
@@ -70,9 +70,9 @@ def activated(before: Following, *, served: Versions, earlier: Versions, is_roll
     return msgspec.structs.replace(before, seen=before.seen | brought)
 
 
-def resumed(before: Following) -> Following:
-    """Forgets what was seen, so that the next look takes every alias that differs for one that has moved."""
-    return Following(wanted=before.wanted | before.refused)
+def resumed() -> Following:
+    """Nothing seen and nothing refused: the next look takes every alias that differs for one that has moved."""
+    return Following()
 
 
 def arm_of(route: Route, path: str) -> str | None:

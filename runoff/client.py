@@ -55,7 +55,10 @@ class Runoff:
         """Every endpoint: its state, who answers with which share, and what is mirrored."""
         found = self._admin.call("GET", "/admin/v1/routes").json()["routes"]
         rows = [{"endpoint": route["endpoint"], **route["status"], "document": route} for route in found]
-        return Table(rows, ("endpoint", "revision", "state", "shares", "versions", "mirrors", "problem"))
+        for row in rows:
+            row["following"] = (row["following"] or {}).get("summary")
+        columns = ("endpoint", "revision", "state", "shares", "versions", "mirrors", "following", "problem")
+        return Table(rows, columns)
 
     def route(self, endpoint: str) -> Reply:
         """The route document, and under `status` what has become of it."""
@@ -158,6 +161,24 @@ class Runoff:
             "POST", f"/admin/v1/routes/{_quoted(endpoint)}:rollback", body=body, reason=reason, wait_s=wait_s
         )
 
+    def follow(self, endpoint: str, *, reason: str, override: bool = False, wait_s: float = WAIT_S) -> Reply:
+        """Takes the versions that the registry's aliases name now, as they are shown in `routes`.
+
+        `override` takes them past the checks that they fail; the endpoint then declares what its champion declares.
+        """
+        path = f"/admin/v1/routes/{_quoted(endpoint)}"
+        status = self.route(endpoint)["status"]
+        aliases = (status["following"] or {}).get("aliases", {})
+        versions = {arm: one["names"] for arm, one in aliases.items() if one["names"] not in {None, one["serves"]}}
+        headers = {"If-Match": f'"{status["revision"]}"'}
+        body = {"versions": versions, "override": override}
+        return self._change("POST", f"{path}:follow", body=body, reason=reason, headers=headers, wait_s=wait_s)
+
+    def resume(self, endpoint: str, *, reason: str) -> Reply:
+        """Goes on following aliases, after a rollback or a version that was refused."""
+        path = f"/admin/v1/routes/{_quoted(endpoint)}:resume"
+        return self._change("POST", path, reason=reason)
+
     def delete(self, endpoint: str, *, reason: str) -> Reply:
         """Takes the endpoint away; its history stays, and a rollback brings it back."""
         headers = {"If-Match": self._etag(endpoint)}
@@ -197,6 +218,37 @@ class Runoff:
     def prediction(self, prediction_id: str) -> Reply:
         """One prediction's record, its shadows and its labels."""
         return Reply(self._admin.call("GET", f"/admin/v1/predictions/{_quoted(prediction_id)}").json())
+
+    # ---------------------------------------------------------------- keys
+
+    def keys(self) -> Table:
+        """Every key that there ever was: who it is for, what it may do, and until when. Their secrets are kept nowhere."""
+        found = self._admin.call("GET", "/admin/v1/keys").json()["keys"]
+        return Table(found, ("id", "name", "state", "scopes", "rate_per_s", "created_by", "created_at", "expires_at"))
+
+    def create_key(
+        self,
+        name: str,
+        scopes: Sequence[str],
+        *,
+        reason: str,
+        expires_s: float | None = None,
+        rate_per_s: float | None = None,
+        burst: int | None = None,
+    ) -> Reply:
+        """Makes a key; `key` in the answer is shown this once. Scopes as `predict:phishing`, `read`, `label:fraud-*`."""
+        limits = {"expires_s": expires_s, "rate_per_s": rate_per_s, "burst": burst}
+        body = {"name": name, "scopes": list(scopes), **{name: one for name, one in limits.items() if one is not None}}
+        return Reply(self._admin.call("POST", "/admin/v1/keys", body=body, query={"reason": reason}).json())
+
+    def rotate_key(self, key_id: str, *, reason: str, overlap_s: float = 86400.0) -> Reply:
+        """Makes a successor with the same name and scopes; the old key goes on for the overlap, then ends."""
+        path = f"/admin/v1/keys/{_quoted(key_id)}:rotate"
+        return Reply(self._admin.call("POST", path, body={"overlap_s": overlap_s}, query={"reason": reason}).json())
+
+    def revoke_key(self, key_id: str, *, reason: str) -> Reply:
+        """Ends a key, everywhere within a tenth of a second."""
+        return Reply(self._admin.call("DELETE", f"/admin/v1/keys/{_quoted(key_id)}", query={"reason": reason}).json())
 
     # ---------------------------------------------------------------- data
 

@@ -173,7 +173,12 @@ ROWS: Final[dict[str, list[dict[str, Any]]]] = {
     ],
     "Records and labels": [
         panel("Records", "reqps", (rate("runoff_records_total", "outcome"), "{{outcome}}")),
-        panel("Waiting in the spool", "bytes", ("runoff_spool_bytes", "{{spool}}")),
+        panel(
+            "Waiting in the spool",
+            "bytes",
+            ("runoff_spool_bytes", "{{spool}}"),
+            ("increase(runoff_mirror_expired_bytes_total[$__rate_interval])", "mirrored, deleted unread"),
+        ),
         panel(
             "Sink lag",
             "s",

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from importlib import resources
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -11,16 +12,19 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gateway.admin.calls import Call, calls
-from gateway.admin.context import Admin
+from gateway.admin.context import Admin, principal_of
 from gateway.admin.guard import Guard
 from gateway.admin.openapi import openapi
 from gateway.admin.replies import AdminError, answer, invalid, refusal
-from gateway.control.changes import EndpointAbsent, NothingToRestore
+from gateway.control.changes import EndpointAbsent, NothingToFollow, NothingToRestore
 from gateway.state.store import RevisionStale
 from gateway.telemetry.log import EventLog
 from routing.errors import RouteInvalid
 
 log = EventLog(__name__)
+
+PUBLIC_PAGES: Final = frozenset({"/", "/docs", "/openapi.json"})
+"""Shipped with the package, the same for everybody: they show nothing of this gateway."""
 
 
 def build(admin: Admin) -> ASGIApp:
@@ -46,12 +50,16 @@ def build(admin: Admin) -> ASGIApp:
         ],
         exception_handlers={HTTPException: _http, Exception: _unexpected},
     )
-    return Guard(app, names=admin.settings.auth.admin_hosts, needs_keys=admin.settings.auth.admin == "keys")
+    auth = admin.settings.auth
+    public = PUBLIC_PAGES | {call.path for call in table if call.scope == "public"}
+    return Guard(app, ring=admin.keys.ring, needs_keys=auth.admin == "keys", names=auth.admin_hosts, public=public)
 
 
 def _handled(admin: Admin, call: Call) -> Callable[[Request], Awaitable[Response]]:
     async def handle(request: Request) -> Response:
         try:
+            if admin.settings.auth.admin == "keys":
+                _check_scope(call, request)
             return await call.handler(admin, request)
         except AdminError as error:
             return refusal(error)
@@ -64,8 +72,32 @@ def _handled(admin: Admin, call: Call) -> Callable[[Request], Awaitable[Response
             return refusal(AdminError(404, "endpoint_unknown", str(error)))
         except NothingToRestore as error:
             return refusal(AdminError(422, "nothing_to_restore", str(error)))
+        except NothingToFollow as error:
+            return refusal(AdminError(422, "nothing_to_follow", str(error)))
 
     return handle
+
+
+def _check_scope(call: Call, request: Request) -> None:
+    """Whether the key may make this call, which is denied to all if the table does not say what it takes. Raises AdminError."""
+    if call.scope == "public":
+        return
+    principal = principal_of(request)
+    if principal is None or call.scope is None:
+        raise AdminError(403, "not_allowed", "this call is open to nobody: it has no scope")
+    grants = principal.grants
+    endpoint = request.path_params.get("endpoint")
+    if endpoint is None and "endpoint" in call.query:
+        endpoint = request.query_params.get("endpoint")
+    if endpoint is not None:
+        is_allowed, where = grants.allow(call.scope, endpoint), f" for endpoint '{endpoint}'"
+    elif call.sifts:
+        is_allowed, where = grants.allow_some(call.scope), ""
+    else:
+        is_allowed = grants.allow_all(call.scope)
+        where = " for all endpoints" if grants.allow_some(call.scope) else ""
+    if not is_allowed:
+        raise AdminError(403, "not_allowed", f"this key has no scope {call.scope}{where}")
 
 
 async def _http(request: Request, error: Exception) -> Response:

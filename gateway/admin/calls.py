@@ -4,21 +4,28 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from gateway.admin import looking, routes
+from gateway.admin import keys, looking, routes, webhooks
 from gateway.admin.context import Handler
+from gateway.keys.scopes import Declared
 
 Method = Literal["GET", "PUT", "PATCH", "POST", "DELETE"]
 Schema = dict[str, Any]
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One call. `query` and `headers` name what it reads (see PARAMETERS); `answers`: status → what it means."""
+    """One call. `query` and `headers` name what it reads (see PARAMETERS); `answers`: status → what it means.
+
+    `scope` is what a key needs for it, for the endpoint in the path or in `?endpoint=`, else for all endpoints; without one (None)
+    nobody may make the call where keys are needed. `sifts`: any grant of the scope will do, the handler leaves out the rest.
+    """
 
     method: Method
     path: str
     handler: Handler
     summary: str
     tag: str
+    scope: Declared | None = None
+    sifts: bool = False
     query: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
     body: Schema | None = None
@@ -33,6 +40,7 @@ PARAMETERS: Final[dict[str, tuple[str, Schema, bool]]] = {
         False,
     ),
     "wait": ("seconds to wait for the revision to be live", {"type": "number", "minimum": 0, "maximum": 300}, False),
+    "override": ("take versions past the checks that they fail; needs gate:override", {"type": "boolean"}, False),
     "limit": ("how many, newest first", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}, False),
     "before": ("only what is older than this number", {"type": "integer", "minimum": 0}, False),
     "endpoint": ("only of this endpoint", {"type": "string"}, False),
@@ -84,6 +92,33 @@ _ROLLBACK: Final[Schema] = {
     "type": "object",
     "properties": {"to": {"type": "integer"}, "move_alias": {"type": "boolean"}, "reason": {"type": "string"}},
 }
+_KEY: Final[Schema] = {
+    "type": "object",
+    "required": ["name", "scopes"],
+    "properties": {
+        "name": {"type": "string", "description": "who it is for"},
+        "scopes": {"type": "array", "items": {"type": "string"}, "examples": [["predict:phishing", "label:phishing"]]},
+        "expires_s": {"type": "number", "description": "seconds from now; left out: it does not expire"},
+        "rate_per_s": {"type": "number", "description": "requests a second in each worker; left out: no quota"},
+        "burst": {"type": "integer", "minimum": 1},
+        "reason": {"type": "string"},
+    },
+}
+_ROTATE: Final[Schema] = {
+    "type": "object",
+    "properties": {
+        "overlap_s": {"type": "number", "minimum": 0, "default": 86400},
+        "reason": {"type": "string"},
+    },
+}
+_FOLLOW: Final[Schema] = {
+    "type": "object",
+    "properties": {
+        "versions": {"type": "object", "additionalProperties": {"type": "string"}},
+        "override": {"type": "boolean"},
+        "reason": {"type": "string"},
+    },
+}
 _REASON: Final[Schema] = {"type": "object", "properties": {"reason": {"type": "string"}}}
 
 _WRITTEN: Final = {
@@ -102,6 +137,7 @@ _PAGE: Final = ("limit", "before")
 _WINDOW: Final = ("since", "until")
 _ROUTE: Final = "/admin/v1/routes/{endpoint}"
 _ENDPOINT: Final = "/admin/v1/endpoints/{endpoint}"
+_KEYS: Final = "/admin/v1/keys"
 
 
 def calls() -> list[Call]:
@@ -111,6 +147,8 @@ def calls() -> list[Call]:
             method="GET",
             path="/admin/v1/routes",
             handler=routes.list_routes,
+            scope="read",
+            sifts=True,
             tag="routes",
             summary="Every endpoint with its route and what of it is served",
         ),
@@ -118,6 +156,7 @@ def calls() -> list[Call]:
             method="POST",
             path=f"{_ROUTE}:plan",
             handler=routes.plan_route,
+            scope="read",
             tag="routes",
             summary="What a document would change: problems, models, memory, moved units",
             body=_DOCUMENT,
@@ -128,6 +167,7 @@ def calls() -> list[Call]:
             method="POST",
             path=f"{_ROUTE}:promote",
             handler=routes.promote,
+            scope="route:write",
             tag="routes",
             summary="The champion takes the version that this arm serves now",
             query=_CHANGE,
@@ -139,6 +179,7 @@ def calls() -> list[Call]:
             method="POST",
             path=f"{_ROUTE}:rollback",
             handler=routes.rollback,
+            scope="route:write",
             tag="routes",
             summary="Back to the previous live revision, at once and without the registry",
             query=_CHANGE,
@@ -148,10 +189,24 @@ def calls() -> list[Call]:
         ),
         Call(
             method="POST",
+            path=f"{_ROUTE}:follow",
+            handler=routes.follow,
+            scope="route:write",
+            tag="routes",
+            summary="Take the versions that the aliases name; with `override` past the checks they fail (needs gate:override too)",
+            query=_CHANGE,
+            headers=("If-Match",),
+            body=_FOLLOW,
+            body_required=False,
+            answers=_WRITTEN,
+        ),
+        Call(
+            method="POST",
             path=f"{_ROUTE}:resume",
             handler=routes.resume,
+            scope="route:write",
             tag="routes",
-            summary="Follow aliases again after a rollback",
+            summary="Follow aliases again after a rollback, or try a refused version again",
             query=("reason",),
             body=_REASON,
             body_required=False,
@@ -161,6 +216,7 @@ def calls() -> list[Call]:
             method="GET",
             path=f"{_ROUTE}/history",
             handler=routes.history,
+            scope="read",
             tag="routes",
             summary="Revisions of the endpoint, newest first",
             query=_PAGE,
@@ -170,6 +226,7 @@ def calls() -> list[Call]:
             method="PATCH",
             path=f"{_ROUTE}/weights",
             handler=routes.patch_weights,
+            scope="route:write",
             tag="routes",
             summary="Set weights; arms not named keep theirs",
             query=_CHANGE,
@@ -181,6 +238,7 @@ def calls() -> list[Call]:
             method="GET",
             path=_ROUTE,
             handler=routes.get_route,
+            scope="read",
             tag="routes",
             summary="The route document, with `status`, and its ETag",
             answers=_FOUND,
@@ -189,9 +247,10 @@ def calls() -> list[Call]:
             method="PUT",
             path=_ROUTE,
             handler=routes.put_route,
+            scope="route:write",
             tag="routes",
             summary="Make or replace the route; aliases are resolved now",
-            query=_CHANGE,
+            query=(*_CHANGE, "override"),
             headers=("If-Match", "If-None-Match"),
             body=_DOCUMENT,
             answers=_WRITTEN,
@@ -200,6 +259,7 @@ def calls() -> list[Call]:
             method="DELETE",
             path=_ROUTE,
             handler=routes.delete_route,
+            scope="route:write",
             tag="routes",
             summary="Take the endpoint away",
             query=_CHANGE,
@@ -210,6 +270,7 @@ def calls() -> list[Call]:
             method="GET",
             path="/admin/v1/revisions",
             handler=routes.list_revisions,
+            scope="read",
             tag="history",
             summary="Revisions of all endpoints, newest first",
             query=_PAGE,
@@ -218,6 +279,7 @@ def calls() -> list[Call]:
             method="GET",
             path="/admin/v1/revisions/{number}",
             handler=routes.get_revision,
+            scope="read",
             tag="history",
             summary="One revision whole",
             answers=_FOUND,
@@ -226,6 +288,7 @@ def calls() -> list[Call]:
             method="GET",
             path="/admin/v1/audit",
             handler=routes.audit,
+            scope="read",
             tag="history",
             summary="Who did what, hash-chained",
             query=(*_PAGE, "endpoint"),
@@ -234,6 +297,7 @@ def calls() -> list[Call]:
             method="GET",
             path="/admin/v1/models",
             handler=looking.list_models,
+            scope="read",
             tag="models",
             summary="Model versions made ready to serve",
         ),
@@ -241,6 +305,7 @@ def calls() -> list[Call]:
             method="GET",
             path="/admin/v1/models/{name}/{version}",
             handler=looking.get_model,
+            scope="read",
             tag="models",
             summary="One version: signature, certificate, tuning profile, memory",
             answers=_FOUND,
@@ -249,6 +314,7 @@ def calls() -> list[Call]:
             method="GET",
             path=f"{_ENDPOINT}/ledger",
             handler=looking.ledger,
+            scope="read",
             tag="evidence",
             summary="Champion and mirrors on the same rows",
             query=("mirror", "variant", "segment_by", *_WINDOW),
@@ -258,6 +324,7 @@ def calls() -> list[Call]:
             method="GET",
             path=f"{_ENDPOINT}/quality",
             handler=looking.quality,
+            scope="read",
             tag="evidence",
             summary="How right each variant and mirror was",
             query=_WINDOW,
@@ -267,6 +334,8 @@ def calls() -> list[Call]:
             method="GET",
             path="/admin/v1/predictions/{prediction_id}",
             handler=looking.prediction,
+            scope="records:read",
+            sifts=True,
             tag="evidence",
             summary="A record, its shadows, its labels",
             answers=_FOUND,
@@ -275,8 +344,61 @@ def calls() -> list[Call]:
             method="GET",
             path="/admin/v1/runtime",
             handler=looking.runtime,
+            scope="read",
+            sifts=True,
             tag="runtime",
             summary="What every process does now",
+        ),
+        Call(
+            method="GET",
+            path=_KEYS,
+            handler=keys.list_keys,
+            scope="keys:write",
+            tag="keys",
+            summary="Every key that there ever was, without its secret",
+        ),
+        Call(
+            method="POST",
+            path=_KEYS,
+            handler=keys.make_key,
+            scope="keys:write",
+            tag="keys",
+            summary="Make a key; the answer is the only time that it is shown",
+            query=("reason",),
+            body=_KEY,
+            answers={201: "made", 400: "no reason", 403: "the maker lacks one of its scopes", 422: "refused"},
+        ),
+        Call(
+            method="POST",
+            path=f"{_KEYS}/{{id}}:rotate",
+            handler=keys.rotate_key,
+            scope="keys:write",
+            tag="keys",
+            summary="Make a successor; the old key goes on for the overlap",
+            query=("reason",),
+            body=_ROTATE,
+            body_required=False,
+            answers={201: "made", 400: "no reason", 404: "no such key", 409: "it has ended, or has a successor"},
+        ),
+        Call(
+            method="DELETE",
+            path=f"{_KEYS}/{{id}}",
+            handler=keys.revoke_key,
+            scope="keys:write",
+            tag="keys",
+            summary="Revoke a key, everywhere within a tenth of a second",
+            query=("reason",),
+            answers={200: "revoked", 400: "no reason", 404: "no such key"},
+        ),
+        Call(
+            method="POST",
+            path="/admin/v1/webhooks/mlflow",
+            handler=webhooks.mlflow,
+            scope="public",  # it checks a signature instead of a key
+            tag="runtime",
+            summary="A signed word from the registry that something moved; only makes the gateway look",
+            body={"type": "object"},
+            answers={200: "taken", 401: "the signature or its time is not right", 404: "no secret is set"},
         ),
         *_promised(),
     ]
@@ -284,20 +406,16 @@ def calls() -> list[Call]:
 
 def _promised() -> list[Call]:
     """Calls of the contract that are not built yet: they answer 501 with the code `not_built_yet`."""
-    rows: list[tuple[Method, str, str]] = [
-        ("GET", f"{_ENDPOINT}/experiment", "evidence"),
-        ("PUT", f"{_ENDPOINT}/experiment", "evidence"),
-        ("GET", f"{_ENDPOINT}/evidence", "evidence"),
-        ("GET", f"{_ENDPOINT}/evaluations", "evidence"),
-        ("POST", f"{_ENDPOINT}/evaluations", "evidence"),
-        ("GET", f"{_ENDPOINT}/rollout", "evidence"),
-        ("PUT", f"{_ENDPOINT}/rollout", "evidence"),
-        ("GET", "/admin/v1/tail", "runtime"),
-        ("POST", "/admin/v1/runtime/profile", "runtime"),
-        ("POST", "/admin/v1/webhooks/mlflow", "runtime"),
-        ("GET", "/admin/v1/keys", "keys"),
-        ("POST", "/admin/v1/keys", "keys"),
-        ("DELETE", "/admin/v1/keys", "keys"),
+    rows: list[tuple[Method, str, str, Declared]] = [
+        ("GET", f"{_ENDPOINT}/experiment", "evidence", "read"),
+        ("PUT", f"{_ENDPOINT}/experiment", "evidence", "route:write"),
+        ("GET", f"{_ENDPOINT}/evidence", "evidence", "read"),
+        ("GET", f"{_ENDPOINT}/evaluations", "evidence", "read"),
+        ("POST", f"{_ENDPOINT}/evaluations", "evidence", "route:write"),
+        ("GET", f"{_ENDPOINT}/rollout", "evidence", "read"),
+        ("PUT", f"{_ENDPOINT}/rollout", "evidence", "route:write"),
+        ("GET", "/admin/v1/tail", "runtime", "records:read"),
+        ("POST", "/admin/v1/runtime/profile", "runtime", "model:write"),
     ]
     return [
         Call(
@@ -306,11 +424,12 @@ def _promised() -> list[Call]:
             handler=looking.not_built_yet,
             summary="Not built yet",
             tag=tag,
+            scope=scope,
             body={} if method != "GET" else None,
             body_required=False,
             answers={501: "not built yet"},
         )
-        for method, path, tag in rows
+        for method, path, tag, scope in rows
     ]
 
 

@@ -11,19 +11,27 @@ from starlette.responses import Response
 from gateway.admin.replies import AdminError
 from gateway.control.changes import ANY, Author, Changes
 from gateway.control.fleet import Fleet
+from gateway.control.follow import Follower
 from gateway.control.planning import Planner
 from gateway.control.reconcile import Reconciler
+from gateway.keys.ring import Principal
+from gateway.keys.scopes import Scope
+from gateway.keys.watch import KeyWatch
 from gateway.settings import Settings
 from gateway.state.store import StateStore
 
 if TYPE_CHECKING:
+    from gateway.admin.webhooks import Webhooks
     from gateway.evidence.evidence import Evidence
 
 WAIT_S_MAX: Final = 300.0
 
 
 class Admin(msgspec.Struct, frozen=True, kw_only=True):
-    """`principal` writes where no key says who does. `evidence` is called on a thread: its first call imports DuckDB (0.4 s)."""
+    """`principal` writes where no key says who does; `keys` know who has one. `evidence` is called on a thread: its first call imports DuckDB (0.4 s).
+
+    `webhooks` None: no secret is set, so there are none.
+    """
 
     settings: Settings
     store: StateStore
@@ -31,12 +39,31 @@ class Admin(msgspec.Struct, frozen=True, kw_only=True):
     changes: Changes
     planner: Planner
     reconciler: Reconciler
+    follower: Follower
+    webhooks: "Webhooks | None"
     evidence: Callable[[], "Evidence"]
     artifacts: Path
     principal: str
+    keys: KeyWatch
 
 
 Handler = Callable[[Admin, Request], Awaitable[Response]]
+PRINCIPAL: Final = "runoff.principal"
+"""Where in an ASGI scope the guard notes who came in with a key."""
+
+
+def principal_of(request: Request) -> Principal | None:
+    """Who came in with a key; None where nobody has to (`[auth] admin = open`)."""
+    principal: Principal | None = request.scope.get(PRINCIPAL)
+    return principal
+
+
+def may(admin: Admin, request: Request, scope: Scope, endpoint: str) -> bool:
+    """Whether the caller may do this to an endpoint that stands in no path: for lists, and for what is known by another name."""
+    if admin.settings.auth.admin == "open":
+        return True
+    principal = principal_of(request)
+    return principal is not None and principal.grants.allow(scope, endpoint)
 
 
 async def body_of(request: Request) -> Any:
@@ -65,7 +92,8 @@ def author_of(admin: Admin, request: Request, body: dict[str, Any] | None = None
         raise AdminError(400, "reason_missing", "every change needs a reason: add ?reason=…")
     if len(reason) > 1000:
         raise AdminError(400, "reason_too_long", f"wanted a reason of at most 1000 characters, got {len(reason)}")
-    return Author(admin.principal, reason.strip())
+    principal = principal_of(request)
+    return Author(principal.name if principal else admin.principal, reason.strip())
 
 
 def expected_of(request: Request, *, creates: bool = False) -> int | None:

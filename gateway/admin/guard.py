@@ -5,7 +5,7 @@ name that is not ours is refused (DNS rebinding), an Origin that is not ours is 
 `application/json` (a form cannot send that without asking first, and nobody here answers the question).
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
@@ -13,19 +13,30 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.admin.context import PRINCIPAL
 from gateway.admin.replies import AdminError, refusal
+from gateway.errors import GatewayError, Overloaded, Unauthenticated, translate
+from gateway.keys.doorkeeper import credential_of
+from gateway.keys.ring import KeyRing, Principal
 
 BODY_BYTES_MAX: Final = 1 << 20
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class Guard:
-    """Wraps the whole application. `names`: Host names accepted beside loopback; `needs_keys`: nobody is let in without one."""
+    """Wraps the whole application. `names`: Host names accepted beside loopback while no key is needed.
 
-    def __init__(self, app: ASGIApp, *, names: Sequence[str], needs_keys: bool) -> None:
+    `needs_keys`: nobody is let in without one, but to the `public` paths. What a key may do is for the table of calls to say.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, ring: KeyRing, needs_keys: bool, names: Sequence[str] = (), public: Container[str] = ()
+    ) -> None:
         self._app = app
-        self._names = frozenset(name.lower() for name in names)
+        self._ring = ring
         self._needs_keys = needs_keys
+        self._names = frozenset(name.lower() for name in names)
+        self._public = public
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -33,19 +44,39 @@ class Guard:
             return
         headers = Headers(scope=scope)
         try:
-            self._admit(str(scope["method"]), headers)
+            self._check_source(str(scope["method"]), headers)
+            scope[PRINCIPAL] = self._principal(str(scope["path"]), headers)
         except AdminError as error:
-            challenge = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
-            await refusal(error, challenge)(scope, receive, send)
+            await refusal(error)(scope, receive, send)
+            return
+        except GatewayError as error:
+            wire = translate(error)
+            more = {"WWW-Authenticate": "Bearer"} if wire.status == 401 else {"Retry-After": str(wire.retry_after_s)}
+            await refusal(AdminError(wire.status, wire.code, wire.message), more)(scope, receive, send)
             return
         await self._app(scope, _bounded(receive), send)
 
-    def _admit(self, method: str, headers: Headers) -> None:
-        if self._needs_keys:
-            # Keys are not built yet; an operator who asks for them must not get an open door instead.
-            raise AdminError(401, "unauthenticated", "[auth] admin = keys: a key is needed")
+    def _principal(self, path: str, headers: Headers) -> Principal | None:
+        """Who comes in with a key; None: somebody who needs none. Raises Unauthenticated or Overloaded."""
+        credential = credential_of(headers.get("authorization"), headers.get("x-api-key"))
+        if path in self._public:
+            return None
+        if not self._needs_keys:
+            try:
+                return None if credential is None else self._ring.principal(credential)
+            except Unauthenticated:
+                return None
+        if credential is None:
+            raise Unauthenticated("a key is needed: Authorization: Bearer <key> (`--key-file`, RUNOFF_KEY)")
+        principal = self._ring.principal(credential)
+        bucket = principal.bucket
+        if bucket is not None and not bucket.take():
+            raise Overloaded("over this key's quota", "key_quota", bucket.wait_s())
+        return principal
+
+    def _check_source(self, method: str, headers: Headers) -> None:
         host = headers.get("host", "")
-        if not self._is_ours(host):
+        if not self._needs_keys and not self._is_ours(host):
             raise AdminError(
                 403, "host_refused", "Host is not localhost, a loopback address or one of auth.admin_hosts"
             )

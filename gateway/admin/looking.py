@@ -8,11 +8,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.admin.context import Admin
+from gateway.admin.context import Admin, may
 from gateway.admin.replies import AdminError, answer
 from gateway.control.changes import EndpointAbsent
+from gateway.settings import Listener, Settings
 from models.errors import ArtifactInvalid
 from models.staged import StagedModel
+from routing.validate import validate
 
 
 async def list_models(admin: Admin, _request: Request) -> Response:
@@ -27,25 +29,25 @@ async def get_model(admin: Admin, request: Request) -> Response:
     raise AdminError(404, "model_unknown", f"no version {version} of model '{name}' was staged here")
 
 
-async def runtime(admin: Admin, _request: Request) -> Response:
-    settings = admin.settings
-    listeners = {
-        name: f"{scheme}{_bracketed(host)}:{port}"
-        for name, scheme, host, port in (
-            ("rest", "http://", settings.host, settings.rest_port),
-            ("grpc", "", settings.host, settings.grpc_port),
-            ("metrics", "http://", settings.metrics_host, settings.metrics_port),
-            ("admin", "http://", settings.admin_host, settings.admin_port),
-        )
-    }
+async def runtime(admin: Admin, request: Request) -> Response:
+    """Whatever names an endpoint is left out for who may not look at that."""
+
+    def is_shown(endpoint: str | None) -> bool:
+        return endpoint is None or may(admin, request, "read", endpoint)
+
     unfinished = [
         {"endpoint": revision.endpoint, "revision": revision.number, "state": revision.state}
         for revision in admin.store.unfinished()
+        if is_shown(revision.endpoint)
     ]
-    document = admin.fleet.runtime() | {
-        "listeners": listeners,
+    moves = [(move, admin.store.revision(move.revision)) for move in admin.store.alias_moves()]
+    found = admin.fleet.runtime()
+    document = found | {
+        "lines": [line for line in found["lines"] if is_shown(line.get("endpoint"))],
+        "listeners": _listeners(admin.settings),
         "revisions": unfinished,
-        "alias_moves": admin.store.alias_moves(),
+        "alias_moves": [move for move, revision in moves if revision is None or is_shown(revision.endpoint)],
+        "registry": admin.follower.heard,
         "audit": {"intact": admin.store.audit_broken_at is None, "broken_at": admin.store.audit_broken_at},
     }
     return answer(document)
@@ -53,21 +55,22 @@ async def runtime(admin: Admin, _request: Request) -> Response:
 
 async def ledger(admin: Admin, request: Request) -> Response:
     """Mirrors against the champion, or against `?variant=`, on the rows that it answered."""
-    document, query = _document(admin, request), request.query_params
+    route, query = validate(_document(admin, request)), request.query_params
     since, until = _instant(request, "since"), _instant(request, "until")
 
     def ask() -> dict[str, Any]:
         from gateway.evidence.ledger import Question
 
         question = Question(
-            endpoint=document["endpoint"],
+            endpoint=route.endpoint,
             mirror=query.get("mirror"),
-            champion=query.get("variant", document["champion"]),
+            champion=query.get("variant", route.champion),
             segment_by=query.get("segment_by"),
             since_unix_s=since,
             until_unix_s=until,
-            exogenous=document["label"]["exogenous"],
+            exogenous=route.label.exogenous,
             keys_in_use=admin.settings.auth.data == "keys",
+            label_window_s=route.label.window_s,
         )
         return admin.evidence().ledger(question)
 
@@ -75,13 +78,16 @@ async def ledger(admin: Admin, request: Request) -> Response:
 
 
 async def quality(admin: Admin, request: Request) -> Response:
-    endpoint = _document(admin, request)["endpoint"]
+    route = validate(_document(admin, request))
     since, until = _instant(request, "since"), _instant(request, "until")
 
     def ask() -> dict[str, Any]:
         from gateway.evidence.quality import Question
 
-        return admin.evidence().quality(Question(endpoint=endpoint, since_unix_s=since, until_unix_s=until))
+        question = Question(
+            endpoint=route.endpoint, since_unix_s=since, until_unix_s=until, label_window_s=route.label.window_s
+        )
+        return admin.evidence().quality(question)
 
     return await _asked(ask)
 
@@ -92,7 +98,7 @@ async def prediction(admin: Admin, request: Request) -> Response:
         found = await asyncio.to_thread(lambda: admin.evidence().prediction(prediction_id))
     except ValueError:
         found = None
-    if found is None:
+    if found is None or not may(admin, request, "records:read", found["endpoint"] or ""):
         raise AdminError(
             404,
             "prediction_unknown",
@@ -137,6 +143,19 @@ def _instant(request: Request, name: str) -> float | None:
     except ValueError:
         raise AdminError(400, "query_invalid", f"wanted ?{name}=<RFC 3339>, got {text!r}") from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _listeners(settings: Settings) -> dict[str, str]:
+    addresses: tuple[tuple[Listener, str, int], ...] = (
+        ("rest", settings.host, settings.rest_port),
+        ("grpc", settings.host, settings.grpc_port),
+        ("metrics", settings.metrics_host, settings.metrics_port),
+        ("admin", settings.admin_host, settings.admin_port),
+    )
+    return {
+        name: f"{'' if name == 'grpc' else settings.tls.scheme(name) + '://'}{_bracketed(host)}:{port}"
+        for name, host, port in addresses
+    }
 
 
 def _models(admin: Admin) -> list[dict[str, Any]]:

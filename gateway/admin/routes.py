@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.admin import views
-from gateway.admin.context import Admin, author_of, body_of, expected_of, object_of, page_of, wait_of
+from gateway.admin.context import Admin, author_of, body_of, expected_of, may, object_of, page_of, wait_of
 from gateway.admin.replies import AdminError, answer
 from gateway.control.changes import EndpointAbsent
 from gateway.state.revision import Revision
@@ -15,8 +15,9 @@ _SERVING_S: Final = 2.0
 """How long an answer waits for workers to take up what is live; they look every 20 ms, unless they hang."""
 
 
-async def list_routes(admin: Admin, _request: Request) -> Response:
-    currents = (admin.store.current(endpoint) for endpoint in admin.store.endpoints())
+async def list_routes(admin: Admin, request: Request) -> Response:
+    names = (endpoint for endpoint in admin.store.endpoints() if may(admin, request, "read", endpoint))
+    currents = (admin.store.current(endpoint) for endpoint in names)
     return answer({"routes": [views.route(admin.store, admin.fleet, current) for current in currents if current]})
 
 
@@ -29,7 +30,8 @@ async def put_route(admin: Admin, request: Request) -> Response:
     author, expected, wait_s = author_of(admin, request), expected_of(request, creates=True), wait_of(request)
     document = await object_of(request)
     document.pop("status", None)  # what a GET added
-    revision = admin.changes.put(_endpoint(request), document, expected=expected, author=author)
+    override = _override(admin, request, request.query_params.get("override", "false") == "true")
+    revision = admin.changes.put(_endpoint(request), document, expected=expected, author=author, override=override)
     return await _written(admin, revision, wait_s)
 
 
@@ -75,10 +77,32 @@ async def rollback(admin: Admin, request: Request) -> Response:
     return await _written(admin, revision, wait_s)
 
 
+async def follow(admin: Admin, request: Request) -> Response:
+    """Takes what the aliases named at the newest look. `versions` guards against an alias that has moved since somebody looked."""
+    body = await object_of(request)
+    author, expected, wait_s = author_of(admin, request, body), expected_of(request), wait_of(request)
+    wanted, override = body.get("versions"), body.get("override", False)
+    if not (wanted is None or isinstance(wanted, dict)) or not isinstance(override, bool):
+        raise AdminError(400, "body_invalid", 'wanted {"versions"?: {arm: version}, "override"?: true | false}')
+    offered = admin.changes.offered(_endpoint(request))
+    if wanted is not None and not wanted.items() <= offered.items():
+        named = ", ".join(f"{arm} {version}" for arm, version in offered.items()) or "what is served"
+        raise AdminError(412, "precondition_failed", f"the aliases name {named} by now; look again")
+    revision = admin.changes.follow(
+        _endpoint(request),
+        offered if wanted is None else wanted,
+        expected=expected,
+        author=author,
+        override=_override(admin, request, override),
+    )
+    return await _written(admin, revision, wait_s)
+
+
 async def resume(admin: Admin, request: Request) -> Response:
     author = author_of(admin, request, await object_of(request))
     admin.changes.resume(_endpoint(request), author=author)
-    return answer({"endpoint": _endpoint(request), "following_paused": False})
+    admin.follower.nudge()
+    return answer({"endpoint": _endpoint(request), "state": "resumed"})
 
 
 async def history(admin: Admin, request: Request) -> Response:
@@ -116,6 +140,13 @@ async def audit(admin: Admin, request: Request) -> Response:
 
 def _endpoint(request: Request) -> str:
     return str(request.path_params["endpoint"])
+
+
+def _override(admin: Admin, request: Request, is_wanted: bool) -> bool:
+    """Whether the checks are passed by; raises AdminError for a key that may not."""
+    if is_wanted and not may(admin, request, "gate:override", _endpoint(request)):
+        raise AdminError(403, "not_allowed", f"this key has no scope gate:override for endpoint '{_endpoint(request)}'")
+    return is_wanted
 
 
 def _current(admin: Admin, request: Request) -> Revision:

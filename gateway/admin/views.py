@@ -7,12 +7,15 @@ import msgspec
 
 from gateway.admin.replies import time_text
 from gateway.control.fleet import Answers, Fleet
+from gateway.control.follow import summary
+from gateway.control.preparation import aliased
 from gateway.state.audit import AuditRow
 from gateway.state.compiled import CompiledRoute
 from gateway.state.revision import Revision
 from gateway.state.store import StateStore
 from routing.split import BUCKETS
 from routing.traffic import Route
+from routing.validate import validate
 
 
 def etag(revision: Revision) -> str:
@@ -55,10 +58,33 @@ def route(store: StateStore, fleet: Fleet, current: Revision) -> dict[str, Any]:
         "versions": {arm: str(model.key) for arm, model in compiled.models.items()} if compiled else {},
         "mirrors": [mirror["name"] for mirror in current.document.get("mirrors", ())],
         "workers": {"live": len(fleet.live), "active": len(answers.active & fleet.live)},
-        "following_paused": store.following_paused(current.endpoint),
+        "following": following(store, live) if live else None,
         "alias_moves": store.alias_moves(endpoint=current.endpoint),
     }
     return {**current.document, "status": status}
+
+
+def following(store: StateStore, live: Revision) -> dict[str, Any]:
+    """What the arms' aliases name beside what they serve, and what is done about it. `summary` is the same for people, or null."""
+    route = validate(live.document)
+    followed = store.followed(live.endpoint)
+    now = followed.following
+    served = {arm: model.key.version for arm, model in live.resolutions.items()}
+    return {
+        "mode": route.follow,
+        "state": now.state,
+        "since": time_text(followed.since_unix_us) if followed.since_unix_us else None,
+        "aliases": {
+            arm: {"reference": str(ref), "serves": served[arm], "names": now.seen.get(arm)}
+            for arm, ref in aliased(route).items()
+        },
+        "wanted": now.wanted,
+        "refused": now.refused,
+        "checked": followed.is_checked,
+        "revision": followed.revision,
+        "problems": followed.problems,
+        "summary": summary(followed, served),
+    }
 
 
 def shares(compiled: CompiledRoute) -> dict[str, float]:

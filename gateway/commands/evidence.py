@@ -22,6 +22,8 @@ _SHADOW: Final = (
     "live_label",
     "live_score",
 )
+_UNITS: Final = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+_ASIDE: Final = ("last_unix_s", "label_delay_s")
 _FLIPS_SHOWN: Final = 5
 
 
@@ -57,7 +59,15 @@ def show_ledger(reply: Answer) -> None:
 
 
 def show_quality(reply: Answer) -> None:
-    subjects = [{**subject, "coverage": _percent(subject["coverage"])} for subject in reply["subjects"]]
+    subjects = [
+        {
+            **{name: value for name, value in subject.items() if name not in _ASIDE},
+            "coverage": _percent(subject["coverage"]),
+            "label delay p50": _span(subject, "p50"),
+            "p99": _span(subject, "p99"),
+        }
+        for subject in reply["subjects"]
+    ]
     if not subjects:
         show_lines(f"{reply['endpoint']}: no predictions are stored yet")
         return
@@ -91,6 +101,16 @@ def _show_part(rows: Sequence[Answer] | None, title: str) -> None:
 
 def _version(model: Answer | None) -> str | None:
     return f"{model['model']}/{model['version']}" if model and model.get("model") else None
+
+
+def _span(subject: Answer, quantile: str) -> str | None:
+    """A delay in the largest unit that it fills: 90.0 s, 3.5 h."""
+    delays = subject.get("label_delay_s")
+    if not delays:
+        return None
+    seconds = delays[quantile]
+    unit, size = next(((unit, size) for unit, size in _UNITS if abs(seconds) >= size), _UNITS[-1])
+    return f"{seconds / size:.1f} {unit}"
 
 
 def _percent(share: float | None) -> str | None:

@@ -40,16 +40,29 @@ def screen(client: Runoff) -> Group:
             "mirrors": route["mirrors"],
             "active": f"{route['workers']['active']}/{route['workers']['live']}",
             "in flight max": route["document"]["limits"]["concurrency_max"] * max(workers, 1),
+            "following": route["following"],
             "problem": route["problem"],
         }
         for route in routes
     ]
-    columns = ("endpoint", "revision", "shares", "versions", "mirrors", "active", "in flight max", "problem")
+    columns = (
+        "endpoint",
+        "revision",
+        "shares",
+        "versions",
+        "mirrors",
+        "active",
+        "in flight max",
+        "following",
+        "problem",
+    )
     parts: list[Any] = [_headline(runtime, workers), Text()]
     parts.append(grid(rows, columns) if rows else Text("no routes yet: runoff apply route.yaml --reason …"))
     for move in runtime["alias_moves"]:
         text = f"alias {move['name']}@{move['alias']} waits to move to version {move['version']}: {move['problem'] or 'soon'}"
         parts.append(Text(text, "yellow"))
+    if runtime["registry"]["problem"]:
+        parts.append(Text(f"aliases are not followed now: {runtime['registry']['problem']}", "yellow"))
     if not runtime["audit"]["intact"]:
         parts.append(Text(f"the audit was changed at row {runtime['audit']['broken_at']}", "bold red"))
     return Group(*parts)

@@ -89,7 +89,8 @@ def percents(shares: Mapping[str, float]) -> str:
 
 def change_lines(reply: Mapping[str, Any]) -> list[str]:
     """What came of a change, for people."""
-    lines = [f"{reply['endpoint']}: revision {reply['revision']} is {reply['state']}"]
+    what = f"revision {reply['revision']} is {reply['state']}" if "revision" in reply else reply["state"]
+    lines = [f"{reply['endpoint']}: {what}"]
     if reply.get("shares"):
         lines.append(f"  {percents(reply['shares'])}")
     return lines

@@ -4,13 +4,14 @@ A change is a draft: the document it wants, and the versions to take where the r
 rollback). The reconciler makes it live, or says why not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 import msgspec
 
+from gateway.control.preparation import aliased, named_version, pins_of
 from gateway.control.reconcile import Reconciler
-from gateway.state.compiled import CompiledModel
+from gateway.state.compiled import CompiledModel, pin_name
 from gateway.state.revision import Action, AliasMove, Draft, Revision
 from gateway.state.store import StateStore
 from models.ref import parse_ref
@@ -31,6 +32,10 @@ class NothingToRestore(Exception):
     """A rollback without a revision to go back to; the message says which was asked for."""
 
 
+class NothingToFollow(Exception):
+    """Every alias names what is served, as far as the registry was heard."""
+
+
 class Author(msgspec.Struct, frozen=True):
     """Who changes something, and why: `principal` is a key's name or `local:<os user>`."""
 
@@ -39,19 +44,26 @@ class Author(msgspec.Struct, frozen=True):
 
 
 class Changes:
-    """All calls raise RouteInvalid (with every problem), RevisionStale or EndpointAbsent, and change nothing when they do."""
+    """All calls raise RouteInvalid (with every problem), RevisionStale or EndpointAbsent, and change nothing when they do.
+
+    Pins go along from revision to revision; only a load changes which they are, and a rollback takes those of then.
+    """
 
     def __init__(self, store: StateStore, reconciler: Reconciler) -> None:
         self._store = store
         self._reconciler = reconciler
 
-    def put(self, endpoint: str, document: object, *, expected: int | None, author: Author) -> Revision:
+    def put(
+        self, endpoint: str, document: object, *, expected: int | None, author: Author, override: bool = False
+    ) -> Revision:
         """Takes the document as the endpoint's route. `expected` None: there is no such endpoint yet.
 
-        Aliases are resolved anew, unless weights are all that differs from what is live.
+        Aliases are resolved anew, unless weights are all that differs from what is live. With `override` versions go past the checks.
         """
         route = self.read(endpoint, document)
-        return self._write("put", endpoint, route, self.taken(route), expected=expected, author=author)
+        return self._write(
+            "override" if override else "put", endpoint, route, self.taken(route), expected=expected, author=author
+        )
 
     def read(self, endpoint: str, document: object) -> Route:
         """The route that a document means; raises RouteInvalid."""
@@ -155,6 +167,62 @@ class Changes:
         self._live(endpoint)
         self._store.resume(endpoint, author=author.principal, reason=author.reason)
 
+    def offered(self, endpoint: str) -> dict[str, str]:
+        """The versions that aliases of this endpoint named at the newest look and that are not served, by arm."""
+        live = self._live(endpoint)
+        seen = self._store.followed(endpoint).following.seen
+        arms = aliased(validate(live.document))
+        return {arm: seen[arm] for arm in arms if arm in seen and live.resolutions[arm].key.version != seen[arm]}
+
+    def with_versions(self, revision: Revision, versions: Mapping[str, str]) -> dict[str, CompiledModel]:
+        """The resolutions of a revision with other versions for the arms that name an alias; those staged before are known."""
+        refs = aliased(validate(revision.document))
+        resolutions = dict(revision.resolutions)
+        for arm, version in versions.items():
+            wanted = named_version(refs[arm].name, version)
+            staged = self._store.staged_as(wanted.uri)
+            resolutions[arm] = msgspec.structs.replace(wanted, digest=staged[1] if staged else "")
+        return resolutions
+
+    def follow(
+        self,
+        endpoint: str,
+        versions: Mapping[str, str],
+        *,
+        expected: int | None,
+        author: Author,
+        override: bool = False,
+    ) -> Revision:
+        """The arms that name aliases take these versions, by number: what was looked at, not what an alias says by then.
+
+        With `override` past the checks that they fail; the endpoint then declares what its champion declares.
+        """
+        current = self._current(endpoint)
+        if not versions:
+            raise NothingToFollow(f"endpoint '{endpoint}': every alias names the version that is served")
+        action: Action = "override" if override else "follow"
+        route, resolutions = validate(current.document), self.with_versions(current, versions)
+        return self._write(action, endpoint, route, resolutions, expected=expected, author=author)
+
+    def load(self, endpoint: str, *, pins: Sequence[str] | None, author: Author) -> Revision:
+        """Resolves the endpoint's aliases now; `pins` are the versions to keep warm beside the arms' (None: those that are).
+
+        Pins are versions of the champion's registered model.
+        """
+        current = self._current(endpoint)
+        route = validate(current.document)
+        moving = aliased(route)
+        kept = {name: model for name, model in current.resolutions.items() if name not in moving}
+        if pins is not None:
+            champion = parse_ref(route.models[route.champion])
+            if pins and champion.kind not in {"version", "alias"}:
+                text = f"the champion is {champion}, which has no versions in the registry"
+                raise RouteInvalid([Problem("", "pins_unregistered", text)])
+            kept = {name: model for name, model in kept.items() if model.role != "pin"}
+            named = [named_version(champion.name, version, "pin") for version in dict.fromkeys(pins)]
+            kept |= {pin_name(pin): pin for pin in named}
+        return self._write("load", endpoint, route, kept, expected=ANY, author=author)
+
     # ----------------------------------------------------------------
 
     def _current(self, endpoint: str) -> Revision:
@@ -180,13 +248,15 @@ class Changes:
         author: Author,
         moves: tuple[AliasMove, ...] = (),
     ) -> Revision:
+        current = self._store.current(endpoint)
+        pins = pins_of(current.resolutions) if current and action != "load" else {}
         draft = Draft(
             endpoint=endpoint,
             action=action,
             author=author.principal,
             reason=author.reason,
             document=None if route is None else cast("dict[str, Any]", to_document(route)),
-            resolutions=dict(resolutions),
+            resolutions=pins | dict(resolutions),
             alias_moves=moves,
         )
         return self._started(self._store.write(draft, expected=expected, check=expected != ANY))

@@ -57,7 +57,7 @@ class Planner:
         ]
         return base | {
             "problems": problems,
-            "warnings": planned.warnings,
+            "warnings": [*planned.warnings, *self._fails(endpoint, arms)],
             "changes": changes,
             "models": arms,
             "memory_bytes": sum(arm.memory_bytes or 0 for arm in arms if arm.state != "loaded"),
@@ -65,6 +65,13 @@ class Planner:
             "moves": planned.moves,
             "moved": planned.moved,
         }
+
+    def _fails(self, endpoint: str, arms: list[ArmPlan]) -> tuple[Problem, ...]:
+        """What is known to stand against versions of this plan that were proposed or refused."""
+        followed = self._store.followed(endpoint)
+        known = (followed.following.wanted | followed.following.refused).items()
+        named = {(arm.arm, arm.model.rpartition("/")[2]) for arm in arms if arm.model}
+        return followed.problems if known & named else ()
 
     async def _arms(self, route: Route, loaded: dict[str, CompiledModel]) -> tuple[list[ArmPlan], list[Problem]]:
         taken = self._changes.taken(route)

@@ -9,7 +9,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
@@ -17,22 +18,29 @@ from starlette.types import ASGIApp
 
 from gateway.admin.app import build
 from gateway.admin.context import Admin
+from gateway.admin.webhooks import Webhooks
 from gateway.control.aliases import AliasMover
 from gateway.control.changes import Changes
+from gateway.control.feedback import Feedback
 from gateway.control.fleet import Fleet
+from gateway.control.follow import Follower
 from gateway.control.planning import Planner
 from gateway.control.preparation import Preparation
 from gateway.control.reconcile import Reconciler
 from gateway.control.registry import Registries
+from gateway.keys.key_sets import KeySetSource
+from gateway.keys.watch import KeyWatch
 from gateway.pipe import Pipe
 from gateway.processes.birth import Birth, adopt
 from gateway.settings import Settings
+from gateway.state.documents import documents
 from gateway.state.store import StateStore
 from gateway.streams.answers import StagedAnswers
 from gateway.streams.tail import LakeStream
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.log import EventLog, configure
 from models.artifacts import Artifacts
+from routing.validate import validate
 
 if TYPE_CHECKING:
     from gateway.evidence.evidence import Evidence
@@ -78,6 +86,9 @@ class Control:
         artifacts = Artifacts(settings.artifacts_path)
         artifacts.recover()
         registries = Registries(settings, artifacts)
+        state = settings.state_path
+        answers = StagedAnswers(settings.artifacts_path)
+        evidence = _evidence(settings.lake_uri, answers)
         preparation = Preparation(
             self._store,
             registries.stage,
@@ -85,19 +96,24 @@ class Control:
             settings.artifacts_path,
             self._askers,
             self._stagers,
+            lambda endpoint, signature: evidence().recorded(endpoint, signature),
         )
         self._reconciler = Reconciler(self._store, preparation, self._fleet, clock=clock)
         self._aliases = AliasMover(self._store, registries.move, self._askers)
-        state = settings.state_path
-        answers = StagedAnswers(settings.artifacts_path)
         self._lake = LakeStream(
             settings.lake_uri,
             state / "spool",
             answers=answers,
             letters=state / "dead_letters",
+            retention_s=partial(_retention, settings.state_file),
         )
         self._lake_stop = asyncio.Event()
+        self._feedback = Feedback(settings, evidence, self._page)
         changes = Changes(self._store, self._reconciler)
+        self._follower = Follower(
+            self._store, changes, self._reconciler, registries.aliases, self._askers, poll_s=settings.registry_poll_s
+        )
+        self._keys = KeyWatch(settings)
         admin = Admin(
             settings=settings,
             store=self._store,
@@ -105,9 +121,12 @@ class Control:
             changes=changes,
             planner=Planner(self._store, changes, preparation),
             reconciler=self._reconciler,
-            evidence=_evidence(settings.lake_uri, answers),
+            evidence=evidence,
+            follower=self._follower,
+            webhooks=Webhooks(settings.webhook_secret, self._follower.nudge) if settings.webhook_secret else None,
             artifacts=settings.artifacts_path,
             principal=f"local:{_user()}",
+            keys=self._keys,
         )
         self._server = Server(_config(build(admin), settings))
         self._admin_fd = birth.admin_fd
@@ -120,7 +139,18 @@ class Control:
             log.error("audit_broken", sequence=self._store.audit_broken_at)
         sockets = [adopt(self._admin_fd)] if self._admin_fd is not None else []
         serving = asyncio.create_task(self._server.serve(sockets=sockets))
-        tasks = [asyncio.create_task(task) for task in (self._listen(), self._beat(), self._aliases.run())]
+        lives = [
+            self._listen(),
+            self._beat(),
+            self._aliases.run(),
+            self._follower.run(),
+            self._keys.run(),
+            self._feedback.run(),
+        ]
+        oidc = self._settings.auth.oidc
+        if oidc.issuer is not None:
+            lives.append(KeySetSource(oidc, partial(self._store.keys.keep_key_set, oidc.issuer)).run())
+        tasks = [asyncio.create_task(life) for life in lives]
         self._reconciler.start()
         lake = asyncio.create_task(self._lake.run(self._lake_stop))
         stopping = asyncio.create_task(self._stopping.wait())
@@ -144,6 +174,7 @@ class Control:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._stagers.shutdown(wait=False, cancel_futures=True)
         self._askers.shutdown(wait=False, cancel_futures=True)
+        self._keys.close()
         self._store.close()
         self._page.close()
         self._pipe.close()
@@ -201,9 +232,17 @@ def _evidence(uri: str, answers: StagedAnswers) -> Callable[[], "Evidence"]:
     return made
 
 
+def _retention(state_file: Path) -> dict[str, int]:
+    """How long records are kept, by endpoint, in seconds."""
+    return {name: validate(document).record.retention_s for name, document in documents(state_file).items()}
+
+
 def _config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    certificate, key = settings.tls.pair("admin") or (None, None)
     return uvicorn.Config(
         app,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
         lifespan="off",
         log_config=None,
         access_log=False,

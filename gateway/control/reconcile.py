@@ -9,16 +9,16 @@ Control may die at any step: what is unfinished in the store is taken up again a
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
+from gateway.control.checks import Checks
 from gateway.control.fleet import Fleet
-from gateway.control.preparation import Preparation, Prepared, compile_route, needs_warming, references
-from gateway.state.compiled import CompiledRoute
+from gateway.control.preparation import Preparation, Prepared, compile_route, needs_warming, pins_of
+from gateway.state.compiled import CompiledModel, CompiledRoute
 from gateway.state.revision import Revision
 from gateway.state.store import StateStore
 from gateway.telemetry.log import EventLog
-from models.compatibility import differences
 from models.signature import Signature
 from routing.errors import Problem, RouteInvalid
 from routing.traffic import Route
@@ -26,6 +26,8 @@ from routing.validate import validate
 
 WARM_UP_S: Final = 300.0
 """How long all workers together may take to load and warm a revision's models."""
+_UNQUESTIONED: Final = frozenset({"override", "promote", "rollback", "weights", "steps"})
+"""What takes versions that were checked before, or that a person wants past the checks."""
 FLEET_KNOWN_S: Final = 5.0
 """How long control waits at its start for the supervisor to say who is live, before it takes nobody to be."""
 
@@ -46,6 +48,7 @@ class Reconciler:
     ) -> None:
         self._store = store
         self._preparation = preparation
+        self._checks = Checks(preparation)
         self._fleet = fleet
         self._warm_up_s = warm_up_s
         self._clock = clock
@@ -82,6 +85,18 @@ class Reconciler:
                     await changed.wait()
             except TimeoutError:
                 continue
+
+    async def rehearse(self, endpoint: str, resolutions: Mapping[str, CompiledModel]) -> list[Problem]:
+        """Stages these versions for the live route and says what would stand against them; changes nothing that is served."""
+        live = self._live(endpoint)
+        if live is None:
+            return []
+        route = validate(live.document)
+        prepared = await self._preparation.prepare(route, resolutions)
+        if prepared.problems:
+            return list(prepared.problems)
+        _, problems = self._checks.fit(route, prepared, live)
+        return problems or await self._checks.answers(route, prepared, live)
 
     async def close(self) -> None:
         """Stops working; unfinished revisions go on at the next start."""
@@ -123,10 +138,16 @@ class Reconciler:
         prepared = await self._preparation.prepare(route, revision.resolutions)
         if prepared.problems:
             return list(prepared.problems)
-        signature, problems = self._declared(route, prepared)
+        signature, problems = await self._checked(revision, route, prepared)
         if problems:
             return problems
-        compiled = compile_route(route, revision=revision.number, models=prepared.models, signature=signature)
+        unfit = self._checks.unfit_pins(prepared, signature)
+        if unfit and revision.action == "load":
+            return [
+                Problem("", "pin_unfit", f"version {name[1:]} does not fit the endpoint's signature") for name in unfit
+            ]
+        models = {name: model for name, model in prepared.models.items() if name not in unfit}
+        compiled = compile_route(route, revision=revision.number, models=models, signature=signature)
         if self._needs_warming(compiled):
             if not self._store.advance(revision.number, "warming", compiled):
                 return []
@@ -145,33 +166,37 @@ class Reconciler:
         """Whether the revision could be made live right here, because workers hold all that it needs."""
         if revision.document is None:
             return self._store.activate(revision.number, None)
-        live = self._live(revision.endpoint)
-        if live is None:
+        base = self._base(revision)
+        if base is None or self._live(revision.endpoint) is None:
             return False
         route = validate(revision.document)
-        models = {name: model for name, model in revision.resolutions.items() if name in route.models}
-        if models.keys() != route.models.keys():
+        pins = pins_of(revision.resolutions)
+        models = {name: model for name, model in revision.resolutions.items() if name in route.models or name in pins}
+        if models.keys() != route.models.keys() | pins.keys():
             return False
-        compiled = compile_route(route, revision=revision.number, models=models, signature=live.signature)
+        compiled = compile_route(route, revision=revision.number, models=models, signature=base.signature)
         if self._needs_warming(compiled) or any(
             self._preparation.manifest(model.digest) is None for model in models.values()
         ):
             return False
         return self._store.activate(revision.number, compiled)
 
-    def _declared(self, route: Route, prepared: Prepared) -> tuple[Signature, list[Problem]]:
-        """The endpoint's signature (at first its champion's) and how each arm fails to fit it, in inputs, outputs and labels."""
-        champion = prepared.manifests[route.champion]
-        live = self._live(route.endpoint)
-        signature = live.signature if live else champion.signature
-        served = self._preparation.manifest(live.models[live.document["champion"]].digest) if live else None
-        answer = (served or champion).answer
-        problems = [
-            Problem(path, "signature_incompatible", f"{prepared.manifests[arm].key}: {difference}")
-            for arm, path, _, _ in references(route)
-            for difference in differences(signature, answer, prepared.manifests[arm])
-        ]
+    async def _checked(self, revision: Revision, route: Route, prepared: Prepared) -> tuple[Signature, list[Problem]]:
+        """The endpoint's signature, and what stands against the versions."""
+        signature, problems = self._checks.fit(route, prepared, self._base(revision))
+        if not problems and revision.action not in _UNQUESTIONED:
+            problems = await self._checks.answers(route, prepared, self._live(revision.endpoint))
         return signature, problems
+
+    def _base(self, revision: Revision) -> CompiledRoute | None:
+        """Whose signature holds on: the live one's, or that of the revision gone back to. An override declares the endpoint anew."""
+        match revision.action:
+            case "override":
+                return None
+            case "rollback":
+                return self._store.compiled(revision.restores)
+            case _:
+                return self._live(revision.endpoint)
 
     def _live(self, endpoint: str) -> CompiledRoute | None:
         live = self._store.live(endpoint)

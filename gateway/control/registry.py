@@ -5,9 +5,10 @@ client of its own, because one must not be used by two at a time.
 """
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
-from gateway.control.preparation import Exact
+from gateway.control.preparation import Exact, Rows
 from gateway.settings import Settings
 from gateway.state.revision import AliasMove
 from models.artifacts import Artifacts
@@ -29,14 +30,18 @@ class Registries:
         self._local = LocalRegistry(Path.cwd())
         self._own = threading.local()
 
-    def stage(self, ref: ModelRef) -> StagedModel:
+    def stage(self, ref: ModelRef, recorded: Callable[[], Rows]) -> StagedModel:
         """Makes what a reference means now ready to be served. Raises the errors of `models.errors`."""
-        return stage(ref, self._of(ref), self._artifacts, trust=self._trust)
+        return stage(ref, self._of(ref), self._artifacts, trust=self._trust, recorded=recorded)
 
     def resolve(self, ref: ModelRef) -> Exact:
         """The version that a reference means now. Raises the errors of `models.errors`."""
         found = self._of(ref).resolve(ref)
         return Exact(key=found.key, uri=found.uri)
+
+    def aliases(self) -> dict[tuple[str, str], str]:
+        """(registered model, alias) → version, of all of them in one question. Raises RegistryUnavailable."""
+        return self._mlflow().aliases()
 
     def move(self, move: AliasMove) -> None:
         """Writes an alias. Raises RegistryUnavailable (try again) or ModelUnknown."""

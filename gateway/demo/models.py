@@ -51,7 +51,7 @@ class Recipe:
         if self.family == "gradient boosting":
             from xgboost import XGBClassifier
 
-            return XGBClassifier(**self.parameters, n_jobs=2)
+            return XGBClassifier(**self.parameters, n_jobs=1)
         from sklearn.compose import make_column_transformer
         from sklearn.impute import SimpleImputer
         from sklearn.linear_model import LogisticRegression

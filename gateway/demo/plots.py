@@ -93,7 +93,7 @@ def evidence(paired: Paired) -> str:
         axes.set_yticks(
             list(ticks), ["1" if tick == 0 else f"$10^{{{tick}}}$" if tick > 3 else f"{10**tick:,}" for tick in ticks]
         )
-        axes.set_ylim(bottom=min(-0.05 * top, -0.5))
+        axes.set_ylim(min(-0.05 * top, -0.5), 1.05 * top)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.margins(x=0.01)
         axes.legend(loc="upper left")

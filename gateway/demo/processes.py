@@ -48,15 +48,18 @@ class Gateway:
             found = {word[0]: word[1] for word in words if len(word) == 2 and word[0] in _ADDRESSES}
             if len(found) == len(_ADDRESSES):
                 return Addresses(found)
-            if self._process.poll() is not None:
-                raise DemoFailed(f"the gateway ended with status {self._process.returncode}:\n{_tail(self._log)}")
+            self.check()
             time.sleep(_LOOK_S)
-        raise DemoFailed(f"the gateway printed no addresses within {_START_S:.0f} s:\n{_tail(self._log)}")
+        raise self.failed(f"the gateway printed no addresses within {_START_S:.0f} s")
 
     def check(self) -> None:
         """Raises DemoFailed when it is gone."""
         if self._process.poll() is not None:
-            raise DemoFailed(f"the gateway ended with status {self._process.returncode}:\n{_tail(self._log)}")
+            raise self.failed(f"the gateway ended with status {self._process.returncode}")
+
+    def failed(self, problem: str) -> DemoFailed:
+        """The problem, with the last lines that the gateway wrote."""
+        return DemoFailed(f"{problem}:\n{_tail(self._log)}")
 
     def __enter__(self) -> Self:
         return self
@@ -124,6 +127,8 @@ def train(state_dir: Path, rows: int) -> Iterator[dict[str, str | float]]:
         if process.wait() != 0:
             raise DemoFailed(f"the training failed:\n{_tail(log)}")
     finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)  # MLflow started a process in turn, and does not end it
         _end(process)
 
 
@@ -137,6 +142,8 @@ def _start(
     """A Python program of our environment, in a process group of its own, so that Ctrl-C reaches it through us alone."""
     found = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
     told = {"PATH": os.pathsep.join(found), "PYTHONUNBUFFERED": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    # Threads that spin while others use the processor made the training of one second take half a minute.
+    told |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     # Whoever has a registry or a gateway of their own set up: the demo must neither write to it nor read from it.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "RUNOFF_"))}
     return subprocess.Popen(

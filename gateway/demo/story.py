@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ _EVEN_SHARE: Final = 50
 _MOVE_AT: Final = 0.35
 _LAKE_S: Final = 60.0
 _ANSWER_S: Final = 120.0
+_START_S: Final = 60.0
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +48,7 @@ def tell(state_dir: Path | None, *, keep: bool, quick: bool, as_json: bool) -> i
     """The whole story; the exit status. What people read goes to standard output, or with `as_json` to standard error."""
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     try:
-        data_folder()
+        _require()
         done = _told(_fresh(state_dir), QUICK if quick else FULL, console, keep=keep)
     except (DemoFailed, FlightsMissing, RunoffError) as error:
         Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"runoff demo: {error}")
@@ -226,7 +228,7 @@ def _promote(client: Runoff, verdict: words.Verdict, console: Console) -> dict[s
     took_ms = 1e3 * (time.monotonic() - began)
     console.print(
         f"\n[bold]Promoted:[/bold] the {verdict.best} is champion since revision {reply['revision']}, {took_ms:.0f} ms after the call; "
-        f"back in one call: rollback.",
+        f"`runoff rollback` takes it back.",
         soft_wrap=True,
     )
     return {"arm": verdict.best, "revision": reply["revision"], "state": reply["state"]}
@@ -258,6 +260,13 @@ def _stay(console: Console, addresses: Any, gateway: Gateway) -> None:
 # ---------------------------------------------------------------- helpers
 
 
+def _require() -> None:
+    """Before minutes have passed, not after. Raises FlightsMissing."""
+    data_folder()
+    if find_spec("matplotlib") is None:
+        raise FlightsMissing("the demo's report needs matplotlib: pip install 'runoff[demo]'")
+
+
 def _fresh(state_dir: Path | None) -> Path:
     """An empty directory: what lay in an older one would be counted as ours. Raises DemoFailed."""
     if state_dir is None:
@@ -270,14 +279,14 @@ def _fresh(state_dir: Path | None) -> Path:
 
 
 def _await_admin(client: Runoff, gateway: Gateway) -> None:
-    deadline = time.monotonic() + _ANSWER_S
+    deadline = time.monotonic() + _START_S
     while True:
         gateway.check()
         try:
             client.status()
         except GatewayUnreachable:
             if time.monotonic() > deadline:
-                raise
+                raise gateway.failed("the admin listener does not answer") from None
             time.sleep(0.2)
         else:
             return

@@ -1,6 +1,7 @@
 """What the live view shows, read while July runs: from the replay's reports, /metrics and the admin API, as anybody could."""
 
 import math
+import re
 import time
 from typing import Any, Final
 
@@ -124,16 +125,14 @@ def certificates(admin_url: str) -> dict[str, dict[str, Any]]:
 
 
 Sample = tuple[str, dict[str, str], float]
+_SAMPLE: Final = re.compile(r"(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)(?: \d+)?")
+_LABEL: Final = re.compile(r'([a-zA-Z_]\w*)="([^"\\]*)"')
 
 
 def _samples(text: str) -> list[Sample]:
-    from prometheus_client.parser import text_string_to_metric_families
-
-    return [
-        (sample.name, dict(sample.labels), float(sample.value))
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    ]
+    """The lines of Prometheus' text format; what is no sample, and labels with quotes in them, are passed over."""
+    found = (_SAMPLE.fullmatch(line) for line in text.splitlines())
+    return [(line["name"], dict(_LABEL.findall(line["labels"] or "")), float(line["value"])) for line in found if line]
 
 
 def _sum(samples: list[Sample], name: str, **wanted: str) -> int:

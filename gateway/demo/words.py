@@ -129,13 +129,12 @@ def read_accuracy(findings: Findings) -> str:
 
 
 def read_evidence(test: Paired) -> str:
-    best = max(test.state.log_better_max, 0.0) / 2.302585
-    ends = (
-        f"at the end of July they stand at 10 to the {best:.0f}"
-        if best >= 4
-        else f"at the end they stand at {10**best:,.0f} to 1"
+    last = float(test.steps["log10_better"].iloc[-1]) if len(test.steps) else 0.0
+    ends = f"10 to the {last:.0f}" if last >= 4 else f"{10**last:,.0f}" if last >= 0 else f"{10**last:.2g}"
+    return (
+        f"Odds that the candidate's lead is no chance, as they stood with every labelled flight; at the end {ends} to 1. Leaps and falls "
+        "are single days, for the flights of a day share its weather: count the days as well."
     )
-    return f"Odds against chance that the candidate is better, growing with every labelled flight; {ends}."
 
 
 def read_agreement(findings: Findings) -> str:

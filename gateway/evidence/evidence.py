@@ -1,5 +1,6 @@
 """What the stored records say, for the admin API: the ledger, quality and single predictions, remembered until the tables change."""
 
+import datetime as dt
 from collections.abc import Callable
 from threading import Lock
 from typing import Any, Final
@@ -11,7 +12,10 @@ from gateway.evidence import quality as qualities
 from gateway.evidence.paired import PairedTests
 from gateway.evidence.prediction import prediction
 from gateway.evidence.query import Queries
-from models.signature import Answer
+from gateway.evidence.recorded import recorded_rows
+from gateway.evidence.settled import Settled, settle
+from models.signature import Answer, Signature
+from models.tensors import Array
 
 _TABLES: Final = ("predictions", "shadows", "labels")
 _REMEMBERED_MAX: Final = 256
@@ -41,6 +45,20 @@ class Evidence:
     def prediction(self, prediction_id: str) -> dict[str, Any] | None:
         """One prediction, its shadows and labels; None where the lake has nothing of it. Raises ValueError for what is no UUID."""
         return prediction(self._queries, prediction_id)
+
+    def recorded(self, endpoint: str, signature: Signature) -> dict[str, Array]:
+        """The newest recorded rows as `signature` takes them; empty where the lake has none whole."""
+        return recorded_rows(self._queries, endpoint, signature)
+
+    def recent(self, endpoint: str, rows_max: int) -> float | None:
+        """Where a look at the newest `rows_max` predictions begins, in Unix seconds; None: there are none."""
+        day = self._queries.recent("predictions", endpoint, rows_max)
+        return None if day is None else dt.datetime.combine(day, dt.time(), dt.UTC).timestamp()
+
+    def settle(self, after: int, before_unix_s: float) -> Settled:
+        """How many labels above sequence `after`, received before that moment, found their prediction."""
+        with self._lock:
+            return settle(self._queries, after, before_unix_s)
 
     def _remember(self, question: msgspec.Struct, answer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The remembered answer while the tables are the same; the versions are read first, so what is newer is asked again."""

@@ -39,6 +39,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
     `mirror` None: all. `champion`: only rows that this variant answered, whom mirrors are compared with. `segment_by`: a column of
     `predictions`. The window is [since, until) of arrival, in Unix seconds. `exogenous` and `keys_in_use` as the route and settings say.
+    `label_window_s`: what became known later after its prediction does not count; None: everything counts.
     """
 
     endpoint: str
@@ -49,6 +50,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     until_unix_s: float | None = None
     exogenous: bool = False
     keys_in_use: bool = False
+    label_window_s: float | None = None
     alpha: float = 0.05
 
 
@@ -68,7 +70,7 @@ def ledger(queries: Queries, question: Question, tests: Tests) -> dict[str, Any]
         snapshot.run(_PAIRS, [question.endpoint, question.mirror, question.champion, since_us, until_us])
         snapshot.keep_one("pairs", _PAIR_KEY, "outcome <> 'recorded', pair_sequence")
         if question.exogenous:
-            resolve(snapshot, question.endpoint)
+            resolve(snapshot, question.endpoint, since_unix_s=question.since_unix_s, window_s=question.label_window_s)
             hold_first(snapshot, keys_in_use=question.keys_in_use)
         mirrors = snapshot.rows("SELECT DISTINCT mirror FROM pairs ORDER BY mirror")
         return {

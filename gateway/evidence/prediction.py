@@ -23,7 +23,7 @@ def prediction(queries: Queries, prediction_id: str) -> dict[str, Any] | None:
         rows = _stored(snapshot, "predictions", key)
         shadows = _stored(snapshot, "shadows", key)
         endpoint = (rows or shadows or [{"endpoint": ""}])[0]["endpoint"]
-        resolve(snapshot, endpoint, key)
+        resolve(snapshot, endpoint, prediction_id=key)
         hold_latest(snapshot)
         labels = snapshot.rows(
             "SELECT r.* EXCLUDE (id), r.id::VARCHAR AS prediction_id, r.sequence IN (SELECT sequence FROM latest_labels) AND NOT r.retracted AS holds FROM resolved r ORDER BY sequence"

@@ -1,6 +1,6 @@
 """Quality against labels, by variant and mirror, always with its coverage: how many of the rows have a label at all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -15,18 +15,19 @@ _EVER_US: Final = 4_102_444_800_000_000  # 2100
 
 _ANSWERED: Final = """
 CREATE TEMP TABLE answered AS
-    SELECT 'live' AS role, variant AS name, model, version, prediction_id::UUID AS id, row, answer_label, answer_score, {live} AS given
+    SELECT 'live' AS role, variant AS name, model, version, prediction_id::UUID AS id, row, received_at, answer_label, answer_score, {live} AS given
     FROM predictions WHERE endpoint = $1 AND variant IS NOT NULL
         AND received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3)
     UNION ALL
-    SELECT 'mirror', mirror, model, version, prediction_id::UUID, row, answer_label, answer_score, {mirror}
+    SELECT 'mirror', mirror, model, version, prediction_id::UUID, row, received_at, answer_label, answer_score, {mirror}
     FROM shadows WHERE endpoint = $1 AND outcome = 'recorded'
         AND received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3)
 """
 
 _JUDGED: Final = """
 CREATE TEMP TABLE judged AS
-    SELECT role, name, model, version, l.label_number, l.label_text, answer_label, answer_score, given
+    SELECT role, name, model, version, l.label_number, l.label_text, answer_label, answer_score, given,
+        (epoch_us(l.holds_at) - epoch_us(a.received_at)) / 1e6 AS delay_s
     FROM answered a JOIN latest_labels l USING (id, row) WHERE NOT l.retracted
 """
 _COUNTED: Final = """
@@ -37,15 +38,20 @@ CREATE TEMP TABLE counted AS
     )
 """
 _TRUE: Final = "SELECT label_text FROM (SELECT DISTINCT label_text FROM judged) WHERE plain(label_text) = ?"
+_DELAYS: Final = (0.5, 0.9, 0.99)
 _WHO: Final = ("role", "name", "model", "version")
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """The window is [since, until) of arrival, in Unix seconds; None is open."""
+    """The window is [since, until) of arrival, in Unix seconds; None is open.
+
+    `label_window_s`: what became known later after its prediction does not count (the route's `label.window`); None: everything counts.
+    """
 
     endpoint: str
     since_unix_s: float | None = None
     until_unix_s: float | None = None
+    label_window_s: float | None = None
 
 
 def quality(queries: Queries, question: Question, answers: Callable[[str], Answer | None]) -> dict[str, Any]:
@@ -61,15 +67,23 @@ def quality(queries: Queries, question: Question, answers: Callable[[str], Answe
         sql = _ANSWERED.format(live=given["predictions"], mirror=given["shadows"])
         snapshot.run(sql, [question.endpoint, since_us, until_us])
         snapshot.keep_one("answered", (*_WHO, "id", "row"), "answer_label, answer_score")
-        resolve(snapshot, question.endpoint)
+        resolve(snapshot, question.endpoint, since_unix_s=question.since_unix_s, window_s=question.label_window_s)
         hold_latest(snapshot)
         snapshot.run(_JUDGED)
         snapshot.run(_COUNTED)
         kind = _kind(snapshot, answer)
         positive = _positive(snapshot, answer) if kind == "classification" else None
         subjects = snapshot.rows(
-            "SELECT role, name, model, version, count(*) AS n FROM answered GROUP BY ALL ORDER BY role, name, model, version"
+            "SELECT role, name, model, version, count(*) AS n, epoch_us(max(received_at)) / 1e6 AS last_unix_s"
+            " FROM answered GROUP BY ALL ORDER BY role, name, model, version"
         )
+        delays = {
+            tuple(row[name] for name in _WHO): row["delays"]
+            for row in snapshot.rows(
+                f"SELECT role, name, model, version, quantile_cont(delay_s, [{', '.join(map(str, _DELAYS))}]) AS delays"  # noqa: S608  # numbers
+                " FROM judged GROUP BY ALL"
+            )
+        }
         failed = snapshot.rows(
             "SELECT assigned AS name, count(*) AS rows FROM predictions WHERE endpoint = $1 AND (variant IS NULL OR fallback)"
             " AND received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3) GROUP BY 1 ORDER BY 1",
@@ -80,7 +94,11 @@ def quality(queries: Queries, question: Question, answers: Callable[[str], Answe
             "kind": kind,
             "positive": None if positive is None else _shown(positive, answer),
             "failed": {row["name"]: row["rows"] for row in failed if row["name"] is not None},
-            "subjects": [_subject(snapshot, subject, kind, positive, answer) for subject in subjects],
+            "label_window_s": question.label_window_s,
+            "subjects": [
+                _subject(snapshot, subject, kind, positive, answer) | {"label_delay_s": _delay(subject, delays)}
+                for subject in subjects
+            ],
         }
 
 
@@ -116,6 +134,12 @@ def _subject(snapshot: Snapshot, subject: Row, kind: str, positive: str | None, 
 
 def _told(subject: Row, labelled: int, measures: dict[str, float | None]) -> Row:
     return {**subject, "labelled": labelled, "coverage": labelled / subject["n"], **measures}
+
+
+def _delay(subject: Row, delays: Mapping[tuple[str, ...], Sequence[float]]) -> dict[str, float] | None:
+    """How long after its prediction a label became known; None without labels."""
+    found = delays.get(tuple(subject[name] for name in _WHO))
+    return None if found is None else {f"p{at * 100:g}": value for at, value in zip(_DELAYS, found, strict=True)}
 
 
 def _answer(snapshot: Snapshot, endpoint: str, answers: Callable[[str], Answer | None]) -> Answer | None:

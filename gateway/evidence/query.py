@@ -1,5 +1,6 @@
 """Questions to the stored records: one snapshot of the lake's tables, asked in SQL. The only room of DuckDB."""
 
+import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
@@ -12,9 +13,10 @@ from gateway.streams.table import TableView
 
 _MACROS: Final = """
 CREATE TEMP MACRO plain(label) AS CASE lower(label) WHEN 'true' THEN '1.0' WHEN 'false' THEN '0.0'
-    ELSE CASE WHEN length(label) <= 15 THEN coalesce(CAST(try_cast(label AS DOUBLE) AS VARCHAR), label) ELSE label END END
+    ELSE CASE WHEN length(label) <= 15 THEN coalesce(CAST(try_cast(label AS DOUBLE) AS VARCHAR), label) ELSE label END END;
+CREATE TEMP MACRO unix_us_of(id) AS CASE WHEN uuid_extract_version(id) = 7 THEN epoch_us(uuid_extract_timestamp(id)) END
 """
-"""Two labels are equal when their plain forms are: as text, as numbers (`1`, `1.0`), or as booleans (`true`, `1`)."""
+"""`unix_us_of`: when a prediction came, by its id (to the millisecond). `plain`: two labels are equal when their plain forms are: as text, as numbers (`1`, `1.0`), or as booleans (`true`, `1`)."""
 
 Row = dict[str, Any]
 
@@ -69,6 +71,18 @@ class Queries:
         with self._lock:
             found = [self._dataset(name) for name in tables]
         return tuple(-1 if one is None else one[0] for one in found)
+
+    def recent(self, table: str, endpoint: str, rows_max: int) -> dt.date | None:
+        """The first day of the newest whole days of an endpoint that hold at most `rows_max` rows (at least one day); None: no rows."""
+        with self._lock:
+            days = self._views[table].rows_by_day(endpoint)
+        first, rows = None, 0
+        for day in sorted(days, reverse=True):
+            rows += days[day]
+            if first is not None and rows > rows_max:
+                break
+            first = day
+        return first
 
     @contextmanager
     def snapshot(self, *tables: str) -> Iterator[Snapshot]:

@@ -1,11 +1,11 @@
 """Labels brought to the rows they are about: which one holds now, and which one a test met first."""
 
-from collections.abc import Sequence
-
 from gateway.evidence.query import Snapshot
+from gateway.streams.arrow import id_floor
 
 _RESOLVED = """
 CREATE TEMP TABLE resolved AS
+SELECT * FROM (
     SELECT sequence, prediction_id::UUID AS id, row, label_text, label_number, "at", received_at, keyed, retracted, attributes
     FROM labels WHERE prediction_id IS NOT NULL {narrow_id}
     UNION ALL
@@ -15,6 +15,7 @@ CREATE TEMP TABLE resolved AS
         WHERE endpoint = $1 AND request_id IS NOT NULL {narrow_id} GROUP BY ALL
     ) p ON l.request_id = p.request_id
     WHERE l.prediction_id IS NULL AND l.endpoint = $1
+) WHERE $2 IS NULL OR epoch_us(coalesce("at", received_at)) - unix_us_of(id) <= $2
 """
 
 _LATEST = """
@@ -33,12 +34,26 @@ CREATE TEMP TABLE first_labels AS
 """
 
 
-def resolve(snapshot: Snapshot, endpoint: str, prediction_id: str | None = None) -> None:
+def resolve(
+    snapshot: Snapshot,
+    endpoint: str,
+    *,
+    prediction_id: str | None = None,
+    since_unix_s: float | None = None,
+    window_s: float | None = None,
+) -> None:
     """Makes `resolved`: every label that may be about the endpoint, with its prediction's `id`; a label by request id once for each
-    prediction that has it. `sequence` is the number with which label and prediction were both there. With `prediction_id` only that one's.
+    prediction that has it. `sequence` is the number with which label and prediction were both there.
+
+    With `prediction_id` only that one's; with `since_unix_s` only of predictions from then on (others may be there all the same);
+    with `window_s` only what became known so soon after its prediction (the route's `label.window`).
     """
-    values: Sequence[object] = [endpoint] if prediction_id is None else [endpoint, prediction_id]
-    snapshot.run(_RESOLVED.format(narrow_id="" if prediction_id is None else "AND prediction_id = $2"), values)
+    narrow, values = "", [endpoint, None if window_s is None else int(window_s * 1e6)]
+    if prediction_id is not None:
+        narrow, values = "AND prediction_id = $3", [*values, prediction_id]
+    elif since_unix_s is not None and since_unix_s > 0:
+        narrow, values = "AND prediction_id >= $3", [*values, id_floor(since_unix_s)]
+    snapshot.run(_RESOLVED.format(narrow_id=narrow), values)
 
 
 def hold_latest(snapshot: Snapshot) -> None:

@@ -1,11 +1,12 @@
 """Who may come in on the data listeners: the seam between the doors and what knows keys, and its two sides."""
 
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final, Protocol
 
 from msgspec import Struct
 
-from gateway.errors import NotAllowed, Overloaded, Unauthenticated
+from gateway.errors import GatewayError, NotAllowed, Overloaded, Unauthenticated, translate
 from gateway.keys.ring import KeyRing, Principal
 from gateway.keys.scopes import Scope
 
@@ -76,19 +77,32 @@ _WANTED: Final[dict[Scope, str]] = {
 class KeyDoor:
     """Asks the ring. `is_open`: whoever has no key for it may still do what is free without one (`[auth] data = open`)."""
 
-    def __init__(self, ring: KeyRing, *, is_open: bool) -> None:
+    def __init__(self, ring: KeyRing, *, is_open: bool, refused: Callable[[str], None] | None = None) -> None:
+        """`refused` is called with the stable code of each refusal, for whoever counts them."""
         self._ring = ring
+        self._refused = refused
         self._keyless = OpenDoor() if is_open else None
 
     def recognise(self, visitor: Visitor, scope: Scope) -> None:
-        self._admitted(visitor, scope, None)
+        try:
+            self._admitted(visitor, scope, None)
+        except GatewayError as error:
+            self._count(error)
+            raise
 
     def admit(self, visitor: Visitor, scope: Scope, endpoint: str | None) -> bool:
+        try:
+            return self._let_in(visitor, scope, endpoint)
+        except GatewayError as error:
+            self._count(error)
+            raise
+
+    def _let_in(self, visitor: Visitor, scope: Scope, endpoint: str | None) -> bool:
         principal = self._admitted(visitor, scope, endpoint)
         if principal is None:
             return False
         bucket = principal.bucket
-        if bucket is not None and not bucket.take(self._ring.clock_s()):
+        if bucket is not None and not bucket.take():
             raise Overloaded(
                 f"over this key's quota of {bucket.rate_per_s:g} requests a second", "key_quota", bucket.wait_s()
             )
@@ -107,10 +121,6 @@ class KeyDoor:
         principal = self._ring.seen(credential)
         return principal if principal is not None and principal.predicts(endpoint) else None
 
-    def take(self, principal: Principal) -> bool:
-        """Takes a request off its quota; False: it is used up."""
-        return principal.bucket is None or principal.bucket.take(self._ring.clock_s())
-
     def _admitted(self, visitor: Visitor, scope: Scope, endpoint: str | None) -> Principal | None:
         """Who comes in by a key; None: somebody who needs none."""
         if self._keyless is not None:
@@ -126,6 +136,10 @@ class KeyDoor:
             where = "" if endpoint is None else f" for endpoint '{endpoint}'"
             raise NotAllowed(f"this key has no scope {scope}{where}")
         return principal
+
+    def _count(self, error: GatewayError) -> None:
+        if self._refused is not None:
+            self._refused(translate(error).code)
 
     def _known(self, visitor: Visitor) -> Principal | None:
         """Who it is, None for whoever has no good key."""

@@ -33,6 +33,10 @@ class Principal:
         self.bucket = bucket
         self._predicts: dict[str, bool] = {}
 
+    def take(self) -> bool:
+        """Takes a request off the quota; False: it is used up."""
+        return self.bucket is None or self.bucket.take()
+
     def predicts(self, endpoint: str) -> bool:
         """As `grants.allow("predict", endpoint)`, remembered. Only for names of the live table: there are few of these."""
         allowed = self._predicts.get(endpoint)
@@ -52,7 +56,7 @@ class KeyRing:
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """`tokens` None: no issuer is trusted."""
-        self.clock_s = clock_s
+        self._clock_s = clock_s
         self._clock_unix_s = clock_unix_s
         self._tokens = tokens
         self._keys: dict[str, KeyRecord] = {}
@@ -126,4 +130,4 @@ class KeyRing:
         bucket = self._buckets.get(key.id)
         if bucket is not None and (bucket.rate_per_s, bucket.burst) == (key.rate_per_s, burst):
             return bucket
-        return TokenBucket(key.rate_per_s, burst, self.clock_s())
+        return TokenBucket(key.rate_per_s, burst, self._clock_s)

@@ -27,6 +27,10 @@ class Entrance:
         self._limits = settings.limits
         self._doorkeeper = doorkeeper
 
+    def recognise(self, request: Request, scope: Scope) -> None:
+        """Lets pass whoever may do this to any endpoint at all. Raises Unauthenticated or NotAllowed."""
+        self._doorkeeper.recognise(_visitor(request), scope)
+
     def admit(self, request: Request, scope: Scope, endpoint: str | None = None) -> bool:
         """Whether the caller has a key. `endpoint` None: whichever it may. Raises Unauthenticated, NotAllowed or Overloaded."""
         return self._doorkeeper.admit(_visitor(request), scope, endpoint)

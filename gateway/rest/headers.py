@@ -9,11 +9,9 @@ import orjson
 from msgspec import Struct
 
 from gateway.errors import RequestMalformed, Wire
-from gateway.request import InferReply
+from gateway.request import SECRET_HEADERS, InferReply
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-SECRET: Final = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorization"})
-"""Headers that no rule may read and no record may hold."""
 
 
 class Caller(Struct, frozen=True, kw_only=True, gc=False):
@@ -33,7 +31,7 @@ def read_headers(pairs: Iterable[tuple[str, str]]) -> Caller:
 
     A request id that does not fit is dropped, as if none had been sent.
     """
-    headers = {name: value for name, value in pairs if name not in SECRET}
+    headers = {name: value for name, value in pairs if name not in SECRET_HEADERS}
     get = headers.get
     return Caller(
         headers=headers,

@@ -16,13 +16,17 @@ _LINE: Final = re.compile(
 )
 _LINES_MAX: Final = 4096
 _LINE_BYTES_MAX: Final = 256
-_OTHER, _HOST, _LENGTH, _REQUEST_ID, _TRACEPARENT, _ELSEWHERE = range(6)
+_OTHER, _HOST, _LENGTH, _REQUEST_ID, _TRACEPARENT, _CREDENTIAL, _ELSEWHERE = range(7)
 _KINDS: Final = {
     b"host": _HOST,
     b"content-length": _LENGTH,
     b"x-request-id": _REQUEST_ID,
     b"traceparent": _TRACEPARENT,
+    b"authorization": _CREDENTIAL,
+    b"x-api-key": _CREDENTIAL,
 }
+_NEVER_KEPT: Final = frozenset((_REQUEST_ID, _TRACEPARENT, _CREDENTIAL))
+"""New with every request, or secret."""
 COLD_NAMES: Final = frozenset(
     (
         b"transfer-encoding",
@@ -33,8 +37,6 @@ COLD_NAMES: Final = frozenset(
         b"x-runoff-explain",
         b"x-runoff-timeout-ms",
         b"x-runoff-variant",
-        b"authorization",
-        b"x-api-key",
     )
 )
 """A request with one of these takes the ordinary path."""
@@ -46,12 +48,19 @@ _Line = tuple[int, bytes, bytes, int]
 class Head:
     """What the wire door needs of a hot request's head."""
 
-    __slots__ = ("headers", "length", "request_id", "traceparent")
+    __slots__ = ("credential", "headers", "length", "request_id", "traceparent")
 
     def __init__(
-        self, length: int, headers: Mapping[str, str], request_id: bytes | None, traceparent: bytes | None
+        self,
+        length: int,
+        headers: Mapping[str, str],
+        request_id: bytes | None,
+        traceparent: bytes | None,
+        credential: bytes | None = None,
     ) -> None:
+        """`credential` is the one key or token that was shown, None where none was."""
         self.length = length
+        self.credential = credential
         self.headers = headers
         self.request_id = request_id
         self.traceparent = traceparent
@@ -70,7 +79,7 @@ class Heads:
             return None
         known = self._lines
         hosts = lengths = length = 0
-        request_id = traceparent = None
+        request_id = traceparent = credential = None
         headers: dict[str, str] | None = None
         for place in range(1, len(lines)):
             line = known.get(lines[place])
@@ -94,6 +103,10 @@ class Heads:
                 request_id = line[2]
             elif kind == _TRACEPARENT:
                 traceparent = line[2]
+            elif kind == _CREDENTIAL:
+                if credential is not None:
+                    return None
+                credential = line[2]
             elif kind == _ELSEWHERE:
                 return None
             if wanted and line[1] in wanted:
@@ -101,7 +114,7 @@ class Heads:
                 headers[line[1].decode()] = line[2].decode("latin-1")
         if hosts != 1 or lengths != 1:
             return None
-        return Head(length, headers or _NO_HEADERS, request_id, traceparent)
+        return Head(length, headers or _NO_HEADERS, request_id, traceparent, credential)
 
     def _learn(self, line: bytes) -> _Line:
         """Reads a line that is new, and remembers it where it may come again."""
@@ -115,14 +128,22 @@ class Heads:
             if not value.isdigit() or len(value) > 18:
                 return (_ELSEWHERE, b"", b"", 0)
             length = int(value)
+        elif name == b"authorization":
+            value = bearer_of(value)
         elif name == b"connection" and value.lower() != b"keep-alive":
             kind = _ELSEWHERE
         learnt = (kind, name, value, length)
-        if len(line) <= _LINE_BYTES_MAX and kind not in (_REQUEST_ID, _TRACEPARENT):
+        if len(line) <= _LINE_BYTES_MAX and kind not in _NEVER_KEPT:
             if len(self._lines) >= _LINES_MAX:
                 self._lines.clear()
             self._lines[line] = learnt
         return learnt
+
+
+def bearer_of(authorization: bytes) -> bytes:
+    """The token of `Bearer …`, empty for every other scheme."""
+    kind, _, token = authorization.partition(b" ")
+    return token.strip() if kind.lower() == b"bearer" else b""
 
 
 _NO_HEADERS: Final[Mapping[str, str]] = {}

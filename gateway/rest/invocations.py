@@ -41,6 +41,7 @@ class ScoringDoor:
 
     async def score(self, request: Request) -> Response:
         received_ns = time.monotonic_ns()
+        self._entrance.recognise(request, "predict")  # the default endpoint is not for everybody to know
         caller = self._entrance.caller(request)
         endpoint = request.path_params.get("m") or caller.endpoint or self._corridor.default_endpoint()
         self._entrance.admit(request, "predict", endpoint)

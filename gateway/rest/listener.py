@@ -36,6 +36,7 @@ class RestListener:
         self, app: ASGIApp, protocol: type[asyncio.Protocol] | None, sock: socket.socket, settings: Settings
     ) -> None:
         """`protocol` None: plain ASGI, by uvicorn's own."""
+        certificate, key = settings.tls.pair("rest") or (None, None)
         self._config = Config(
             app,
             http=protocol or "httptools",
@@ -47,8 +48,8 @@ class RestListener:
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=int(settings.limits.idle_s),
-            ssl_certfile=settings.tls.certificate_file,
-            ssl_keyfile=settings.tls.key_file,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
         )
         self._config.load()
         self._state = ServerState()

@@ -21,9 +21,11 @@ from uvicorn.server import ServerState
 
 from gateway.dataplane import Dataplane
 from gateway.errors import GatewayError, translate
+from gateway.keys.doorkeeper import KeyDoor
+from gateway.keys.ring import Principal
 from gateway.live import ServedEndpoint
 from gateway.rest import wire
-from gateway.rest.heads import COLD_NAMES, Head, Heads
+from gateway.rest.heads import COLD_NAMES, Head, Heads, bearer_of
 from gateway.settings import Limits
 from gateway.ticket import Slot, Ticket
 from models.errors import ModelsError
@@ -63,11 +65,14 @@ class WireProtocol(HttpToolsProtocol):
     paths: HotPaths
     limits: Limits
     heads: Heads
+    keys: KeyDoor | None
 
     @classmethod
-    def bind(cls, plane: Dataplane, paths: HotPaths, limits: Limits) -> type["WireProtocol"]:
-        """The protocol class of one worker."""
-        parts = {"plane": plane, "paths": paths, "limits": limits, "heads": Heads(limits)}
+    def bind(
+        cls, plane: Dataplane, paths: HotPaths, limits: Limits, keys: KeyDoor | None = None
+    ) -> type["WireProtocol"]:
+        """The protocol class of one worker. `keys` None: whoever comes may predict."""
+        parts = {"plane": plane, "paths": paths, "limits": limits, "heads": Heads(limits), "keys": keys}
         return type("BoundWireProtocol", (cls,), parts)
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
@@ -80,6 +85,8 @@ class WireProtocol(HttpToolsProtocol):
         self._received_ns = 0
         self._request_id: bytes | None = None
         self._traceparent: bytes | None = None
+        self._credential: bytes | None = None
+        self._caller: Principal | None = None
         self._is_refused = False
         self._phase = "idle"
         self._phase_since = time.monotonic()
@@ -141,6 +148,7 @@ class WireProtocol(HttpToolsProtocol):
             and self.parser.get_http_version() == "1.1"
             and not self._is_cold_busy()
             and not self.pipeline
+            and self._is_let_in(self._credential, target[0])
         ):
             endpoint = target[0]
             bound = self._body_bytes_max(endpoint)
@@ -194,6 +202,8 @@ class WireProtocol(HttpToolsProtocol):
             start = end + 4
             if head is None or start + head.length > len(data) or head.length > self._body_bytes_max(endpoint):
                 return taken
+            if not self._is_let_in(head.credential, endpoint):
+                return taken
             stop = start + head.length
             if not self._submit(endpoint, hot, data[start:stop], head, closes=False):
                 return taken
@@ -204,9 +214,9 @@ class WireProtocol(HttpToolsProtocol):
     def _submit(
         self, endpoint: ServedEndpoint, hot: wire.HotSignature, body: bytes | bytearray, head: Head, *, closes: bool
     ) -> bool:
-        """Rooms 2 and 3: decode and submit. False: the body has not the hot form, and the ordinary path must read it."""
+        """Rooms 2 and 3: decode and submit. False: the ordinary path must read the body, which has not the hot form, or refuse it."""
         decoded = wire.decode(body, hot)
-        if decoded is None:
+        if decoded is None or not (self._caller is None or self._caller.take()):
             return False
         inputs, rows, wire_id = decoded
         ticket = Ticket(self, endpoint, inputs, rows, _V2_REST, self._received_ns)
@@ -227,6 +237,13 @@ class WireProtocol(HttpToolsProtocol):
         else:
             self._enter(ticket)
         return True
+
+    def _is_let_in(self, credential: bytes | None, endpoint: ServedEndpoint) -> bool:
+        """Whether this caller may predict; if not, the ordinary path has the words for it. Notes whose quota it is on."""
+        if self.keys is None:
+            return True
+        self._caller = self.keys.predictor(credential, endpoint.name)
+        return self._caller is not None
 
     def _body_bytes_max(self, endpoint: ServedEndpoint) -> int:
         return endpoint.route.limits.body_bytes_max or self.limits.body_bytes_json_max
@@ -343,7 +360,7 @@ class WireProtocol(HttpToolsProtocol):
         hosts = 0
         lengths = 0
         is_cold = is_chunked = False
-        self._request_id = self._traceparent = None
+        self._request_id = self._traceparent = self._credential = None
         for name, value in self.headers:
             if name == b"host":
                 hosts += 1
@@ -356,6 +373,9 @@ class WireProtocol(HttpToolsProtocol):
                 self._request_id = value
             elif name == b"traceparent":
                 self._traceparent = value
+            elif name in (b"authorization", b"x-api-key"):
+                is_cold |= self._credential is not None
+                self._credential = bearer_of(value) if name == b"authorization" else value
             elif name == b"transfer-encoding":
                 if is_chunked or value.lower() != b"chunked" or self.parser.get_http_version() != "1.1":
                     self._stop(400, "transfer-encoding: only chunked, once, only in HTTP/1.1")

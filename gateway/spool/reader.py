@@ -24,14 +24,14 @@ def writers(spool: Path) -> list[str]:
 
 
 class Expired(NamedTuple):
-    """What `expire` deleted."""
+    """What `expire` deleted and nobody had read."""
 
     segments: int
     bytes: int
 
 
-def expire(folder: Path, age_s: float, now_unix_s: float) -> Expired:
-    """Deletes the segments that were last written more than `age_s` ago, read or not.
+def expire(folder: Path, age_s: float, now_unix_s: float, read: int = 0) -> Expired:
+    """Deletes the segments that were last written more than `age_s` ago; those with nothing above the sequence `read` are not told of.
 
     For mirrored rows, which must not outlive their reader. Any process may call it; a reader that has the file open goes on with it.
     `age_s` is above the time after which a writer goes to its next segment, so that a living one's last file may go as well: its
@@ -43,8 +43,10 @@ def expire(folder: Path, age_s: float, now_unix_s: float) -> Expired:
         with suppress(FileNotFoundError):
             status = path.stat()
             if now_unix_s - status.st_mtime > age_s and status.st_size > HEADER_BYTES:
+                is_read = read > 0 and _last_sequence(path) <= read
                 path.unlink()
-                segments, deleted = segments + 1, deleted + status.st_size
+                if not is_read:
+                    segments, deleted = segments + 1, deleted + status.st_size
     return Expired(segments, deleted)
 
 
@@ -188,6 +190,11 @@ class SegmentReader:
 
     def _later(self) -> list[int]:
         return [number for number in _filled(self._folder) if number > self._segment]
+
+
+def _last_sequence(path: Path) -> int:
+    found, _ = parse(path.read_bytes(), 0, 0)
+    return found[-1].sequence if found else 0
 
 
 def _filled(folder: Path) -> list[int]:

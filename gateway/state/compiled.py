@@ -9,7 +9,10 @@ from models.staged import ModelKey
 
 
 class CompiledModel(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reference of the document was resolved to. Workers load `variant` and `pin`, the shadow process `mirror`."""
+    """What a reference of the document was resolved to. Workers load `variant` and `pin`, the shadow process `mirror`.
+
+    `digest` is empty for a version that somebody asked for by number and that is not staged yet.
+    """
 
     key: ModelKey
     digest: str
@@ -42,3 +45,8 @@ class RouteState(msgspec.Struct, frozen=True, kw_only=True):
     live: CompiledRoute | None = None
     pending: CompiledRoute | None = None
     previous: CompiledRoute | None = None
+
+
+def pin_name(pin: CompiledModel) -> str:
+    """How resolutions name a pin; no variant or mirror can be called so."""
+    return f"@{pin.key.version}"

@@ -8,7 +8,8 @@ from gateway.state.compiled import CompiledModel
 from routing.errors import Problem
 
 State = Literal["pending", "loading", "warming", "live", "failed", "superseded"]
-Action = Literal["put", "weights", "promote", "rollback", "delete", "load"]
+Action = Literal["put", "weights", "promote", "rollback", "delete", "load", "follow", "override", "steps"]
+"""`follow` takes versions that aliases have moved to; `override` does so past the checks that they failed; `load` is the repository extension's."""
 
 UNFINISHED: Final = ("pending", "loading", "warming")
 
@@ -29,7 +30,8 @@ class AliasMove(msgspec.Struct, frozen=True, kw_only=True):
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """A change as somebody asks for it. `document` None deletes the endpoint.
 
-    `resolutions`: variant or mirror → the model version to take instead of asking the registry what the document's reference says.
+    `resolutions`: variant or mirror → the model version to take instead of asking the registry what the document's reference says,
+    and `@<version>` → a version to keep warm for pins.
     `restores`: the revision that a rollback goes back to.
     """
 

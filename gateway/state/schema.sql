@@ -20,8 +20,17 @@ CREATE INDEX IF NOT EXISTS revisions_by_endpoint ON revisions (endpoint, number)
 CREATE TABLE IF NOT EXISTS routes (
     endpoint TEXT PRIMARY KEY,
     live INTEGER REFERENCES revisions (number), -- NULL: deleted, or not live yet
-    previous INTEGER REFERENCES revisions (number),
-    following_paused INTEGER NOT NULL DEFAULT 0 -- after a rollback, until the alias moves again or :resume
+    previous INTEGER REFERENCES revisions (number)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS following (          -- of endpoints whose arms name aliases
+    endpoint TEXT PRIMARY KEY,
+    document TEXT NOT NULL                      -- JSON: Followed
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS ramps (              -- of endpoints whose live route has steps
+    endpoint TEXT PRIMARY KEY,
+    document TEXT NOT NULL                      -- JSON: Ramp
 ) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS alias_moves (

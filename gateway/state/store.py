@@ -11,15 +11,19 @@ from typing import Any, Final
 import msgspec
 
 from gateway.state.audit import Audit, AuditRow
-from gateway.state.compiled import CompiledModel, CompiledRoute
+from gateway.state.compiled import CompiledModel, CompiledRoute, pin_name
 from gateway.state.difference import differences
 from gateway.state.keys import KeyTable
 from gateway.state.revision import UNFINISHED, AliasMove, Draft, Revision, State
+from gateway.state.standing import Followed, Ramp, Standings
 from models.staged import ModelKey
 from routing.errors import Problem
+from routing.following import activated, resumed
 
 SCHEMA_VERSION: Final = 1
 SYSTEM: Final = "system:control"
+FOLLOW: Final = "system:follow"
+STEPS: Final = "system:steps"
 _COLUMNS: Final = (
     "number, endpoint, state, action, author, reason, created_unix_us, changed_unix_us, document, resolutions, restores, "
     "replaced, problems"
@@ -68,6 +72,7 @@ class StateStore:
         self._connection.executescript((resources.files("gateway.state") / "schema.sql").read_text("utf-8"))
         self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self._audit = Audit(self._connection)
+        self._standings = Standings(self._connection)
         self.audit_broken_at = self._audit.broken_at()
         self.keys = KeyTable(self._connection, self._audit, self._transaction, self._now)
 
@@ -200,7 +205,7 @@ class StateStore:
                 state,
                 self._now(),
                 None if compiled is None else msgspec.msgpack.encode(compiled),
-                None if compiled is None else _json(compiled.models),
+                None if compiled is None else _json(compiled.models | {pin_name(pin): pin for pin in compiled.pins}),
                 number,
             ),
         )
@@ -222,9 +227,10 @@ class StateStore:
             )
             self._connection.execute("UPDATE revisions SET replaced = ? WHERE number = ?", (replaced, number))
             self._connection.execute(
-                "UPDATE routes SET live = ?2, previous = coalesce(?3, previous), following_paused = ?4 WHERE endpoint = ?1",
-                (revision.endpoint, number if compiled else None, replaced, revision.action == "rollback"),
+                "UPDATE routes SET live = ?2, previous = coalesce(?3, previous) WHERE endpoint = ?1",
+                (revision.endpoint, number if compiled else None, replaced),
             )
+            self._follow_activated(revision, before)
             self._connection.execute(
                 "UPDATE revisions SET compiled = NULL WHERE endpoint = ?1 AND compiled IS NOT NULL AND number NOT IN "
                 "(SELECT number FROM revisions WHERE endpoint = ?1 AND compiled IS NOT NULL ORDER BY number DESC LIMIT ?2) "
@@ -264,17 +270,54 @@ class StateStore:
             )
         return True
 
-    # ---------------------------------------------------------------- following and aliases
+    # ---------------------------------------------------------------- following, ramps and aliases
+
+    def followed(self, endpoint: str) -> Followed:
+        """Where following of this endpoint stands; that of one never looked at is as new."""
+        return self._standings.followed(endpoint)
 
     def following_paused(self, endpoint: str) -> bool:
-        row = self._connection.execute("SELECT following_paused FROM routes WHERE endpoint = ?", (endpoint,)).fetchone()
-        return bool(row and row[0])
+        return self.followed(endpoint).following.state == "paused"
+
+    def keep_followed(self, endpoint: str, followed: Followed, *, reason: str = "") -> None:
+        """Stores it; with a `reason` the audit tells of it."""
+        with self._transaction():
+            self._standings.keep_followed(endpoint, followed)
+            if reason:
+                self._audit.append(
+                    at_unix_us=self._now(),
+                    author=FOLLOW,
+                    action=followed.following.state,
+                    endpoint=endpoint,
+                    revision=followed.revision,
+                    reason=reason,
+                    detail=msgspec.to_builtins({"problems": followed.problems, **_versions(followed)}),
+                )
 
     def resume(self, endpoint: str, *, author: str, reason: str) -> None:
-        """Ends the pause of following that a rollback began."""
+        """Lets the endpoint follow again, after a rollback or a refusal: the next look takes what differs for what has moved."""
         with self._transaction():
-            self._connection.execute("UPDATE routes SET following_paused = 0 WHERE endpoint = ?", (endpoint,))
+            self._standings.keep_followed(endpoint, Followed(following=resumed(), since_unix_us=self._now()))
             self._audit.append(at_unix_us=self._now(), author=author, action="resume", endpoint=endpoint, reason=reason)
+
+    def ramp(self, endpoint: str) -> Ramp | None:
+        """How far the steps of the live route have come; None: it has none, or they have not begun."""
+        return self._standings.ramp(endpoint)
+
+    def keep_ramp(self, endpoint: str, ramp: Ramp | None, *, author: str = "", reason: str = "") -> None:
+        """Stores it; with a `reason` the audit tells who did it and why."""
+        with self._transaction():
+            self._standings.keep_ramp(endpoint, ramp)
+            if reason and ramp is not None:
+                self._audit.append(
+                    at_unix_us=self._now(),
+                    author=author,
+                    action=f"steps_{ramp.state}",
+                    endpoint=endpoint,
+                    revision=ramp.revision,
+                    reason=reason,
+                    detail={"step": ramp.step},
+                )
 
     def alias_moves(self, *, endpoint: str | None = None) -> list[AliasMove]:
         """Moves whose revision was or is live and that the registry has not confirmed, oldest first."""
@@ -328,8 +371,29 @@ class StateStore:
 
     # ----------------------------------------------------------------
 
-    def _now(self) -> int:
+    def _follow_activated(self, revision: Revision, before: Revision | None) -> None:
+        """What a live revision means for following; of a deleted endpoint nothing is left to follow."""
+        if revision.document is None:
+            self._standings.keep_followed(revision.endpoint, Followed())
+            self._standings.keep_ramp(revision.endpoint, None)
+            return
+        standing = self.followed(revision.endpoint)
+        following = activated(
+            standing.following,
+            served={arm: model.key.version for arm, model in revision.resolutions.items()},
+            earlier={arm: model.key.version for arm, model in before.resolutions.items()} if before else {},
+            is_rollback=revision.action == "rollback",
+        )
+        if following.state != standing.following.state:
+            standing = Followed(following=following, since_unix_us=self._now())
+        self._standings.keep_followed(revision.endpoint, msgspec.structs.replace(standing, following=following))
+
+    def now_unix_us(self) -> int:
+        """The store's own wall clock, by which all of its times are."""
         return int(self._clock() * 1_000_000)
+
+    def _now(self) -> int:
+        return self.now_unix_us()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -348,6 +412,10 @@ class StateStore:
     def _many(self, where: str, *values: object) -> list[Revision]:
         rows = self._connection.execute(f"SELECT {_COLUMNS} FROM revisions WHERE {where}", values)  # noqa: S608
         return [_revision(row) for row in rows]
+
+
+def _versions(followed: Followed) -> dict[str, Any]:
+    return {"wanted": followed.following.wanted, "refused": followed.following.refused}
 
 
 def _revision(row: tuple[Any, ...]) -> Revision:

@@ -114,6 +114,12 @@ def uuids(ids: Sequence[bytes]) -> pa.Array:
     return pa.StringArray.from_buffers(len(ids), pa.py_buffer(offsets), pa.py_buffer(text))
 
 
+def id_floor(unix_s: float) -> str:
+    """The least prediction id of a moment (UUIDv7, RFC 9562, section 5.7): as texts, ids order as their times."""
+    digits = f"{int(unix_s * 1000):012x}"
+    return f"{digits[:8]}-{digits[8:]}-7000-8000-000000000000"
+
+
 def times(unix_us: Sequence[int]) -> tuple[pa.Array, pa.Array]:
     """Wall-clock microseconds as timestamps and as UTC dates."""
     instants = np.array(unix_us, np.int64)

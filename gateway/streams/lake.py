@@ -5,7 +5,7 @@ application transaction. Segments are released only when every table has committ
 reading and converting, never a row: what a table already holds of a writer is skipped by its sequence.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,12 +15,14 @@ import pyarrow.compute as pc
 
 from gateway.spool.frame import Frame
 from gateway.spool.reader import SegmentReader, writers
+from gateway.streams import upkeep
 from gateway.streams.arrow import BlockInvalid
 from gateway.streams.conversion import Conversion, Held, tables_of
 from gateway.streams.letters import DeadLetters
 from gateway.streams.predictions import Answers
 from gateway.streams.schema import PARTITIONS, SCHEMAS, Naming
 from gateway.streams.table import CommitFailed, LakeTable
+from gateway.streams.upkeep import Deleted
 
 TABLES: Final = tuple(SCHEMAS)
 _NUMBERED: Final = "sequence"
@@ -114,6 +116,14 @@ class Lake:
         """Maintenance of all tables; raises CommitFailed."""
         for table in self._tables.values():
             table.compact(vacuum_after_h)
+
+    def expire(self, retention_s: Mapping[str, int]) -> Deleted:
+        """Deletes what is older than `retention_s` says by endpoint; raises CommitFailed."""
+        return upkeep.expire(self._tables, retention_s, self._clock_us())
+
+    def forget(self, units: Sequence[str]) -> Deleted:
+        """Deletes all that is about these units in the tables; raises CommitFailed."""
+        return upkeep.forget(self._tables, units)
 
     def close(self) -> None:
         """Gives back the files; what is held is read again by the next process."""

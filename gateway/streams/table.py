@@ -5,6 +5,7 @@ itself; what it refuses is a commit on a handle that others have overtaken. So a
 after that are appended with the same handle; after any failure the handle is loaded anew and asked again.
 """
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -72,6 +73,39 @@ class LakeTable:
         except (DeltaError, OSError) as error:
             raise CommitFailed(str(error)) from error
 
+    @property
+    def partitions(self) -> list[dict[str, str | None]]:
+        """The partition values that have rows."""
+        return [dict(found) for found in self._delta.partitions()]
+
+    def rows(self, columns: Sequence[str], where: Any = None) -> pa.Table:
+        """Some columns of the rows that fit the pyarrow expression `where`. Raises CommitFailed."""
+        try:
+            return self._delta.to_pyarrow_dataset().to_table(columns=list(columns), filter=where)
+        except (DeltaError, OSError, pa.ArrowException) as error:
+            raise CommitFailed(str(error)) from error
+
+    def delete(self, where: str) -> int:
+        """Deletes the rows that fit the SQL condition, and says how many. It is written to the table's log: name no person in it.
+
+        Their files go with a later `compact`. Raises CommitFailed.
+        """
+        try:
+            return int(self._delta.delete(where)["num_deleted_rows"] or 0)
+        except (DeltaError, OSError) as error:
+            raise CommitFailed(str(error)) from error
+
+    def delete_matching(self, keys: pa.Table) -> int:
+        """Deletes the rows whose columns of these names have the values of a row of `keys`, and says how many. Raises CommitFailed."""
+        if not keys.num_rows:
+            return 0
+        matches = " AND ".join(f't."{name}" = s."{name}"' for name in keys.column_names)
+        try:
+            merged = self._delta.merge(keys.group_by(keys.column_names).aggregate([]), matches, "s", "t")
+            return int(merged.when_matched_delete().execute()["num_target_rows_deleted"])
+        except (DeltaError, OSError) as error:
+            raise CommitFailed(str(error)) from error
+
     def compact(self, vacuum_after_h: int) -> None:
         """Joins small files, deletes files that no version of the last `vacuum_after_h` hours needs, and trims the log."""
         try:
@@ -98,6 +132,20 @@ class TableView:
             self._delta = None
             raise CommitFailed(str(error)) from error
         return None if self._delta is None else (int(self._delta.version()), self._delta.to_pyarrow_dataset())
+
+    def rows_by_day(self, endpoint: str) -> dict[dt.date, int]:
+        """How many rows of an endpoint each day has, from the table's log, without reading a row. Raises CommitFailed."""
+        if self.dataset() is None or self._delta is None:
+            return {}
+        files = pa.table(self._delta.get_add_actions(flatten=True))
+        days: dict[dt.date, int] = {}
+        if not files.num_rows:
+            return days
+        columns = [files[name].to_pylist() for name in ("partition.endpoint", "partition.date", "num_records")]
+        for of, day, rows in zip(*columns, strict=True):
+            if of == endpoint:
+                days[day] = days.get(day, 0) + rows
+        return days
 
     def _newest(self) -> DeltaTable | None:
         if self._delta is None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -14,12 +14,17 @@ from gateway.streams.lake import Lake, Tally
 from gateway.streams.letters import DeadLetters
 from gateway.streams.predictions import Answers
 from gateway.streams.table import CommitFailed
+from gateway.streams.upkeep import Deleted
 from gateway.telemetry.log import EventLog
 
 _log: Final = EventLog(__name__)
 _IDLE_S: Final = 0.1
 _RETRY_S: Final = 1.0
 _ROUNDS_MAX: Final = 100
+_COMPACT_US: Final = 3_600_000_000
+_EXPIRE_US: Final = 600_000_000
+_FIRST_US: Final = 60_000_000
+"""After a start both come soon, so that a process that is restarted every hour does them too."""
 
 
 class SinkFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +49,8 @@ class LakeStream:
     """Tails every writer's segments under `spool` into the tables at `uri`.
 
     Commits when `commit_s` have passed since the oldest frame was read, or `frames_max` wait; compacts after `compact_every` commits
-    and then deletes files that nothing of the last `vacuum_after_h` hours needs. `figures` may be read from any thread.
+    or an hour, and then deletes files that nothing of the last `vacuum_after_h` hours needs. Every ten minutes rows go that are older
+    than `retention_s` says, by endpoint; it is called on the thread `lake`. `figures` may be read from any thread.
     """
 
     def __init__(
@@ -58,6 +64,7 @@ class LakeStream:
         frames_max: int = 5000,
         compact_every: int = 200,
         vacuum_after_h: int = 24,
+        retention_s: Callable[[], Mapping[str, int]] = dict,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._uri = uri
@@ -68,6 +75,9 @@ class LakeStream:
         self._frames_max = frames_max
         self._compact_every = compact_every
         self._compact_at = compact_every
+        self._compacted_us = clock_us() - _COMPACT_US + _FIRST_US
+        self._expired_us = clock_us() - _EXPIRE_US + _FIRST_US
+        self._retention_s = retention_s
         self._vacuum_after_h = vacuum_after_h
         self._clock_us = clock_us
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lake")
@@ -88,6 +98,10 @@ class LakeStream:
         """Reads what is new and commits what is due (`flush`: all of it). False where something failed that a later step may mend."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._step, flush)
 
+    async def forget(self, units: Sequence[str]) -> Deleted:
+        """Deletes all that is about these units, as they are stored; what was recorded before the call is in it. Raises CommitFailed."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._forget, units)
+
     async def close(self) -> None:
         """Ends the thread; what was not committed stays in the spool."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
@@ -107,6 +121,8 @@ class LakeStream:
                     tally=self._tally,
                 )
             done = self._advance(self._lake, flush)
+            self._compact(self._lake)
+            self._expire(self._lake)
             self._show(self._lake, self._lake.failure)
         except Exception as error:  # noqa: BLE001  # a stream that ended would fill the spool: whatever it is, start over from the segments
             is_expected = isinstance(error, CommitFailed | OSError)
@@ -126,16 +142,29 @@ class LakeStream:
                 return True
             if not lake.commit():
                 return False
-            self._compact(lake)
             if not taken:
                 return True
         return True
 
     def _compact(self, lake: Lake) -> None:
-        commits = sum(self._tally.commits.values())
-        if commits >= self._compact_at:
-            self._compact_at = commits + self._compact_every
+        """After enough commits, and each hour, so that also where little is written the files of deleted rows go in time."""
+        commits, now_us = sum(self._tally.commits.values()), self._clock_us()
+        if commits >= self._compact_at or now_us - self._compacted_us >= _COMPACT_US:
+            self._compact_at, self._compacted_us = commits + self._compact_every, now_us
             lake.compact(self._vacuum_after_h)
+
+    def _expire(self, lake: Lake) -> None:
+        if self._clock_us() - self._expired_us < _EXPIRE_US:
+            return
+        self._expired_us = self._clock_us()
+        deleted = lake.expire(self._retention_s())
+        if any(deleted.values()):
+            _log.info("records_expired", **deleted)
+
+    def _forget(self, units: Sequence[str]) -> Deleted:
+        if not self._step(flush=True) or self._lake is None:
+            raise CommitFailed(self.figures.failure or "the lake cannot be written")
+        return self._lake.forget(units)
 
     def _is_due(self, lake: Lake) -> bool:
         since = lake.held_since_us

@@ -136,6 +136,11 @@ _ALL: Final = (
         "Share of recent rows where the mirror answered as production did. Low: read `runoff ledger` before promoting.",
         "max",
     ),
+    _counter(
+        "runoff_mirror_expired_bytes_total",
+        (),
+        "Bytes of mirrored rows that were deleted after a minute because no shadow process had read them. Any: it is down or far behind.",
+    ),
     # records, labels, sinks
     _counter(
         "runoff_records_total",
@@ -167,7 +172,7 @@ _ALL: Final = (
     _counter(
         "runoff_labels_total",
         ("outcome",),
-        "Labels by outcome: accepted, rejected, joined, orphaned. Orphans: callers send ids of another gateway or too late.",
+        "Labels by outcome: accepted, rejected; two minutes later joined, or orphaned: its prediction was not recorded here, or is gone.",
     ),
     # evidence
     _gauge(

@@ -15,6 +15,7 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 from gateway.telemetry.counters import CounterPage
+from gateway.telemetry.redaction import redacted
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -79,7 +80,7 @@ def json_lines(process: str) -> logging.Formatter:
 
 
 def _dumps(line: object, **_: object) -> str:
-    return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    return redacted(orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode())
 
 
 class Repeats(logging.Filter):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Final
@@ -34,9 +35,9 @@ class Responder:
         self._open = 0
         self._server: asyncio.Server | None = None
 
-    async def start(self, sock: socket.socket) -> None:
-        """Answers on a bound socket."""
-        self._server = await asyncio.start_server(self._serve, sock=sock, limit=_HEAD_BYTES_MAX)
+    async def start(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Answers on a bound socket; `tls` None: in plain text."""
+        self._server = await asyncio.start_server(self._serve, sock=sock, limit=_HEAD_BYTES_MAX, ssl=tls)
 
     async def stop(self) -> None:
         if self._server is not None:

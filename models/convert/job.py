@@ -72,6 +72,10 @@ def convert(request: Request, *, alter: Callable[[Any], Any] = _unchanged) -> Re
     model, converted = _open(Path(request.source), request)
     into = Path(request.into)
     signature = converted.signature
+    clash = {spec.name for spec in signature.inputs} & {spec.name for spec in signature.outputs}
+    if clash:
+        names = ", ".join(f"'{name}'" for name in sorted(clash))
+        raise StagingRefused("names_clash", f"inputs have the names of outputs: {names}", "rename these columns")
     draw = functools.partial(
         generate,
         signature.inputs,

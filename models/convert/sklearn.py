@@ -153,16 +153,17 @@ def _build(model: Mlmodel, estimator: Any, outputs: tuple[TensorSpec, ...], data
         target_opset=dict(OPSETS),
     )
     graph = Graph()
-    if _CORE in core_types and _is_matrix(model, estimator):
-        feeds = {_CORE: matrix(graph, inputs, core_types[_CORE][0])}
+    kinds = [kind for kind, _ in core_types.values()]
+    if _is_matrix(model, estimator):
+        fed = [matrix(graph, inputs, kinds[0])]
     else:
-        feeds = {
-            spec.name: spec.name
-            if spec.datatype == core_types[spec.name][0]
-            else graph.cast(spec.name, core_types[spec.name][0])
-            for spec in inputs
-        }
-    made = list(graph.absorb(core, feeds).values())
+        fed = [
+            spec.name if spec.datatype == kind else graph.cast(spec.name, kind)
+            for spec, kind in zip(inputs, kinds, strict=True)
+        ]
+    # By place: skl2onnx keeps the order, but makes identifiers of names like `sepal length (cm)`.
+    ports = [port.name for port in core.graph.input]
+    made = list(graph.absorb(core, dict(zip(ports, fed, strict=True))).values())
     for spec, value in zip(outputs, made, strict=False):
         graph.reshape(graph.cast(value, spec.datatype), spec.shape, into=spec.name)
     return graph.model(inputs, outputs)

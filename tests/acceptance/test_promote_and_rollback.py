@@ -68,26 +68,6 @@ def test_the_whole_way_there_and_back(gateway, registry):
     assert list(states.values()) == ["rollback", "promote", "put"]
 
 
-def test_rollback_asks_no_registry_and_promote_waits_for_it(gateway, registry):
-    gateway.client.promote("phishing", variant="challenger", reason="again")
-    eventually(lambda: registry.version_of("phishing", "champion") == "2", 20)
-    registry.hide()
-    try:
-        began = time.monotonic()
-        assert gateway.client.rollback("phishing", reason="registry is down")["state"] == "live"
-        print(f"\nrollback without a registry: {(time.monotonic() - began) * 1000:.0f} ms")
-        assert "phishing/1" in versions(gateway, 30)
-        assert gateway.client.promote("phishing", variant="challenger", reason="down all the same")["state"] == "live"
-        assert versions(gateway) == {"phishing/2"}
-        eventually(lambda: [move for move in gateway.client.status()["alias_moves"] if move["problem"]], 30)
-        status = gateway.run("status", "--once")
-        assert "phishing@champion waits to move to version 2" in status.stdout, "what is pending is shown"
-    finally:
-        registry.show()
-    eventually(lambda: not gateway.client.status()["alias_moves"], 60, 0.2)
-    assert registry.version_of("phishing", "champion") == "2"
-
-
 def test_promote_takes_the_version_that_is_served_not_what_its_alias_says_by_now(gateway, registry):
     gateway.client.rollback("phishing", reason="start over")
     registry.move("phishing", "challenger", "3")

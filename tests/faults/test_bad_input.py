@@ -74,7 +74,6 @@ def assert_refused(reply, status: int, words: str = "") -> None:
 PATHS = {
     "an unknown endpoint": ("POST", "/v2/models/nobody/infer", 404, "nobody"),
     "a version that nobody has": ("POST", "/v2/models/careful/versions/9/infer", 404, "9"),
-    "a version where pins are not allowed": ("POST", "/v2/models/phishing/versions/9/infer", 403, "allow_pin"),
     "metadata of an unknown endpoint": ("GET", "/v2/models/nobody", 404, "nobody"),
     "an unknown endpoint of TensorFlow's form": ("POST", "/v1/models/nobody:predict", 404, "nobody"),
     "an unknown endpoint of MLflow's form": ("POST", "/endpoints/nobody/invocations", 404, "nobody"),
@@ -175,7 +174,6 @@ RPC = {
     "no inputs": (lambda: pb.ModelInferRequest(model_name="phishing"), "INVALID_ARGUMENT", "x"),
     "an unknown endpoint": (lambda: rpc_request("nobody", GOOD), "NOT_FOUND", "nobody"),
     "an unknown version": (lambda: rpc_request("careful", GOOD, model_version="9"), "NOT_FOUND", "9"),
-    "a pin that is not allowed": (lambda: rpc_request("phishing", GOOD, model_version="9"), "PERMISSION_DENIED", ""),
     "a message beyond the bound": (lambda: rpc_request("phishing", np.zeros((20000, 4))), "RESOURCE_EXHAUSTED", ""),
 }
 
@@ -188,6 +186,15 @@ def test_a_bad_grpc_request_gets_its_status_and_a_sentence(gateway, case):
     assert refused.value.code().name == code, refused.value.details()
     assert words in refused.value.details()
     assert ".py" not in refused.value.details()
+
+
+def test_a_pin_where_the_route_allows_none_is_not_allowed(gateway):
+    assert_refused(gateway.infer("phishing", GOOD, headers={"x-runoff-variant": "champion"}), 403, "phishing")
+    with gateway.channel() as channel, pytest.raises(grpc.RpcError) as refused:
+        infer_call(channel)(rpc_request("phishing", GOOD), metadata=[("x-runoff-variant", "champion")], timeout=10)
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert gateway.infer("careful", GOOD, headers={"x-runoff-variant": "champion"}).status_code == 200
+    assert_refused(gateway.infer("careful", GOOD, headers={"x-runoff-variant": "nobody"}), 404, "nobody")
 
 
 def test_a_bad_message_in_a_stream_is_answered_and_the_stream_goes_on(gateway):

@@ -99,3 +99,20 @@ async def test_labels_go_through_the_same_spool_as_one_block(plane: Plane) -> No
     (block,) = plane.blocks()
     assert isinstance(block, LabelBlock)
     assert block.labels == [row, row]
+
+
+async def test_rows_that_the_mirror_spool_cannot_take_are_counted_for_each_mirror_that_drew_them(
+    tmp_path: Path,
+) -> None:
+    plane = Plane(tmp_path, mirror_bytes_max=4_000)
+    mirrors = [{"name": name, "model": f"models:/line/{name[-1]}"} for name in ("m7", "m8")]
+    plane.serve({"champion": stage_linear(plane.artifacts)}, mirrors=mirrors)
+    for _ in range(40):
+        await plane.corridor.infer(plane.request(rows((1, 2))))
+    written = len(plane.blocks("mirror/worker-1"))
+    totals = plane.totals()
+    for name in ("m7", "m8"):
+        lost = totals.value("runoff_mirrored_total", endpoint="line", variant=name, outcome="overflow")
+        assert written + lost == 40
+        assert lost > 0
+    plane.close()

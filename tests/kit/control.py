@@ -14,13 +14,16 @@ from onnx import TensorProto, helper
 
 from gateway.admin.app import build
 from gateway.admin.context import Admin
+from gateway.admin.webhooks import Webhooks
 from gateway.control.aliases import AliasMover
 from gateway.control.changes import Author, Changes
 from gateway.control.fleet import Fleet
+from gateway.control.follow import Follower
 from gateway.control.planning import Planner
 from gateway.control.preparation import Exact, Preparation
 from gateway.control.process import Server, _evidence
 from gateway.control.reconcile import Reconciler
+from gateway.keys.watch import KeyWatch
 from gateway.settings import Settings
 from gateway.state.store import StateStore
 from gateway.streams.answers import StagedAnswers
@@ -66,7 +69,7 @@ class Shelf:
             raise ModelUnknown(f"{ref}: there is no such version")
         return Exact(key=ModelKey(ref.name, version), uri=f"models:/{ref.name}/{version}")
 
-    def stage(self, ref) -> StagedModel:
+    def stage(self, ref, recorded) -> StagedModel:
         try:
             exact = self.resolve(ref)
         except RegistryUnavailable:
@@ -95,6 +98,12 @@ class Shelf:
         self._staged[staged.uri] = staged
         return staged
 
+    def named(self) -> dict[tuple[str, str], str]:
+        self.asked += 1
+        if self.is_down:
+            raise RegistryUnavailable("the registry does not answer")
+        return dict(self.aliases)
+
     def move(self, move) -> None:
         self.resolve(parse_ref(f"models:/{move.name}/{move.version}"))
         self.aliases[move.name, move.alias] = move.version
@@ -120,6 +129,7 @@ class ControlPlane:
         self.shelf = Shelf(self.settings.artifacts_path)
         self.shelf.publish("phishing", "1", alias="champion")
         self.shelf.publish("phishing", "2", alias="challenger")
+        self.recorded = {}
         self._warm_up_s = warm_up_s
         self._threads = ThreadPoolExecutor(2)
         self.start()
@@ -136,10 +146,17 @@ class ControlPlane:
             self.settings.artifacts_path,
             self._threads,
             self._threads,
+            lambda endpoint, signature: self.recorded,
         )
         self.reconciler = Reconciler(self.store, self.preparation, self.fleet, warm_up_s=self._warm_up_s)
         self.changes = Changes(self.store, self.reconciler)
+        self.follower = Follower(
+            self.store, self.changes, self.reconciler, self.shelf.named, self._threads, poll_s=0.01
+        )
+        secret = self.settings.webhook_secret
+        self.admin_webhooks = Webhooks(secret, self.follower.nudge) if secret else None
         self.planner = Planner(self.store, self.changes, self.preparation)
+        self.keys = KeyWatch(self.settings)
         self.aliases = AliasMover(self.store, self.shelf.move, self._threads)
         self.app = build(
             Admin(
@@ -149,14 +166,18 @@ class ControlPlane:
                 changes=self.changes,
                 planner=self.planner,
                 reconciler=self.reconciler,
+                follower=self.follower,
+                webhooks=self.admin_webhooks,
                 evidence=_evidence(self.settings.lake_uri, StagedAnswers(self.settings.artifacts_path)),
                 artifacts=self.settings.artifacts_path,
                 principal="local:ann",
+                keys=self.keys,
             )
         )
 
     async def stop(self) -> None:
         await self.reconciler.close()
+        self.keys.close()
         self.store.close()
 
     async def __aenter__(self) -> Self:
@@ -197,10 +218,14 @@ class ServedControlPlane:
         self._server.should_exit = True
         self._thread.join(20)
 
+    def look(self) -> None:
+        """One look at the shelf's aliases."""
+        asyncio.run_coroutine_threadsafe(self._plane.follower.step(), self._loop).result(20)
+
     async def _serve(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             async with ControlPlane(self._folder) as plane:
-                self.shelf = plane.shelf
+                self.shelf, self._plane, self._loop = plane.shelf, plane, asyncio.get_running_loop()
                 self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
                 self._server = Server(uvicorn.Config(plane.app, lifespan="off", log_config=None))
                 serving = asyncio.create_task(self._server.serve(sockets=[listener]))

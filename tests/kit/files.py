@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 COLUMNS = 4
-_ANSWER = [
+ANSWER = [
     helper.make_node("Sigmoid", ["sum"], ["p"]),
     helper.make_node("Sub", ["one", "p"], ["q"]),
     helper.make_node("Concat", ["q", "p"], ["probabilities"], axis=1),
@@ -23,10 +23,19 @@ def binary(path: Path, *weights: float, bias: float = 0.0, classes: tuple[int, i
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["product"]),
         helper.make_node("Add", ["product", "b"], ["sum"]),
-        *_ANSWER,
+        *ANSWER,
     ]
     constants = {"w": column, "b": np.array([[bias]], np.float32), "one": np.ones((1, 1), np.float32)}
     return _write(path, nodes, constants, len(weights), classes)
+
+
+def constants(columns: int, *weights: float) -> dict[str, np.ndarray]:
+    """`w` and `one`, which a graph that ends in ANSWER needs."""
+    return {"w": array([weights or (1.0,) * columns]).T, "one": array([[1.0]])}
+
+
+def array(values: object, dtype: str = "float32") -> np.ndarray:
+    return np.array(values, dtype)
 
 
 def slow(path: Path, turns: int = 20_000) -> str:
@@ -47,7 +56,7 @@ def slow(path: Path, turns: int = 20_000) -> str:
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["first"]),
         helper.make_node("Loop", ["turns", "yes", "first"], ["sum"], body=body),
-        *_ANSWER,
+        *ANSWER,
     ]
     constants = {
         "w": np.ones((COLUMNS, 1), np.float32),
@@ -57,6 +66,29 @@ def slow(path: Path, turns: int = 20_000) -> str:
         "one": np.ones((1, 1), np.float32),
     }
     return _write(path, nodes, constants, COLUMNS, (0, 1))
+
+
+def poisoned(path: Path) -> str:
+    """As `binary`, but a row whose first value is 666 makes the run fail: it is to be reshaped to seven columns."""
+    nodes = [
+        helper.make_node("Gather", ["x", "first"], ["head"], axis=1),
+        helper.make_node("Equal", ["head", "poison"], ["is_bad"]),
+        helper.make_node("Cast", ["is_bad"], ["bad"], to=TensorProto.INT64),
+        helper.make_node("ReduceMax", ["bad"], ["any_bad"], keepdims=1),
+        helper.make_node("Mul", ["any_bad", "three"], ["more"]),
+        helper.make_node("Add", ["more", "four"], ["width"]),
+        helper.make_node("Concat", ["free", "width"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["x", "shape"], ["clean"]),
+        helper.make_node("MatMul", ["clean", "w"], ["sum"]),
+        *ANSWER,
+    ]
+    whole = {
+        "first": array(0, "int64"),
+        "three": array([3], "int64"),
+        "four": array([4], "int64"),
+        "free": array([-1], "int64"),
+    }
+    return _write(path, nodes, {**whole, "poison": array(666), **constants(COLUMNS)}, COLUMNS, (0, 1))
 
 
 def graph(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], columns: int) -> onnx.ModelProto:

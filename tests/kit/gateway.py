@@ -71,7 +71,7 @@ class Gateway:
             said[name] for name in ("REST", "gRPC", "metrics", "admin")
         )
         self.http = httpx.Client(base_url=self.rest, timeout=30)
-        self.client = Runoff(self.admin, data_url=self.rest, timeout_s=30)
+        self.client = Runoff(self.admin, data_url=self.rest, timeout_s=60)
         if ready:
             try:
                 eventually(lambda: self.is_ready and self.is_managed, 60)
@@ -136,6 +136,18 @@ class Gateway:
     def apply(self, document: Mapping[str, Any], reason: str = "test") -> Any:
         """Makes `document` the route and waits until it is live. Raises RequestRefused."""
         return self.client.apply(document, reason=reason)
+
+    def admin_put(self, document: Mapping[str, Any], base: int | None, reason: str = "test") -> httpx.Response:
+        """A PUT that does not wait for its end."""
+        condition = {"If-None-Match": "*"} if base is None else {"If-Match": f'"{base}"'}
+        path = f"{self.admin}/admin/v1/routes/{document['endpoint']}"
+        return httpx.put(path, json=document, params={"reason": reason}, headers=condition, timeout=30)
+
+    def ended(self, revision: int) -> dict[str, Any]:
+        """What became of a revision, once nothing more will."""
+        path = f"{self.admin}/admin/v1/revisions/{revision}"
+        eventually(lambda: httpx.get(path).json()["state"] in {"live", "failed", "superseded"}, 60)
+        return dict(httpx.get(path).json())
 
     def infer(
         self, endpoint: str, rows: object, *, headers: Mapping[str, str] | None = None, **body: Any

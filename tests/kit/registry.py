@@ -1,75 +1,121 @@
-"""A real MLflow registry in one SQLite file, as `runoff serve` uses it by default: no server, no account."""
+"""A real MLflow registry with versions of one small ONNX model: embedded (SQLite), or behind a real `mlflow server` with webhooks."""
 
 import os
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any, Self
 
+import httpx
 import numpy as np
 import onnx
+from onnx import TensorProto, helper, numpy_helper
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+NAME = "phishing"
+
+
+def classifier(slope: float, *, columns: int = 4, output: str = "probabilities") -> onnx.ModelProto:
+    """`x` FP32 [-1, columns] → two chances; the second grows with the sum of the row."""
+    weights = np.array([[-slope, slope]] * columns, np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], [output], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "classifier",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", columns])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["rows", 2])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
 class Registry:
-    """Below `folder`; `uri` is what a gateway is given. Import takes seconds, so that fixtures share one."""
+    """`uri` is for a gateway's `registry_uri`. Importing MLflow takes seconds; only making one of these does."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, uri: str | None = None) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow import MlflowClient
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self.uri = uri or f"sqlite:///{folder / 'mlflow.db'}"
+        self.client: Any = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def register(self, slope: float, *, columns: int = 4, output: str = "probabilities") -> str:
+        """A new version of the model; answers its number."""
         import mlflow
 
-        self._mlflow = mlflow
-        self.file = folder / "mlflow.db"
-        self.uri = f"sqlite:///{self.file}"
         mlflow.set_tracking_uri(self.uri)
-        self.client = mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
-        experiment = self.client.create_experiment("tests", artifact_location=str(folder / "runs"))
-        mlflow.set_experiment(experiment_id=experiment)
-
-    def publish(self, name: str, path: str, alias: str | None = None) -> str:
-        """Logs an ONNX file as a version of a registered model, the way a training run does; answers the version."""
-        from mlflow.models import infer_signature
-
-        sample = np.zeros((2, 4), np.float32)
-        with self._mlflow.start_run():
-            logged = self._mlflow.onnx.log_model(
-                onnx.load(path),
+        mlflow.set_registry_uri(self.uri)
+        if self.client.get_experiment_by_name("kit") is None:
+            place = None if self.uri.startswith("http") else (self._folder / "runs").as_uri()
+            self.client.create_experiment("kit", artifact_location=place)
+        mlflow.set_experiment("kit")
+        rows = np.zeros((2, columns), np.float32)
+        signature = mlflow.models.infer_signature(rows, np.zeros((2, 2), np.float32))
+        with mlflow.start_run():
+            logged = mlflow.onnx.log_model(
+                classifier(slope, columns=columns, output=output),
                 name="model",
-                registered_model_name=name,
-                signature=infer_signature(sample),
-                pip_requirements=["onnxruntime"],
+                signature=signature,
+                registered_model_name=NAME,
+                pip_requirements=[],
             )
-        version = str(logged.registered_model_version)
-        if alias:
-            self.move(name, alias, version)
-        return version
+        return str(logged.registered_model_version)
 
-    def publish_sklearn(self, name: str, model: object, sample: object, alias: str | None = None) -> str:
-        """The same for a fitted scikit-learn model; `sample` is the frame that its signature is read from."""
-        from mlflow.models import infer_signature
+    def point(self, alias: str, version: str) -> None:
+        self.client.set_registered_model_alias(NAME, alias, version)
 
-        with self._mlflow.start_run():
-            logged = self._mlflow.sklearn.log_model(
-                model,
-                name="model",
-                registered_model_name=name,
-                signature=infer_signature(sample, model.predict(sample)),
-                pip_requirements=["scikit-learn"],
-                serialization_format="skops",
-            )
-        version = str(logged.registered_model_version)
-        if alias:
-            self.move(name, alias, version)
-        return version
+    def alias(self, alias: str) -> str:
+        return str(self.client.get_model_version_by_alias(NAME, alias).version)
 
-    def move(self, name: str, alias: str, version: str) -> None:
-        self.client.set_registered_model_alias(name, alias, version)
 
-    def version_of(self, name: str, alias: str) -> str:
-        return str(self.client.get_model_version_by_alias(name, alias).version)
+class MlflowServer:
+    """`mlflow server` as a user runs it, with what it takes for it to post webhooks to this machine."""
 
-    def hide(self) -> None:
-        """Takes the registry away, as far as a reader can tell."""
-        self.file.rename(self.file.with_suffix(".away"))
-        self.file.mkdir()
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
-    def show(self) -> None:
-        self.file.rmdir()
-        self.file.with_suffix(".away").rename(self.file)
+    def __enter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        store = ["--backend-store-uri", f"sqlite:///{self._folder}/server.db"]
+        files = ["--artifacts-destination", str(self._folder / "artifacts")]
+        webhooks = {
+            "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+            "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
+            "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": "bm90IHNlY3JldCwgZm9yIHRlc3RzIG9mIHRoaXMga2k=",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+        self._log = (self._folder / "server.log").open("w")
+        self._process = subprocess.Popen(
+            [*command, *store, *files],
+            env={**os.environ, **webhooks},
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 90
+        while not self._answers():
+            assert self._process.poll() is None, (self._folder / "server.log").read_text()[-2000:]
+            assert time.monotonic() < deadline, "mlflow server did not start"
+            time.sleep(0.2)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.killpg(self._process.pid, 15)
+        self._process.wait(30)
+        self._log.close()
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.uri}/health", timeout=2).status_code == 200
+        except httpx.TransportError:
+            return False

@@ -50,8 +50,8 @@ def test_a_rollback_pauses_until_the_alias_moves_again():
 
 
 def test_a_resumed_endpoint_takes_what_the_alias_names():
-    paused = Following(state="paused", seen={"champion": "2"})
-    assert moved("2", before=resumed(paused)).state == "trying"
+    assert moved("2", before=Following(state="paused", seen={"champion": "2"})).state == "paused"
+    assert moved("2", before=resumed()).state == "trying"
 
 
 def test_a_promotion_is_not_undone_by_the_alias_that_has_yet_to_follow():

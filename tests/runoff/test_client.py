@@ -75,6 +75,18 @@ def test_a_mirror_is_put_up_and_taken_down(client, served, made):
     assert client.routes()[0]["mirrors"] == []
 
 
+def test_what_an_alias_proposes_is_shown_and_followed(client, served, made):
+    served.shelf.publish("phishing", "3", alias="champion")
+    served.look()
+    assert client.routes()[0]["following"].startswith("proposed: champion 1 → 3")
+    assert client.follow("phishing", reason="it passes")["state"] == "live"
+    assert client.route("phishing")["status"]["versions"]["champion"] == "phishing/3"
+    client.rollback("phishing", reason="worse")
+    served.look()
+    assert client.routes()[0]["following"].startswith("paused")
+    assert client.resume("phishing", reason="go on")["state"] == "resumed"
+
+
 def test_an_endpoint_can_be_deleted(client, made):
     client.delete("phishing", reason="over")
     assert list(client.routes()) == []

@@ -1,8 +1,7 @@
 """The server's side of one HTTP/2 connection as a state machine without I/O (RFC 9113): bytes in, calls of a listener, frames out.
 
 `receive` never raises for what a peer does: a fault of a stream resets it, a fault of the connection writes GOAWAY and ends it.
-Everything that a peer can make us keep has a bound here: streams, field blocks, the remainder of a frame, the streams lately closed.
-DATA is handed on as it comes, also from within a frame, so that a large body is not gathered here first.
+Everything that a peer can make us keep has a bound: streams, field blocks, the remainder of a frame, the streams lately closed.
 """
 
 from collections.abc import Callable
@@ -11,16 +10,15 @@ from typing import Final, Protocol
 import msgspec
 
 from gateway.rpc.wire import frames, patience
-from gateway.rpc.wire.frames import END_HEADERS, END_STREAM, HAS_PRIORITY, PADDED, Code, ConnectionFault
+from gateway.rpc.wire.frames import Code, ConnectionFault
 from gateway.rpc.wire.headers import HeadReader
+from gateway.rpc.wire.inflow import DATA_BYTES_MAX, Inflow
 from gateway.rpc.wire.outflow import Buffer, Outflow
 from gateway.rpc.wire.patience import Patience
 from gateway.rpc.wire.stream import RECV_WINDOW, Stream
 
 CONNECTION_WINDOW: Final = 16 << 20
 """What a peer may have on the way to us on all streams together. Bytes are counted free as they arrive: streams hold the bounds."""
-FRAME_BYTES_MAX: Final = 262_144
-"""The largest DATA payload that we take; it is never gathered, so that its size costs nothing."""
 _LATELY_MAX: Final = 1024
 _DRAIN_PING: Final = b"draining"
 _ALIVE_PING: Final = b"alive?\0\0"
@@ -60,15 +58,15 @@ class Listener(Protocol):
 
 
 class Connection:
-    """Belongs to the event loop. `now_s` is any monotonic clock. What is to be written stands in `out.ready`; `is_over` means: write it and close."""
+    """Belongs to the event loop. `now_s` is any monotonic clock. What is to be written stands in `out.ready`; `is_over` means: write it and close; `fault` is why, where it was one."""
 
     def __init__(self, bounds: Bounds, listener: Listener, now_s: float) -> None:
         self.out = Outflow()
         self.streams: dict[int, Stream] = {}
         self.is_over = False
+        self.fault: ConnectionFault | None = None
         self.now_s = now_s
         self._bounds = bounds
-        self._other_bytes_max = max(frames.FRAME_BYTES_DEFAULT, bounds.header_bytes_max)
         self._listener = listener
         self._heads = HeadReader(bytes_max=bounds.header_bytes_max, count_max=bounds.header_count_max)
         self._patience = Patience(now_s)
@@ -78,18 +76,8 @@ class Connection:
         self._peer_leaves = False
         self._recv_window = CONNECTION_WINDOW
         self._lately: dict[int, None] = {}
-        # what of the wire is not understood yet
-        self._rest = b""
-        self._has_preface = False
-        self._only: int | None = frames.SETTINGS
-        self._block = bytearray()
-        self._block_stream = self._block_flags = self._block_frames = 0
-        self._data_left = self._data_padding = 0
-        self._data_stream: Stream | None = None
-        self._data_ends = False
-        # times
-        self._heard_s = self._idle_since_s = self._stuck_since_s = now_s
-        self._drained_since_s = now_s
+        self._in = Inflow(self, self._patience, bounds.header_bytes_max, now_s)
+        self._heard_s = self._idle_since_s = self._drained_since_s = now_s
         self._is_asked = False
         self._readers: dict[int, Callable[[bytes, int, int], None]] = {
             frames.PRIORITY: self._priority,
@@ -104,7 +92,7 @@ class Connection:
                 (
                     (frames.MAX_CONCURRENT_STREAMS, bounds.streams_max),
                     (frames.INITIAL_WINDOW_SIZE, RECV_WINDOW),
-                    (frames.MAX_FRAME_SIZE, FRAME_BYTES_MAX),
+                    (frames.MAX_FRAME_SIZE, DATA_BYTES_MAX),
                     (frames.MAX_HEADER_LIST_SIZE, bounds.header_bytes_max),
                 )
             )
@@ -119,122 +107,34 @@ class Connection:
             return
         self.now_s = self._heard_s = now_s
         try:
-            self._receive(data)
+            self._in.feed(data, now_s)
         except ConnectionFault as fault:
             self._end(fault)
 
-    def _receive(self, data: bytes) -> None:
-        had_rest = bool(self._rest)
-        if had_rest:
-            data = self._rest + data
-            self._rest = b""
-        place, end = 0, len(data)
-        if not self._has_preface:
-            if not frames.PREFACE.startswith(data[: len(frames.PREFACE)]):
-                raise ConnectionFault(Code.PROTOCOL_ERROR, "the bytes do not begin an HTTP/2 connection")
-            if end < len(frames.PREFACE):
-                self._rest = data
-                return
-            self._has_preface = True
-            place = len(frames.PREFACE)
-        if self._data_left:
-            place = self._more_data(data, place, end)
-        while end - place >= 9:
-            high, low, kind, flags, stream_id = frames.read_head(data, place)
-            length = high << 8 | low
-            start = place + 9
-            stop = start + length
-            stream_id &= 0x7FFFFFFF
-            if self._only is not None:
-                self._check_only(kind, flags, stream_id)
-            if kind == frames.DATA:
-                if length > FRAME_BYTES_MAX:
-                    raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a DATA frame beyond MAX_FRAME_SIZE")
-                if flags & PADDED and start == end and length:
-                    break  # how much padding there is, is not known yet
-                self._data(data, start, end, length, flags, stream_id)
-            else:
-                if length > self._other_bytes_max:
-                    self._too_long(kind, length)
-                if stop > end:
-                    break
-                if kind == frames.HEADERS:
-                    self._headers(data, start, stop, flags, stream_id)
-                elif kind == frames.CONTINUATION:
-                    self._continuation(data[start:stop], flags)
-                else:
-                    self._other(kind, data[start:stop], flags, stream_id)
-            if self.is_over:
-                return
-            place = stop
-            had_rest = False
-        if place < end:
-            self._rest = data[place:]
-            if not had_rest and not self._block_stream:
-                self._stuck_since_s = self.now_s
+    # ── bodies ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _check_only(self, kind: int, flags: int, stream_id: int) -> None:
-        """Where just one kind of frame may come: SETTINGS first of all (section 3.4), CONTINUATION inside a block (section 6.10)."""
-        if kind != self._only or stream_id != self._block_stream or (kind == frames.SETTINGS and flags & frames.ACK):
-            wanted = "SETTINGS" if self._only == frames.SETTINGS else "CONTINUATION"
-            raise ConnectionFault(Code.PROTOCOL_ERROR, f"wanted {wanted}, got a frame of kind {kind}")
-        if kind == frames.SETTINGS:
-            self._only = None
-
-    def _too_long(self, kind: int, length: int) -> None:
-        if length > FRAME_BYTES_MAX:
-            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a frame beyond MAX_FRAME_SIZE")
-        raise ConnectionFault(Code.ENHANCE_YOUR_CALM, f"a frame of kind {kind} with {length} bytes")
-
-    # ── DATA ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _data(self, data: bytes, start: int, end: int, length: int, flags: int, stream_id: int) -> None:
-        """A DATA frame whose payload of `length` bytes begins at `start`; `data` ends at `end`, perhaps before it."""
+    def data_begun(self, stream_id: int, length: int, *, is_idle: bool) -> Stream | None:
+        """`Inflow` has met a DATA frame: windows are counted for the whole of it (section 5.2), whoever it is for."""
         window = self._recv_window = self._recv_window - length
         if window < CONNECTION_WINDOW // 2:
             if window < 0:
                 raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "more DATA than the connection's window")
             self.out.ready.append(frames.window_update(0, CONNECTION_WINDOW - window))
             self._recv_window = CONNECTION_WINDOW
-        stop = start + length
-        padding = 0
-        if flags & PADDED:
-            start, padding = _unpadded(data, start, stop)
-        ends = bool(flags & END_STREAM)
         stream = self.streams.get(stream_id)
         if stream is None or stream.is_ended:
             self._stray(stream, stream_id)
-            stream = None
-        elif length > stream.recv_window:
+            return None
+        if length > stream.recv_window:
             self._fail(stream, Code.FLOW_CONTROL_ERROR)
-            stream = None
-        else:
-            stream.recv_window -= length
-            if start == stop - padding and not ends:
-                self._patience.charge(patience.EMPTY, self.now_s, "empty DATA frames")
-        if stop > end:
-            self._data_left, self._data_padding, self._data_ends = stop - end, padding, ends
-            self._data_stream = stream
-            stop, ends = min(stop - padding, end), False
-        else:
-            stop -= padding
-        if stream is not None and (ends or stop > start):
-            self._pass_on(stream, data, start, stop, ends=ends)
+            return None
+        stream.recv_window -= length
+        if is_idle:
+            self._patience.charge(patience.EMPTY, self.now_s, "empty DATA frames")
+        return stream
 
-    def _more_data(self, data: bytes, place: int, end: int) -> int:
-        """The next part of a DATA frame; answers where the next frame begins."""
-        stop = min(end, place + self._data_left)
-        content_stop = min(stop, place + self._data_left - self._data_padding)
-        self._data_left -= stop - place
-        ends = self._data_ends and not self._data_left
-        stream = self._data_stream
-        if stream is not None and not stream.is_closed and (ends or content_stop > place):
-            self._pass_on(stream, data, place, max(place, content_stop), ends=ends)
-        if not self._data_left:
-            self._data_stream = None
-        return stop
-
-    def _pass_on(self, stream: Stream, data: bytes, start: int, stop: int, *, ends: bool) -> None:
+    def data(self, stream: Stream, data: bytes, start: int, stop: int, *, ends: bool) -> None:
+        """Content of a stream's body, or its end."""
         if stream.body_left is not None:
             stream.body_left -= stop - start
             if stream.body_left < 0 or (ends and stream.body_left):
@@ -254,42 +154,9 @@ class Connection:
         if stream_id not in self._lately:
             self.out.ready.append(frames.rst_stream(stream_id, Code.STREAM_CLOSED))
 
-    # ── HEADERS and CONTINUATION ─────────────────────────────────────────────────────────────────────────────────────────────
+    # ── field sections ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _headers(self, data: bytes, start: int, stop: int, flags: int, stream_id: int) -> None:
-        if flags & PADDED:
-            start, padding = _unpadded(data, start, stop)
-            stop -= padding
-        if flags & HAS_PRIORITY:
-            start += 5
-            if start > stop:
-                raise ConnectionFault(Code.FRAME_SIZE_ERROR, "HEADERS without its priority fields")
-        if not stream_id & 1:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "callers open streams with odd numbers")
-        if flags & END_HEADERS:
-            self._section(data[start:stop], stream_id, ends=bool(flags & END_STREAM))
-            return
-        self._block += data[start:stop]
-        self._block_stream, self._block_flags, self._block_frames = stream_id, flags, 0
-        self._only = frames.CONTINUATION
-        self._stuck_since_s = self.now_s
-
-    def _continuation(self, payload: bytes, flags: int) -> None:
-        if not self._block_stream:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
-        self._block += payload
-        if len(self._block) > self._bounds.header_bytes_max:
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a field block beyond the bound")
-        if not flags & END_HEADERS:
-            cost = patience.SMALL if payload else patience.EMPTY
-            self._patience.charge(cost, self.now_s, "a field block in too many parts")
-            return
-        block, stream_id, ends = bytes(self._block), self._block_stream, bool(self._block_flags & END_STREAM)
-        self._block.clear()
-        self._block_stream, self._only = 0, None
-        self._section(block, stream_id, ends=ends)
-
-    def _section(self, block: bytes, stream_id: int, *, ends: bool) -> None:
+    def section(self, block: bytes, stream_id: int, *, ends: bool) -> None:
         """A complete field section: a new request, or trailers."""
         if stream_id <= self._last_id:
             self._late_section(block, stream_id, ends=ends)
@@ -310,7 +177,7 @@ class Connection:
         self.streams[stream_id] = stream
         self._listener.requested(stream)
         if ends and not stream.is_closed:
-            self._pass_on(stream, b"", 0, 0, ends=True)
+            self.data(stream, b"", 0, 0, ends=True)
 
     def _late_section(self, block: bytes, stream_id: int, *, ends: bool) -> None:
         fields = self._heads.skip(block)
@@ -324,11 +191,12 @@ class Connection:
         elif not ends or any(name[:1] == b":" for name, _ in fields):
             self._fail(stream, Code.PROTOCOL_ERROR)  # section 8.1
         else:
-            self._pass_on(stream, b"", 0, 0, ends=True)
+            self.data(stream, b"", 0, 0, ends=True)
 
     # ── everything else ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _other(self, kind: int, payload: bytes, flags: int, stream_id: int) -> None:
+    def control(self, kind: int, payload: bytes, flags: int, stream_id: int) -> None:
+        """A frame that is neither of a body nor of a field section."""
         reader = self._readers.get(kind)
         if reader is not None:
             reader(payload, flags, stream_id)
@@ -536,8 +404,8 @@ class Connection:
         self.now_s = now_s
         if self._is_draining and self._final_id is None and now_s - self._drained_since_s > 1.0:
             self._announce_last()
-        is_stuck = self._only is not None or self._rest
-        if is_stuck and now_s - self._stuck_since_s > self._bounds.header_s:
+        stuck_since_s = self._in.stuck_since_s
+        if stuck_since_s is not None and now_s - stuck_since_s > self._bounds.header_s:
             self._end(ConnectionFault(Code.ENHANCE_YOUR_CALM, "a frame did not arrive in time"))
         elif not self.streams and now_s - self._idle_since_s > self._bounds.idle_s:
             self._end(ConnectionFault(Code.NO_ERROR, "idle"))
@@ -573,15 +441,6 @@ class Connection:
             self.is_over = True
 
     def _end(self, fault: ConnectionFault) -> None:
+        self.fault = fault
         self.out.ready.append(frames.goaway(self._last_id, fault.code, fault.reason))
         self.lost()
-
-
-def _unpadded(data: bytes, start: int, stop: int) -> tuple[int, int]:
-    """Where the content of a padded frame begins, and how much padding follows it (section 6.1)."""
-    if start == stop:
-        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a padded frame without the length of its padding")
-    padding = data[start]
-    if padding > stop - start - 1:
-        raise ConnectionFault(Code.PROTOCOL_ERROR, "more padding than payload")
-    return start + 1, padding

@@ -37,7 +37,8 @@ class Patience:
         """Raises ConnectionFault when the purse is empty also after what time has refilled."""
         self.left -= points
         if self.left < 0:
-            self.left = min(self.left + (now_s - self._at_s) * POINTS_A_SECOND, float(POINTS_MAX))
+            refilled = self.left + points + (now_s - self._at_s) * POINTS_A_SECOND
+            self.left = min(refilled, float(POINTS_MAX)) - points
             self._at_s = now_s
             if self.left < 0:
                 raise ConnectionFault(Code.ENHANCE_YOUR_CALM, why)

@@ -8,28 +8,22 @@ Measured against grpcio's asyncio server with the same model: `loadtests/grpc_do
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
 from typing import Any, Final, cast
 from urllib.parse import quote
 
-import grpc
-
-from gateway.dataplane import Dataplane
 from gateway.errors import GatewayError
-from gateway.rest.doorkeeper import Doorkeeper
 from gateway.rest.headers import earliest, request_id_of
 from gateway.rpc.refusals import trailing_metadata, wire_of
 from gateway.rpc.wire import calls, status
-from gateway.rpc.wire.calls import Call, CallContext, Handler
+from gateway.rpc.wire.calls import Call, CallContext
 from gateway.rpc.wire.codec import InferReader
-from gateway.rpc.wire.connection import Bounds, Connection
+from gateway.rpc.wire.connection import Connection
 from gateway.rpc.wire.frames import Code
 from gateway.rpc.wire.messages import PREFIX_BYTES, Message, MessageCutter
 from gateway.rpc.wire.plan import Plan
-from gateway.rpc.wire.reply import ReplyWriter
+from gateway.rpc.wire.shared import Shared
 from gateway.rpc.wire.status import OK_TRAILERS, CallFault
 from gateway.rpc.wire.stream import Stream
-from gateway.settings import Limits
 from gateway.ticket import Slot, Ticket
 from models.errors import ModelsError
 from routing.errors import RoutingError
@@ -37,53 +31,6 @@ from routing.records import PROTOCOLS
 
 _V2_GRPC: Final = PROTOCOLS.index("v2-grpc")
 _LOG: Final = logging.getLogger(__name__)
-
-
-class Shared:
-    """What the connections of one worker share. `held_bytes` are messages of theirs that are not with a handler yet."""
-
-    def __init__(
-        self,
-        plane: Dataplane,
-        handlers: Sequence[grpc.GenericRpcHandler],
-        limits: Limits,
-        doorkeeper: Doorkeeper,
-    ) -> None:
-        self.plane = plane
-        self.limits = limits
-        self.doorkeeper = doorkeeper
-        self.replies = ReplyWriter(plane)
-        self.connections: set[GrpcProtocol] = set()
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.held_bytes = 0
-        self.held_bytes_max = 4 * limits.body_bytes_binary_max
-        self.bounds = Bounds(
-            streams_max=min(limits.inflight_max, 256),
-            header_bytes_max=limits.header_bytes_max,
-            header_count_max=limits.header_count_max,
-            header_s=limits.header_s,
-            idle_s=limits.idle_s,
-        )
-        self._handlers = handlers
-        self._found: dict[str, Handler] = {}
-
-    def handler(self, plan: Plan) -> Handler | None:
-        """The handler of a method, None where nobody has it. Those that are found are kept: their number is ours."""
-        found = self._found.get(plan.path)
-        if found is None:
-            details = _Details(plan.path, tuple(plan.metadata))
-            for handlers in self._handlers:
-                found = handlers.service(details)
-                if found is not None:
-                    self._found[plan.path] = found
-                    break
-        return found
-
-
-class _Details(grpc.HandlerCallDetails):
-    def __init__(self, method: str, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
-        self.method = method
-        self.invocation_metadata = metadata
 
 
 class HotCall(Slot):
@@ -159,7 +106,7 @@ class GrpcProtocol(asyncio.Protocol):
         for stream in list(self._http.streams.values()):
             waited_s = now_s - stream.since_s
             call = stream.call
-            if call is None or (type(call) is Call and call.task is None):  # its request is not all here
+            if not stream.is_ended and (call is None or (type(call) is Call and call.task is None)):
                 plan = stream.head.plan
                 timeout_s = plan.timeout_s if type(plan) is Plan else None
                 if waited_s > min(limits.body_s, timeout_s or limits.body_s):
@@ -281,8 +228,8 @@ class GrpcProtocol(asyncio.Protocol):
         """The corridor answers: the reply is made frames."""
         call = ticket.slot
         assert type(call) is HotCall
-        call.ticket = None
         stream = call.stream
+        call.ticket = stream.call = None  # no circles: a request must leave nothing to the collector
         if stream.is_closed:
             self._lingering -= 1
             return
@@ -314,6 +261,8 @@ class GrpcProtocol(asyncio.Protocol):
             else:
                 self._transport.write(b"".join(ready))
         if http.is_over and not self._transport.is_closing():
+            if http.fault is not None and http.fault.code is not Code.NO_ERROR:
+                self._count_refused(f"http2_{http.fault.code.name.lower()}")
             self._transport.close()
 
     # ── all other calls ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -353,6 +302,7 @@ class GrpcProtocol(asyncio.Protocol):
         if call.is_lingering:
             self._lingering -= 1
         call.gone()
+        call.task = call.context = call.stream.call = None
 
     # ── `Line` ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -382,7 +332,9 @@ class GrpcProtocol(asyncio.Protocol):
 
     def _fault(self, stream: Stream, error: Exception) -> None:
         """Ends a call with a status, whoever has it."""
-        if not isinstance(error, CallFault):
+        if isinstance(error, CallFault):
+            self._count_refused(f"grpc_{error.code.lower()}")
+        else:
             wire = wire_of(error)
             error = CallFault(wire.grpc, wire.message, metadata=trailing_metadata(wire, error))
         call = stream.call
@@ -391,6 +343,10 @@ class GrpcProtocol(asyncio.Protocol):
         else:
             self._http.answer(stream, status.refusal(error))
         self.gone(stream)
+
+    def _count_refused(self, reason: str) -> None:
+        """What the corridor never saw. The reasons are codes of the two protocols, so their number is bounded."""
+        self._plane.meter.refused("", reason)
 
 
 def _peer(name: Any) -> tuple[str | None, str]:

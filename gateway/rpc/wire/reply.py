@@ -112,9 +112,11 @@ class ReplyWriter:
         if batch is not self._batch:
             assert batch.outputs is not None
             self._batch = batch
-            is_shared = len(batch.tickets) > 1
-            self._rows = [_raw_rows(output, batch.rows if is_shared else 1) for output in batch.outputs]
-        first, last = (ticket.offset, ticket.offset + ticket.rows) if len(batch.tickets) > 1 else (0, 1)
+            rows = (
+                batch.rows if batch.rows != ticket.rows else 1
+            )  # alone, a ticket gets all, whatever its first dimension
+            self._rows = [_raw_rows(output, rows) for output in batch.outputs]
+        first, last = (ticket.offset, ticket.offset + ticket.rows) if batch.rows != ticket.rows else (0, 1)
         if wanted is None:
             return [
                 rows[first * size : last * size] if size else _texts(ticket, i)

@@ -16,7 +16,8 @@ from gateway.rest.doorkeeper import Doorkeeper, OpenDoor
 from gateway.rpc.server import SERVICE, _own_pool, _Unoffered, inference_handler
 from gateway.rpc.service import InferenceService
 from gateway.rpc.standard import health_handler, reflection_handlers
-from gateway.rpc.wire.protocol import GrpcProtocol, Shared
+from gateway.rpc.wire.protocol import GrpcProtocol
+from gateway.rpc.wire.shared import Shared
 from gateway.settings import Settings, Tls
 from gateway.statistics import Statistics
 from gateway.telemetry.log import EventLog
@@ -102,7 +103,9 @@ class WireServer:
         if not is_secure:
             await _opened(opening, connection)
             return
-        task = self._loop.create_task(_opened(opening, connection), name="grpc-handshake")  # may last as its caller likes
+        task = self._loop.create_task(
+            _opened(opening, connection), name="grpc-handshake"
+        )  # may last as its caller likes
         self._handshakes.add(task)
         task.add_done_callback(self._handshakes.discard)
 

@@ -53,13 +53,14 @@ def refusal(fault: CallFault) -> bytes:
 def write_metadata(metadata: Metadata) -> list[tuple[bytes, bytes]]:
     """Keys in lower case; values of keys that end in `-bin` in base64 (without padding), others as printable ASCII."""
     pairs = []
-    for key, value in metadata:
+    for name, value in metadata:
+        key = name.lower()
         if key.endswith("-bin"):
             text = b64encode(value if isinstance(value, bytes) else value.encode()).rstrip(b"=")
         else:
             text = (value if isinstance(value, str) else value.decode("latin-1")).encode("ascii", "replace")
             text = bytes(byte if 0x20 <= byte < 0x7F else 0x3F for byte in text).strip()
-        pairs.append((key.lower().encode("ascii", "replace"), text))
+        pairs.append((key.encode("ascii", "replace"), text))
     return pairs
 
 

@@ -163,6 +163,38 @@ async def test_promotion_rollback_and_history(http, plane, made):
     assert "variants.challenger.weight: 10 → 0" in history[1]["changes"]
 
 
+async def test_a_proposal_is_shown_and_taken_with_one_call(http, plane, made):
+    plane.shelf.publish("phishing", "3", alias="champion")
+    await plane.follower.step()
+    await asyncio.gather(*plane.follower._rehearsals.values())
+    following = (await http.get(PATH)).json()["status"]["following"]
+    assert following["state"] == "proposed"
+    assert following["aliases"]["champion"] == {
+        "reference": "models:/phishing@champion",
+        "serves": "1",
+        "names": "3",
+    }
+    assert following["summary"] == "proposed: champion 1 → 3 (passes)"
+    stale = await http.post(
+        f"{PATH}:follow", json={"versions": {"champion": "2"}, "reason": "go"}, headers={"If-Match": made}
+    )
+    assert stale.status_code == 412
+    done = await http.post(f"{PATH}:follow?wait=5", json={"reason": "go"}, headers={"If-Match": made})
+    assert done.status_code == 200, done.text
+    assert (await http.get(PATH)).json()["status"]["versions"]["champion"] == "phishing/3"
+    nothing = await http.post(f"{PATH}:follow", json={"reason": "again"}, headers={"If-Match": "*"})
+    assert (nothing.status_code, nothing.json()["code"]) == (422, "nothing_to_follow")
+
+
+async def test_a_document_goes_past_the_checks_only_by_override(http, plane, made):
+    plane.shelf.publish("phishing", "3", inputs=("x", "extra"))
+    document = route(champion=("models:/phishing/3", 1))
+    refused = await http.put(f"{PATH}?reason=new&wait=5", json=document, headers={"If-Match": made})
+    assert (refused.status_code, refused.json()["problems"][0]["code"]) == (409, "signature_incompatible")
+    passed = await http.put(f"{PATH}?reason=new&wait=5&override=true", json=document, headers={"If-Match": made})
+    assert passed.status_code == 200, passed.text
+
+
 async def test_a_rollback_without_a_past_is_refused(http, made):
     reply = await http.post(f"{PATH}:rollback?reason=x")
     assert (reply.status_code, reply.json()["code"]) == (422, "nothing_to_restore")

@@ -162,7 +162,7 @@ async def test_a_restarted_control_goes_on_with_what_was_warming(plane):
 
 
 async def test_an_unexpected_error_ends_the_revision(plane):
-    def broken(_):
+    def broken(*_):
         raise ZeroDivisionError("a model's own trouble")
 
     plane.preparation._stage = broken

@@ -209,3 +209,13 @@ def test_a_label_by_request_id_reaches_the_pair(place, evidence):
     )
     told = only(evidence, exogenous=True)["evidence"]
     assert (told["wins"], told["losses"]) == (1, 0)
+
+
+def test_labels_beyond_the_window_do_not_enter_a_test(place, evidence):
+    place.store(
+        predictions([request(n) for n in range(4)], [0.9] * 4),
+        shadows([0, 1, 2, 3], ["1"] * 4, ["0"] * 4),
+        labels(*[label(n, 0, received=60 if n < 3 else 7200) for n in range(4)]),
+    )
+    assert only(evidence, exogenous=True)["evidence"]["units"] == 4
+    assert only(evidence, exogenous=True, label_window_s=3600.0)["evidence"]["units"] == 3

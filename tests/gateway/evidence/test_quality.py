@@ -6,7 +6,7 @@ from gateway.evidence.evidence import Evidence
 from gateway.evidence.quality import Question
 from models.signature import Answer
 from routing.records import Column, PredictionBlock
-from tests.kit.spooled import BINARY, VARIANTS, Place, label, labels, predictions, request, shadows
+from tests.kit.spooled import BINARY, START_UNIX_US, VARIANTS, Place, label, labels, predictions, request, shadows
 
 MINUTE_US = 60_000_000
 
@@ -149,3 +149,45 @@ def test_without_a_label_nothing_is_measured_and_nothing_is_zero(place):
     champion = subjects(place)[0]["champion"]
     assert (champion["n"], champion["coverage"]) == (1, 0.0)
     assert {champion[name] for name in ("accuracy", "f1", "log_loss", "auc")} == {None}
+
+
+def test_only_what_became_known_within_the_label_window_counts(place):
+    place.store(
+        predictions([request(n) for n in range(3)], [0.9, 0.9, 0.9]),
+        labels(label(0, 1, received=60), label(1, 1, received=3600), label(2, 1, received=60)),
+        labels(label(2, 0, received=3600)),  # a correction that comes too late corrects nothing
+    )
+    asked = Question(endpoint="phishing", label_window_s=600)
+    (champion,) = Evidence(place.uri, lambda _: BINARY).quality(asked)["subjects"]
+    assert (champion["labelled"], champion["accuracy"]) == (2, 1.0)
+    (champion,) = Evidence(place.uri, lambda _: BINARY).quality(Question(endpoint="phishing"))["subjects"]
+    assert (champion["labelled"], champion["accuracy"]) == (3, pytest.approx(2 / 3))
+
+
+def test_how_long_labels_took_is_told_by_variant(place):
+    rows = [request(n, assigned=n % 2) for n in range(20)]
+    place.store(
+        *[predictions([row], [0.9]) for row in rows],
+        labels(*[label(n, 1, received=3600 if n % 2 else 60) for n in range(20)]),
+    )
+    found, _ = subjects(place)
+    assert found["champion"]["label_delay_s"]["p50"] == pytest.approx(60, abs=0.1)
+    assert found["challenger"]["label_delay_s"]["p99"] == pytest.approx(3600, abs=0.1)
+    assert found["champion"]["last_unix_s"] < found["challenger"]["last_unix_s"]
+
+
+def test_without_labels_there_is_no_delay(place):
+    place.store(predictions([request(0)], [0.9]))
+    found, _ = subjects(place)
+    assert found["champion"]["label_delay_s"] is None
+
+
+def test_a_window_of_arrival_does_not_change_what_its_labels_say(place):
+    place.store(
+        predictions([request(n * 1000) for n in range(10)], [0.9] * 10),
+        labels(*[label(n * 1000, 1) for n in range(10)]),
+    )
+    since = START_UNIX_US / 1e6 + 5
+    asked = Question(endpoint="phishing", since_unix_s=since, until_unix_s=since + 2)
+    (champion,) = Evidence(place.uri, lambda _: BINARY).quality(asked)["subjects"]
+    assert (champion["n"], champion["labelled"]) == (2, 2)

@@ -180,6 +180,13 @@ def test_segments_expire_also_under_a_reader_that_has_one_open(folder, writer, r
     assert expire(folder, 60.0, written_at + 3600) == (0, 0)
 
 
+def test_segments_that_were_read_go_without_being_told_of(folder, writer):
+    fill(writer, 9)
+    segments, _ = expire(folder, 60.0, segment_path(folder, 1).stat().st_mtime + 3600, read=4)
+    assert segments == 2
+    assert not [path for path in folder.glob("*.seg") if path.stat().st_size > HEADER_BYTES]
+
+
 def test_a_writer_whose_last_segment_expired_writes_the_next_one(folder):
     """What an idle worker left: nothing appends, so nothing seals it, and still its rows must go."""
     now = [0.0]

@@ -4,8 +4,9 @@ import shutil
 import pytest
 from deltalake import DeltaTable
 
+from gateway.streams.table import CommitFailed
 from gateway.streams.tail import LakeStream
-from tests.kit.spooled import BINARY, Place, encode, label, labels, predictions, request
+from tests.kit.spooled import BINARY, START_UNIX_US, Place, encode, label, labels, predictions, request
 
 
 class Clock:
@@ -137,3 +138,37 @@ async def test_compaction_comes_after_enough_commits_and_keeps_every_row(place, 
     await stream.close()
     assert len(DeltaTable(f"{place.uri}/predictions").file_uris()) == 1
     assert count(place) == 5
+
+
+async def test_rows_past_their_retention_go_by_themselves(place, clock, writer, tmp_path):
+    clock.now_us = START_UNIX_US
+    stream = LakeStream(
+        place.uri,
+        place.spool,
+        answers=lambda _: None,
+        letters=tmp_path / "letters",
+        clock_us=clock,
+        frames_max=1,
+        retention_s=lambda: {"phishing": 3600},
+    )
+    writer.append(encode(predictions([request(0)], [0.5])))
+    assert await stream.step()
+    clock.now_us += 600_000_000
+    assert await stream.step()
+    assert count(place) == 1
+    clock.now_us += 3_600_000_000
+    assert await stream.step()
+    assert count(place) == 0
+    await stream.close()
+
+
+async def test_forgetting_takes_what_was_still_in_the_spool_along(place, stream, writer):
+    writer.append(encode(predictions([request(0, unit="gone"), request(1, unit="kept")], [0.5, 0.5])))
+    assert await stream.forget(["gone"]) == {"predictions": 1, "shadows": 0, "labels": 0}
+    assert count(place) == 1
+
+
+async def test_what_cannot_be_deleted_now_is_said(place, stream, tmp_path):
+    (tmp_path / "lake").write_text("in the way")
+    with pytest.raises(CommitFailed):
+        await stream.forget(["gone"])

@@ -107,6 +107,16 @@ def test_a_wider_tolerance_is_the_callers_to_give(request_of_trees: Request) -> 
     assert 5e-4 < certificate.score_difference_max < 2e-3
 
 
+def test_a_column_with_the_name_of_an_output_is_refused_with_the_remedy(request_of_trees: Request) -> None:
+    described = Path(request_of_trees.source) / "MLmodel"
+    described.write_text(described.read_text().replace('"age"', '"label"'))
+
+    with pytest.raises(StagingRefused, match="inputs have the names of outputs: 'label'") as refused:
+        convert(request_of_trees)
+
+    assert refused.value.remedy == "rename these columns"
+
+
 def test_a_bare_file_is_a_model(folder: Path) -> None:
     (folder / "any name.onnx").write_bytes(doubled().SerializeToString())
 

@@ -210,6 +210,17 @@ def test_a_step_without_a_double_form_is_served_in_float32_when_that_is_equal(es
     assert certificate(made, form=1).rows > 800
 
 
+def test_columns_may_have_any_name() -> None:
+    names = {"age": "hours per-week", "income": "X", "city": "é:1 (cm)", "plan": "input"}
+    numbers, texts = [names[name] for name in NUMBERS], [names[name] for name in TEXTS]
+    columns = ColumnTransformer([("numbers", IMPUTED, numbers), ("texts", one_hot(), texts)])
+
+    made = converted(make_pipeline(columns, RandomForestClassifier(10)), FRAME.rename(columns=names), TWO)
+
+    assert certificate(made).rows > 800
+    assert [spec.name for spec in made.signature.inputs] == list(names.values())
+
+
 def test_a_step_that_no_converter_knows_is_refused_by_the_build() -> None:
     made = converted(make_pipeline(FunctionTransformer(np.sign), Ridge()), WHOLE[NUMBERS], VALUE)
 

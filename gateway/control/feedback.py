@@ -1,0 +1,207 @@
+"""Control's slow look at what was recorded: mirrored rows that nobody read in time go, and evidence and labels become figures on the scrape.
+
+All of it runs on two threads that nobody waits for. A look may take long when the lake is large, so the pause after it grows with it:
+at most a twentieth of a core is spent here.
+"""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from math import nan
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+
+from gateway.settings import Settings
+from gateway.spool.reader import Expired, expire, writers
+from gateway.state.documents import documents
+from gateway.streams.table import CommitFailed
+from gateway.telemetry.counters import CounterPage
+from gateway.telemetry.log import EventLog
+from routing.errors import RouteInvalid
+from routing.experiments.mcnemar import Verdict
+from routing.traffic import Route
+from routing.validate import validate
+
+if TYPE_CHECKING:
+    from gateway.evidence.evidence import Evidence
+
+_log: Final = EventLog(__name__)
+Found = TypeVar("Found")
+_SWEEP_S: Final = 5.0
+_MIRROR_AGE_S: Final = 60.0 - _SWEEP_S
+"""With a sweep every five seconds no mirrored row is older than 60 s."""
+_LOOK_S: Final = 20.0
+_PAUSE_RATIO: Final = 19.0
+_SETTLED_S: Final = 120.0
+"""A label is judged so long after its receipt: records reach the lake within seconds."""
+_ROWS_MAX: Final = 1_000_000
+"""Quality on the scrape looks at the newest days that hold so many predictions, and no further back than the label window."""
+_MEASURES: Final = (
+    "coverage", "accuracy", "precision", "recall", "f1", "log_loss", "brier", "auc", "mae", "rmse", "r2",
+)  # fmt: skip
+
+
+Gauge = tuple[str, tuple[tuple[str, str], ...]]
+"""A metric's name and its labels."""
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """What a look found: gauges, and the labels that were settled since the last one."""
+
+    gauges: dict[Gauge, float]
+    joined: int
+    orphaned: int
+
+
+class Feedback:
+    """Belongs to control's loop, which alone writes `page`; `sweep` and `look` block, and run on threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        evidence: Callable[[], "Evidence"],
+        page: CounterPage,
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._evidence = evidence
+        self._page = page
+        self._wall = wall
+        self._settled = Watermark(settings.state_path / "labels.json")
+        self._shown: dict[Gauge, float] = {}
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._every(_SWEEP_S, self.sweep, self._count_expired))
+            tasks.create_task(self._every(_LOOK_S, self.look, self.show))
+
+    def sweep(self) -> Expired:
+        """Deletes mirrored rows that are about to be a minute old, and tells of those that the shadow process has not answered for."""
+        mirror = self._settings.state_path / "mirror"
+        read = _answered(self._settings.state_path)
+        found = [
+            expire(mirror / writer, _MIRROR_AGE_S, self._wall(), read.get(writer, 0)) for writer in writers(mirror)
+        ]
+        return Expired(sum(one.segments for one in found), sum(one.bytes for one in found))
+
+    def look(self) -> Look:
+        """Figures of every endpoint's evidence, and of the labels that came since the last look."""
+        gauges: dict[Gauge, float] = {}
+        for endpoint, document in documents(self._settings.state_file).items():
+            with suppress(RouteInvalid):  # of an older release; its owner is told when it is changed
+                route = validate(document)
+                since = self._evidence().recent(endpoint, _ROWS_MAX)
+                if since is not None:
+                    gauges |= self._quality(route, since)
+                    gauges |= self._experiments(route)
+        settled = self._evidence().settle(self._settled.sequence, self._wall() - _SETTLED_S)
+        if settled.last != self._settled.sequence:
+            self._settled.advance(settled.last)  # before they are counted: a crash in between counts none twice
+        return Look(gauges=gauges, joined=settled.joined, orphaned=settled.orphaned)
+
+    def show(self, look: Look) -> None:
+        """Brings a look to the scrape; what it no longer knows goes from there."""
+        for name, labels in {**self._shown, **look.gauges}:
+            slot = self._page.gauge(name, dict(labels))
+            self._page.floats[slot] = look.gauges.get((name, labels), nan)
+        self._shown = look.gauges
+        for outcome, labels_settled in (("joined", look.joined), ("orphaned", look.orphaned)):
+            self._page.cells[self._page.counter("runoff_labels_total", {"outcome": outcome})] += labels_settled
+
+    def _count_expired(self, expired: Expired) -> None:
+        self._page.cells[self._page.counter("runoff_mirror_expired_bytes_total")] += expired.bytes
+        if expired.segments:
+            _log.warning("mirror_rows_expired", segments=expired.segments, bytes=expired.bytes)
+
+    async def _every(self, pause_s: float, act: Callable[[], Found], then: Callable[[Found], None]) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                then(await asyncio.to_thread(act))
+            except (CommitFailed, OSError, sqlite3.Error) as error:
+                _log.warning("feedback_failed", reason=str(error))
+            except Exception as error:  # noqa: BLE001  # figures that cannot be made now must not end those that can be made later
+                _log.error("feedback_failed", error=error)
+            await asyncio.sleep(max(pause_s, _PAUSE_RATIO * (time.monotonic() - began)))
+
+    def _quality(self, route: Route, since_unix_s: float) -> Mapping[Gauge, float]:
+        """Each variant's and mirror's newest version."""
+        from gateway.evidence.quality import Question
+
+        window_s = route.label.window_s
+        # By whole hours, so that the same question is asked again while nothing was stored.
+        since = max(since_unix_s, (self._wall() - window_s) // 3600 * 3600)
+        asked = Question(endpoint=route.endpoint, since_unix_s=since, label_window_s=window_s)
+        newest: dict[tuple[str, str], Any] = {}
+        for subject in self._evidence().quality(asked)["subjects"]:
+            who = (subject["role"], subject["name"])
+            if who not in newest or subject["last_unix_s"] > newest[who]["last_unix_s"]:
+                newest[who] = subject
+        return {
+            _gauge("runoff_quality", route, name, role=role, metric=measure): float(subject[measure])
+            for (role, name), subject in newest.items()
+            for measure in _MEASURES
+            if subject.get(measure) is not None
+        }
+
+    def _experiments(self, route: Route) -> Mapping[Gauge, float]:
+        """The paired tests as the ledger has them: the same question, so it is answered once for both."""
+        if not (route.label.exogenous and route.mirrors):
+            return {}
+        from gateway.evidence.ledger import Question
+
+        asked = Question(
+            endpoint=route.endpoint,
+            champion=route.champion,
+            exogenous=True,
+            keys_in_use=self._settings.auth.data == "keys",
+            label_window_s=route.label.window_s,
+        )
+        found: dict[Gauge, float] = {}
+        present = {mirror.name for mirror in route.mirrors}
+        for mirror in self._evidence().ledger(asked)["mirrors"]:
+            evidence = mirror.get("evidence")
+            if evidence is None or mirror["mirror"] not in present:
+                continue
+            found[_gauge("runoff_experiment_evalue", route, mirror["mirror"])] = evidence["log_e"]
+            for verdict in Verdict:
+                slot = _gauge("runoff_experiment_verdict", route, mirror["mirror"], verdict=verdict.value)
+                found[slot] = float(evidence["verdict"] == verdict.value)
+        return found
+
+
+def _answered(state: Path) -> dict[str, int]:
+    """Up to which sequence the shadow process has answered for each mirror writer (`gateway/shadow/progress.py`)."""
+    try:
+        return msgspec.json.decode((state / "shadow" / "offsets.json").read_bytes(), type=dict[str, int])
+    except (OSError, msgspec.MsgspecError):
+        return {}
+
+
+def _gauge(name: str, route: Route, variant: str, **labels: str) -> Gauge:
+    return name, (("endpoint", route.endpoint), ("variant", variant), *labels.items())
+
+
+class Watermark:
+    """The sequence up to which labels are counted, in a file: counters outlive a process, so must what they have counted."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self.sequence = msgspec.json.decode(path.read_bytes(), type=int)
+        except (OSError, msgspec.MsgspecError):
+            self.sequence = 0
+
+    def advance(self, sequence: int) -> None:
+        """Raises OSError."""
+        draft = self._path.with_suffix(".new")
+        draft.write_bytes(msgspec.json.encode(sequence))
+        draft.chmod(0o600)
+        draft.replace(self._path)
+        self.sequence = sequence

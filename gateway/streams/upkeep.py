@@ -1,0 +1,99 @@
+"""What leaves the lake: rows past their route's retention, and all that is about one unit.
+
+Runs on the lake's own thread, so that no append is overtaken. Deleted rows are out of the tables at once, and out of the files with
+the first compaction that comes a day later. Labels go before the predictions that they are found by, so that a crash in between
+leaves nothing that the next run would not find.
+"""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gateway.streams.arrow import id_floor
+from gateway.streams.table import LakeTable
+
+METRICS_KEPT_S: Final = 400 * 86_400
+"""Minutes name nobody: they are kept for a year and a bit, so that a season can be compared with the last."""
+_WHOLE_DAYS_FROM_S: Final = 2 * 86_400
+"""From this retention on days go whole, which costs no file its rewriting; a row then stays up to a day longer."""
+
+Tables = Mapping[str, LakeTable]
+Deleted = dict[str, int]
+"""Rows that were deleted, by table."""
+
+
+def expire(tables: Tables, retention_s: Mapping[str, int], now_us: int) -> Deleted:
+    """Deletes rows of the endpoints in `retention_s` that are older than it says; raises CommitFailed.
+
+    Age counts from the prediction, for a label by request id from its receipt. A label whose prediction is not (or no longer) there
+    goes when the longest retention has passed. Endpoints that are not named are left alone.
+    """
+    deleted = dict.fromkeys(tables, 0)
+    if not retention_s:
+        return deleted
+    stored = {name: _endpoints(table) for name, table in tables.items()}
+    for endpoint, kept_s in retention_s.items():
+        cutoff = _cutoff(now_us, kept_s)
+        if endpoint in stored["predictions"]:
+            deleted["labels"] += _expire_labels_of(tables, endpoint, cutoff)
+        for name in ("labels", "predictions", "shadows"):
+            if endpoint in stored[name]:
+                deleted[name] += tables[name].delete(f"endpoint = {_text(endpoint)} AND {_is_before(cutoff)}")
+    if None in stored["labels"]:
+        oldest = id_floor(_cutoff(now_us, max(retention_s.values())).timestamp())
+        deleted["labels"] += tables["labels"].delete(f"endpoint IS NULL AND prediction_id < {_text(oldest)}")
+    deleted["metrics"] += tables["metrics"].delete(_is_before(_cutoff(now_us, METRICS_KEPT_S)))
+    return deleted
+
+
+def forget(tables: Tables, units: Sequence[str]) -> Deleted:
+    """Deletes every prediction of these units (as they are stored), its shadows and its labels; raises CommitFailed."""
+    deleted = dict.fromkeys(("predictions", "shadows", "labels"), 0)
+    is_theirs = pc.field("unit").isin(list(units))
+    requests = tables["predictions"].rows(("prediction_id", "endpoint", "request_id"), is_theirs)
+    mirrored = tables["shadows"].rows(("prediction_id",), is_theirs)
+    ids = pa.concat_tables([requests.select(["prediction_id"]), mirrored])
+    named = requests.select(["endpoint", "request_id"]).filter(pc.is_valid(requests["request_id"]))
+    deleted["labels"] += tables["labels"].delete_matching(ids)
+    deleted["labels"] += tables["labels"].delete_matching(named)
+    theirs = pa.table({"unit": pa.array(units, pa.string())})
+    for name in ("predictions", "shadows"):
+        deleted[name] += tables[name].delete_matching(theirs)
+    return deleted
+
+
+def _expire_labels_of(tables: Tables, endpoint: str, cutoff: dt.datetime) -> int:
+    """Labels by prediction id of this endpoint's predictions that are about to go."""
+    old_labels = (pc.field("endpoint").is_null()) & (pc.field("prediction_id") < id_floor(cutoff.timestamp()))
+    labelled = tables["labels"].rows(("prediction_id",), old_labels)
+    if not labelled.num_rows:
+        return 0
+    is_old: Any = (pc.field("endpoint") == endpoint) & (pc.field("date") <= cutoff.date())
+    gone = tables["predictions"].rows(("prediction_id",), is_old & (pc.field("received_at") < pa.scalar(cutoff)))
+    is_gone = pc.is_in(labelled["prediction_id"], value_set=gone["prediction_id"].combine_chunks())
+    return tables["labels"].delete_matching(labelled.filter(is_gone))
+
+
+def _cutoff(now_us: int, kept_s: int) -> dt.datetime:
+    """What was received before this moment goes."""
+    moment = dt.datetime.fromtimestamp(now_us / 1e6, dt.UTC) - dt.timedelta(seconds=kept_s)
+    is_whole = kept_s >= _WHOLE_DAYS_FROM_S
+    return moment.replace(hour=0, minute=0, second=0, microsecond=0) if is_whole else moment
+
+
+def _is_before(cutoff: dt.datetime) -> str:
+    """Of whole days only the partition is asked, so that their files are dropped unread."""
+    if cutoff.time() == dt.time(0):
+        return f"date < '{cutoff.date()}'"
+    return f"date <= '{cutoff.date()}' AND received_at < '{cutoff:%Y-%m-%dT%H:%M:%S.%fZ}'"
+
+
+def _endpoints(table: LakeTable) -> set[str | None]:
+    return {found["endpoint"] for found in table.partitions}
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

@@ -1,0 +1,159 @@
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gateway.control.feedback import Feedback, Watermark
+from gateway.evidence.evidence import Evidence
+from gateway.settings import Settings
+from gateway.spool.segment import SegmentWriter, segment_path
+from gateway.state.compiled import CompiledRoute
+from gateway.state.revision import Draft
+from gateway.state.store import StateStore
+from gateway.telemetry.counters import CounterPage
+from gateway.telemetry.retained import read_pages
+from models.signature import Signature
+from tests.kit.spooled import BINARY, START_UNIX_US, Place, label, labels, predictions, request, shadows
+
+NOW = START_UNIX_US / 1e6 + 3600
+
+
+class World:
+    """A state directory with a route, a lake, and the loop that looks at both."""
+
+    def __init__(self, folder):
+        self.settings = Settings(state_dir=str(folder))
+        self.place = Place(folder)
+        self.page = CounterPage(folder / "run", "control-1")
+        evidence = Evidence(self.place.uri, lambda _: BINARY)
+        self.now = NOW
+        self.feedback = Feedback(self.settings, lambda: evidence, self.page, wall=lambda: self.now)
+
+    def route(self, **more):
+        arms = [{"name": "champion", "model": "models:/phishing/1", "weight": 1}]
+        mirrors = [{"name": "candidate", "model": "models:/phishing/2"}]
+        document = {"endpoint": "phishing", "variants": arms, "mirrors": mirrors, **more}
+        store = StateStore(self.settings.state_file)
+        draft = Draft(endpoint="phishing", action="put", author="ann", reason="test", document=document)
+        written = store.write(draft, check=False)
+        nothing = CompiledRoute(
+            endpoint="phishing",
+            revision=written.number,
+            document=document,
+            models={},
+            split=b"",
+            split_sha256="",
+            signature=Signature(inputs=(), outputs=()),
+        )
+        assert store.activate(written.number, nothing)
+        store.close()
+
+    def look(self):
+        self.feedback.show(self.feedback.look())
+
+    def value(self, name, **labels):
+        found = read_pages(self.settings.state_path / "run").series
+        values = [one for (metric, of), one in found.items() if metric == name and labels.items() <= dict(of).items()]
+        return values[0][0] if values else None
+
+
+@pytest.fixture
+def world(tmp_path):
+    made = World(tmp_path)
+    yield made
+    made.page.close()
+
+
+def test_quality_of_each_arm_is_on_the_scrape(world):
+    world.route()
+    world.place.store(
+        predictions([request(n) for n in range(4)], [0.9] * 4),
+        shadows([0, 1, 2, 3], ["1"] * 4, ["0"] * 4),
+        labels(*[label(n, 1) for n in range(2)]),
+    )
+    world.look()
+    live = {"endpoint": "phishing", "variant": "champion", "role": "live"}
+    assert world.value("runoff_quality", **live, metric="accuracy") == 1.0
+    assert world.value("runoff_quality", **live, metric="coverage") == 0.5
+    assert world.value("runoff_quality", variant="candidate", role="mirror", metric="accuracy") == 0.0
+    assert world.value("runoff_quality", metric="auc") is None
+
+
+def test_the_paired_test_is_on_the_scrape_where_labels_are_exogenous_and_leaves_it_with_the_mirror(world):
+    world.place.store(
+        predictions([request(n) for n in range(60)], [0.9] * 60),
+        shadows(list(range(60)), ["1"] * 60, ["0"] * 60),
+        labels(*[label(n, 0) for n in range(60)]),
+    )
+    world.route()
+    world.look()
+    assert world.value("runoff_experiment_evalue") is None
+    world.route(label={"exogenous": True})
+    world.look()
+    assert world.value("runoff_experiment_evalue", variant="candidate") > 3
+    assert world.value("runoff_experiment_verdict", verdict="better") == 1.0
+    assert world.value("runoff_experiment_verdict", verdict="inconclusive") == 0.0
+    world.route(label={"exogenous": True}, mirrors=[])
+    world.look()
+    assert world.value("runoff_experiment_evalue") is None
+
+
+def test_labels_are_counted_once_they_are_settled_and_once_only_over_restarts(world):
+    world.place.store(predictions([request(0)], [0.9]), labels(label(0, 1), label(5, 1)))
+    world.now = NOW - 3600 + 60
+    world.look()
+    assert world.value("runoff_labels_total", outcome="joined") == 0
+    world.now = NOW
+    world.look()
+    assert world.value("runoff_labels_total", outcome="joined") == 1
+    assert world.value("runoff_labels_total", outcome="orphaned") == 1
+    world.look()
+    assert world.value("runoff_labels_total", outcome="orphaned") == 1
+    assert Watermark(world.settings.state_path / "labels.json").sequence > 0
+    assert (world.settings.state_path / "labels.json").stat().st_mode & 0o777 == 0o600
+
+
+async def test_mirrored_rows_that_nobody_read_go_within_a_minute_and_are_counted(world):
+    folder = world.settings.state_path / "mirror" / "worker-1"
+    writer = SegmentWriter(folder, bytes_max=1 << 20)
+    writer.append([b"x" * 100])
+    written_at = segment_path(folder, 1).stat().st_mtime
+    world.now = written_at + 50
+    assert world.feedback.sweep() == (0, 0)
+    world.now = written_at + 56
+    task = asyncio.create_task(world.feedback.run())
+    await until(lambda: world.value("runoff_mirror_expired_bytes_total"), task)
+    await ended(task)
+    assert not segment_path(folder, 1).exists()
+    writer.close()
+
+
+async def test_a_look_that_fails_is_no_end(world):
+    """A lake that cannot be read is told in the log; the next look tries again."""
+    world.route()
+    world.place.store(predictions([request(0)], [0.9]))
+    log = Path(world.place.uri, "predictions", "_delta_log")
+    away = log.rename(log.with_name("away"))  # noqa: ASYNC240  # nothing else runs yet
+    looks = iter(range(1000))
+
+    def look():
+        next(looks)
+        return world.feedback.look()
+
+    task = asyncio.create_task(world.feedback._every(0.01, look, world.feedback.show))
+    await until(lambda: next(looks) > 3, task)
+    away.rename(log)
+    await until(lambda: world.value("runoff_quality") is not None, task)
+    await ended(task)
+
+
+async def until(claim, task):
+    async with asyncio.timeout(20):
+        while not claim():  # what is waited for is a page that another thread may write
+            await asyncio.sleep(0.01)
+            assert not task.done()
+
+
+async def ended(task):
+    task.cancel()
+    await asyncio.wait([task])

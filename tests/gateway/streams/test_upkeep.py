@@ -1,0 +1,102 @@
+import datetime as dt
+
+import pytest
+from deltalake import DeltaTable
+
+from gateway.streams.upkeep import METRICS_KEPT_S, expire, forget
+from routing.records import MetricBlock, MinuteRow
+from tests.kit.spooled import START_UNIX_US, Place, label, labels, pid_text, predictions, request, shadows
+
+HOUR, DAY = 3600, 86_400
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+@pytest.fixture
+def tables(place):
+    """The tables as the lake's own thread holds them, opened when they are asked for."""
+    return lambda: place.lake()._tables
+
+
+def at(number, seconds):
+    """A request that came so many seconds after the start; its id says the same."""
+    stamp = (START_UNIX_US // 1000 + seconds * 1000).to_bytes(6, "big")
+    key = stamp + b"\x70\x00\x80\x00" + number.to_bytes(6, "big")
+    return request(number, prediction_id=key, received_unix_us=START_UNIX_US + seconds * 1_000_000)
+
+
+def ids(place, table):
+    found = DeltaTable(f"{place.uri}/{table}").to_pyarrow_dataset().to_table(columns=["prediction_id"])
+    return sorted(found["prediction_id"].to_pylist())
+
+
+def now(seconds):
+    return START_UNIX_US + seconds * 1_000_000
+
+
+def test_rows_past_the_retention_of_their_route_go_and_no_others(place, tables):
+    old, new = at(1, 0), at(2, 90 * 60)
+    other = predictions([at(3, 0)], [0.5], endpoint="other")
+    ours = [label(None, 1, prediction_id=row.prediction_id) for row in (old, new)]
+    place.store(predictions([old, new], [0.5, 0.5]), other, labels(*ours))
+    deleted = expire(tables(), {"phishing": HOUR, "other": 10 * DAY}, now(2 * HOUR))
+    assert (deleted["predictions"], deleted["labels"]) == (1, 1)
+    assert len(ids(place, "predictions")) == 2
+    assert len(ids(place, "labels")) == 1
+    assert not any(expire(tables(), {"phishing": HOUR, "other": 10 * DAY}, now(2 * HOUR)).values())
+
+
+def test_long_retention_drops_whole_days(place, tables):
+    place.store(predictions([at(n, n * DAY) for n in range(5)], [0.5] * 5), shadows([0], ["1"], ["1"]))
+    start = dt.datetime.fromtimestamp(START_UNIX_US / 1e6, dt.UTC)
+    midnight_s = DAY - (start - start.replace(hour=0, minute=0, second=0, microsecond=0)).total_seconds()
+    assert expire(tables(), {"phishing": 2 * DAY}, now(2 * DAY + midnight_s - 60))["predictions"] == 0
+    deleted = expire(tables(), {"phishing": 2 * DAY}, now(2 * DAY + midnight_s + 60))
+    assert (deleted["predictions"], deleted["shadows"]) == (1, 1)
+
+
+def test_a_label_without_a_prediction_stays_as_long_as_the_longest_retention(place, tables):
+    place.store(labels(label(5, 1), label(None, 0, endpoint="phishing", request_id="r1")))
+    kept = {"phishing": HOUR, "other": 3 * DAY}
+    assert expire(tables(), kept, now(2 * HOUR))["labels"] == 1  # the one by request id, an hour after its receipt
+    assert ids(place, "labels") == [pid_text(5)]
+    assert expire(tables(), kept, now(5 * DAY))["labels"] == 1
+
+
+def test_minutes_stay_for_a_year_and_endpoints_without_a_route_for_ever(place, tables):
+    minute = MinuteRow("phishing", "champion", "m", "1", START_UNIX_US // 1_000_000, 1, 0, 1, 0.1, [1])
+    place.store(MetricBlock([minute]), predictions([at(1, 0)], [0.5], endpoint="unknown"))
+    assert expire(tables(), {"phishing": HOUR}, now(METRICS_KEPT_S - DAY))["metrics"] == 0
+    deleted = expire(tables(), {"phishing": HOUR}, now(METRICS_KEPT_S + 2 * DAY))
+    assert (deleted["metrics"], deleted["predictions"]) == (1, 0)
+
+
+def test_a_forgotten_unit_leaves_no_row_of_it_and_takes_no_other(place, tables):
+    rows = [request(n, unit="gone" if n % 2 else "kept", request_id=f"r{n}") for n in range(6)]
+    place.store(
+        predictions(rows, [0.5] * 6),
+        shadows(list(range(6)), ["1"] * 6, ["1"] * 6, units=["gone" if n % 2 else "kept" for n in range(6)]),
+        labels(*[label(n, 1) for n in range(4)], label(None, 1, endpoint="phishing", request_id="r5")),
+    )
+    deleted = forget(tables(), ["gone"])
+    assert deleted == {"predictions": 3, "shadows": 3, "labels": 3}
+    kept = [pid_text(n) for n in (0, 2, 4)]
+    assert ids(place, "predictions") == ids(place, "shadows") == kept
+    assert ids(place, "labels") == kept[:2]
+    assert not any(forget(tables(), ["gone"]).values())
+
+
+def test_the_log_of_the_table_does_not_name_who_was_forgotten(place, tables):
+    place.store(predictions([request(1, unit="jane@example.org")], [0.5]))
+    forget(tables(), ["jane@example.org"])
+    assert "jane" not in str(DeltaTable(f"{place.uri}/predictions").history(1))
+
+
+def test_rows_are_written_once_also_after_others_were_deleted(place, tables):
+    place.store(predictions([request(1, unit="gone"), request(2)], [0.5, 0.5]))
+    forget(tables(), ["gone"])
+    place.store(predictions([request(3)], [0.5]), writer="worker-2")
+    assert ids(place, "predictions") == [pid_text(2), pid_text(3)]

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Final, Self
 
@@ -16,6 +16,8 @@ _START_S: Final = 60.0
 _STOP_S: Final = 30.0
 _LOOK_S: Final = 0.05
 _TAIL_LINES: Final = 15
+_ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""For the training: threads that spin while others use the processor made one second's work take half a minute."""
 _ADDRESSES: Final = ("REST", "gRPC", "metrics", "admin")
 
 
@@ -118,7 +120,7 @@ def train(state_dir: Path, rows: int) -> Iterator[dict[str, str | float]]:
     log = state_dir / "training.log"
     command = ("-m", "gateway.demo.project", str(state_dir), "--rows", str(rows))
     with log.open("wb") as errors:
-        process = _start(command, stdout=subprocess.PIPE, stderr=errors)
+        process = _start(command, stdout=subprocess.PIPE, stderr=errors, told=_ONE_THREAD)
     assert process.stdout is not None, "started with a pipe"
     try:
         for line in process.stdout:
@@ -138,16 +140,15 @@ def _start(
     stdout: "IO[bytes] | int",
     stderr: "IO[bytes] | int" = subprocess.STDOUT,
     stdin: int = subprocess.DEVNULL,
+    told: Mapping[str, str] | None = None,
 ) -> "subprocess.Popen[bytes]":
     """A Python program of our environment, in a process group of its own, so that Ctrl-C reaches it through us alone."""
     found = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
-    told = {"PATH": os.pathsep.join(found), "PYTHONUNBUFFERED": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    # Threads that spin while others use the processor made the training of one second take half a minute.
-    told |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    ours = {"PATH": os.pathsep.join(found), "PYTHONUNBUFFERED": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
     # Whoever has a registry or a gateway of their own set up: the demo must neither write to it nor read from it.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "RUNOFF_"))}
     return subprocess.Popen(
-        (sys.executable, *command), stdin=stdin, stdout=stdout, stderr=stderr, env={**inherited, **told}, process_group=0
+        (sys.executable, *command), stdin=stdin, stdout=stdout, stderr=stderr, env={**inherited, **ours, **(told or {})}, process_group=0
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Questions to the stored records: one snapshot of the lake's tables, asked in SQL. The only room of DuckDB."""
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any, Final
@@ -16,7 +16,8 @@ CREATE TEMP MACRO plain(label) AS CASE lower(label) WHEN 'true' THEN '1.0' WHEN 
     ELSE CASE WHEN length(label) <= 15 THEN coalesce(CAST(try_cast(label AS DOUBLE) AS VARCHAR), label) ELSE label END END;
 CREATE TEMP MACRO unix_us_of(id) AS CASE WHEN uuid_extract_version(id) = 7 THEN epoch_us(uuid_extract_timestamp(id)) END
 """
-"""`unix_us_of`: when a prediction came, by its id (to the millisecond). `plain`: two labels are equal when their plain forms are: as text, as numbers (`1`, `1.0`), or as booleans (`true`, `1`)."""
+"""`plain`: two labels are equal when their plain forms are: as text, as numbers (`1`, `1.0`), or as booleans (`true`, `1`).
+`unix_us_of`: when a prediction came, by its id (to the millisecond)."""
 
 Row = dict[str, Any]
 
@@ -24,12 +25,17 @@ Row = dict[str, Any]
 class Snapshot:
     """The tables as of one moment, as views of their names, and temporary tables beside them. For one thread."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, columns: dict[str, frozenset[str]]) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, tables: Mapping[str, tuple[int, Any]]) -> None:
+        """`tables`: by name, the version and what DuckDB reads (a pyarrow dataset or table)."""
         self._connection = connection
-        self._columns = columns
+        self._columns = {name: dict.fromkeys(source.schema.names) for name, (_, source) in tables.items()}
+        self.versions = {name: version for name, (version, _) in tables.items()}
+        for name, (_, source) in tables.items():
+            connection.register(name, source)
 
-    def columns(self, table: str) -> frozenset[str]:
-        return self._columns[table]
+    def columns(self, table: str) -> KeysView[str]:
+        """The columns of a table, in their order."""
+        return self._columns[table].keys()
 
     def run(self, sql: str, values: Sequence[object] = ()) -> None:
         self._connection.execute(sql, list(values))
@@ -43,6 +49,10 @@ class Snapshot:
     def arrays(self, sql: str, values: Sequence[object] = ()) -> dict[str, Any]:
         """The answer as one numpy array a column; a column with nulls is a masked array."""
         return self._connection.execute(sql, list(values)).fetchnumpy()
+
+    def batches(self, sql: str, values: Sequence[object] = (), *, rows: int) -> Any:
+        """The answer as a pyarrow RecordBatchReader with about so many rows a batch; it is read before the snapshot ends."""
+        return self._connection.execute(sql, list(values)).to_arrow_reader(rows)
 
     def keep_one(self, table: str, key: Sequence[str], order: str) -> None:
         """Of rows with the same key in a temporary table only the first by `order` stays. Looking costs a tenth of sorting."""
@@ -92,12 +102,9 @@ class Queries:
             connection = self._connection.cursor()  # what is registered and made in it is its own
         try:
             connection.execute(_MACROS)
-            columns = {}
-            for name, one in found.items():
-                source = SCHEMAS[name].empty_table() if one is None else one[1]
-                connection.register(name, source)
-                columns[name] = frozenset(source.schema.names)
-            yield Snapshot(connection, columns)
+            yield Snapshot(
+                connection, {name: one or (-1, SCHEMAS[name].empty_table()) for name, one in found.items()}
+            )
         finally:
             connection.close()
 

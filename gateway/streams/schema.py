@@ -151,18 +151,19 @@ class Naming:
     """
 
     def __init__(self, fields: Iterable[pa.Field]) -> None:
-        self._known = {field.name.lower(): (field.name, _kind(field.type)) for field in fields}
+        self._known = {field.name.lower(): (field.name, kind_of(field.type)) for field in fields}
 
     def name(self, kind: str, tensor: str, datatype: str, type_: pa.DataType) -> str:
         """The column of `tensor`; `kind` is `input` or `output`."""
         plain = f"{kind}_{tensor}"
         for name in (plain, f"{plain}__{datatype}"):
-            if self._known.setdefault(name.lower(), (name, _kind(type_))) == (name, _kind(type_)):
+            if self._known.setdefault(name.lower(), (name, kind_of(type_))) == (name, kind_of(type_)):
                 return name
-        return f"{plain}__{datatype}_{_kind(type_)}"
+        return f"{plain}__{datatype}_{kind_of(type_)}"
 
 
-def _kind(type_: pa.DataType) -> str:
+def kind_of(type_: pa.DataType) -> str:
+    """A type by its values alone: how lists name their elements, and how wide offsets are, differs from reader to reader."""
     if pa.types.is_list(type_) or pa.types.is_large_list(type_):
-        return "list_" + _kind(type_.value_type)
+        return "list_" + kind_of(type_.value_type)
     return "string" if pa.types.is_large_string(type_) or pa.types.is_string_view(type_) else str(type_)

@@ -40,8 +40,6 @@ SILENT = {
     "runoff_experiment_verdict": "experiments are not built yet",
     "runoff_drift": "drift is not built yet",
     "runoff_outliers_total": "drift is not built yet",
-    "runoff_telemetry_series_overflow_total": "appears only when a page of counters overflows",
-    "runoff_log_lines_dropped_total": "appears only when an event is logged thousands of times",
 }
 """Metrics whose panels are legitimately empty under this load, and why."""
 

@@ -124,7 +124,6 @@ def test_a_registry_that_is_down_changes_nothing_and_a_rollback_needs_none(tmp_p
         registry = Registry(tmp_path / "client", server.uri)
         registry.register(1.0)
         registry.register(2.0)
-        registry.point("champion", "1")
         with Gateway(tmp_path, registry_uri=server.uri, registry_poll_s=3600, webhook_secret=SECRET) as gateway:
             registry.client.create_webhook(
                 name="runoff",
@@ -132,13 +131,14 @@ def test_a_registry_that_is_down_changes_nothing_and_a_rollback_needs_none(tmp_p
                 events=["model_version_alias.created"],
                 secret=SECRET,
             )
+            registry.point("champion", "1")
             gateway.apply(document("auto", challenger=False))
             assert served(gateway) == "1"
             began = time.monotonic()
             registry.point("champion", "2")  # no poll for an hour: only the webhook tells
             in_time(gateway, "2", 30)
             print(f"\nalias move to the first answer of the new version, by webhook: {time.monotonic() - began:.2f} s")
-            server.__exit__()
+            server.stop()
             gateway.client.resume(NAME, reason="look now")
             eventually(lambda: gateway.client.status()["registry"]["problem"], 60)
             assert served(gateway) == "2"

@@ -108,9 +108,9 @@ class Gateway:
 
     @property
     def is_managed(self) -> bool:
-        """Whether the admin listener answers."""
+        """Whether the admin listener answers, if only that it wants a key."""
         try:
-            return httpx.get(f"{self.admin}/admin/v1/runtime", timeout=2).status_code == 200
+            return httpx.get(f"{self.admin}/admin/v1/runtime", timeout=2).status_code in (200, 401)
         except httpx.TransportError:
             return False
 

@@ -1,6 +1,7 @@
 """A real MLflow registry with versions of one small ONNX model: embedded (SQLite), or behind a real `mlflow server` with webhooks."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -92,6 +93,7 @@ class MlflowServer:
             "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
             "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
             "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": "bm90IHNlY3JldCwgZm9yIHRlc3RzIG9mIHRoaXMga2k=",
+            "MLFLOW_WEBHOOK_CACHE_TTL": "1",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
         self._log = (self._folder / "server.log").open("w")
@@ -110,8 +112,13 @@ class MlflowServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.killpg(self._process.pid, 15)
-        self._process.wait(30)
+        self.stop()
+
+    def stop(self) -> None:
+        """Ends it, as a registry that goes away."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGTERM)
+            self._process.wait(30)
         self._log.close()
 
     def _answers(self) -> bool:

@@ -5,7 +5,7 @@ from base64 import b64decode
 from binascii import Error as BadBase64
 from typing import Final
 
-from gateway.rest.doorkeeper import Visitor, credential_of
+from gateway.keys.doorkeeper import Visitor, credential_of
 from gateway.rest.headers import Caller, read_headers
 from gateway.rpc.wire.headers import Head
 from gateway.rpc.wire.messages import ENCODINGS

@@ -133,7 +133,10 @@ class GrpcProtocol(asyncio.Protocol):
         plan = head.plan
         if plan is None:
             try:
-                plan = head.plan = Plan(head, self._peer)
+                plan = Plan(head, self._peer)
+                if plan.is_infer:  # whoever may ask nothing is told before a body has come
+                    self._shared.doorkeeper.recognise(plan.visitor, "predict")
+                head.plan = plan
             except (CallFault, GatewayError) as fault:
                 self._fault(stream, fault)
                 return

@@ -11,8 +11,8 @@ from typing import Final
 import grpc
 
 from gateway.dataplane import Dataplane
+from gateway.keys.doorkeeper import Doorkeeper, OpenDoor
 from gateway.request import Corridor
-from gateway.rest.doorkeeper import Doorkeeper, OpenDoor
 from gateway.rpc.server import SERVICE, _own_pool, _Unoffered, inference_handler
 from gateway.rpc.service import InferenceService
 from gateway.rpc.standard import health_handler, reflection_handlers

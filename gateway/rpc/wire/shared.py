@@ -7,7 +7,7 @@ from typing import Final, Protocol
 import grpc
 
 from gateway.dataplane import Dataplane
-from gateway.rest.doorkeeper import Doorkeeper
+from gateway.keys.doorkeeper import Doorkeeper
 from gateway.rpc.wire.calls import Handler
 from gateway.rpc.wire.connection import Bounds
 from gateway.rpc.wire.plan import Plan

@@ -64,9 +64,9 @@ def test_compressed_messages_are_inflated_and_plain_ones_among_them_are_not(enco
         ("identity", compressed(b""), "INTERNAL"),
         ("gzip", b"\2" + bytes(4), "INTERNAL"),
         ("gzip", compressed(b"no gzip"), "INTERNAL"),
-        ("gzip", compressed(gzip.compress(b"abc" * 100)[:-9]), "INTERNAL"),
+        ("gzip", compressed(gzip.compress(b"abc" * 100, mtime=0)[:-9]), "INTERNAL"),
         ("gzip", b"\1" + (50_001).to_bytes(4, "big"), "RESOURCE_EXHAUSTED"),
-        ("gzip", compressed(gzip.compress(bytes(50_001))), "RESOURCE_EXHAUSTED"),
+        ("gzip", compressed(gzip.compress(bytes(50_001), mtime=0)), "RESOURCE_EXHAUSTED"),
     ],
 )
 def test_what_is_too_large_or_makes_no_sense_is_refused(encoding: str, sent: bytes, code: str) -> None:

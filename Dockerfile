@@ -1,15 +1,15 @@
 # The gateway, for a read-only root: docker run --read-only --tmpfs /tmp -v runoff:/var/lib/runoff -v ./key:/run/secrets/runoff_admin_key:ro
+# What it runs and how it starts is tested without a builder: tests/deploy/test_dockerfile.py.
 
 FROM python:3.11-slim AS build
-RUN python -m venv /opt/runoff && /opt/runoff/bin/pip install --no-cache-dir --disable-pip-version-check 'uv>=0.9,<1'
+ENV UV_NO_CACHE=1 \
+    UV_COMPILE_BYTECODE=1
 WORKDIR /src
 # Dependencies first: this layer changes only with the lock.
-COPY requirements.lock ./
-RUN /opt/runoff/bin/uv pip sync --no-cache --compile-bytecode --require-hashes --python /opt/runoff/bin/python requirements.lock \
-    && /opt/runoff/bin/uv pip install --no-cache --python /opt/runoff/bin/python 'setuptools>=80'
+COPY requirements.lock deploy/docker/install.sh ./
+RUN sh install.sh dependencies /opt/runoff
 COPY . .
-RUN /opt/runoff/bin/uv pip install --no-cache --compile-bytecode --no-deps --no-build-isolation --python /opt/runoff/bin/python . \
-    && /opt/runoff/bin/pip uninstall --yes --quiet uv
+RUN sh deploy/docker/install.sh package /opt/runoff
 
 FROM python:3.11-slim
 # LightGBM's wheel expects the system's OpenMP library.
@@ -28,7 +28,8 @@ ENV PATH=/opt/runoff/bin:$PATH \
     RUNOFF_AUTH_DATA=keys \
     RUNOFF_AUTH_ADMIN=keys \
     RUNOFF_BOOTSTRAP_KEY_FILE=/run/secrets/runoff_admin_key
-# Beyond loopback keys are required: the first one comes from the secret file, the others are made with it.
+# Beyond loopback keys are required. The first one is the line in the secret file (readable for user 10001), the others are made with it;
+# without the file: docker exec … runoff keys create --local
 WORKDIR /var/lib/runoff
 VOLUME /var/lib/runoff
 USER 10001:10001

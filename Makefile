@@ -16,7 +16,7 @@ RUN_LOCK  := requirements.lock
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 
-# Parallel test processes; `make test JOBS=0` runs in one process, for a debugger.
+# Parallel test processes, a file to one of them, so that its gateway is started once; `make test JOBS=0` runs in one process, for a debugger.
 JOBS ?= 2
 # More arguments for the program behind demo, serve, test and bench: `make test ARGS="-k split"`.
 ARGS ?=
@@ -54,7 +54,7 @@ serve: $(INSTALLED) ## run the gateway with its defaults, state under var/
 	@$(BIN)/runoff serve $(ARGS)
 
 test: $(INSTALLED) ## run the tests (ARGS="-k name", JOBS=0 for one process)
-	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: check-format check-lint check-types check-imports ## format, lint, types and import rules, changing nothing
 

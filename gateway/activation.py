@@ -16,8 +16,10 @@ from contextlib import suppress
 from typing import Final
 
 from gateway.dataplane import Dataplane
+from gateway.inventory import Place, inventory, loadable
 from gateway.live import LiveTable, ServedEndpoint
 from gateway.pipe import Line
+from gateway.repository import VersionState
 from gateway.rest.protocol import HotPaths
 from gateway.state.compiled import CompiledModel, CompiledRoute, RouteState
 from gateway.state.reader import StateReader
@@ -63,6 +65,8 @@ class Activation:
         self._states: list[RouteState] = []
         self._prepared: dict[str, ServedEndpoint] = {}
         self._failed: dict[Attempt, float] = {}
+        self._problems: dict[Attempt, str] = {}
+        self._leaving: dict[Place, str] = {}
         self._loading: asyncio.Future[LoadedModel] | None = None
         self._has_landed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="warm-up", initializer=_be_nice)
@@ -77,6 +81,16 @@ class Activation:
         """Whether every live revision is served here, or known not to be servable: the moment at which a worker may listen."""
         return self._version >= 0 and all(
             self._serves(state.live) or _attempt(state.live) in self._failed for state in self._states if state.live
+        )
+
+    def index(self) -> list[VersionState]:
+        """Every endpoint × version that is loaded here, or on its way in or out."""
+        return inventory(
+            self._states,
+            self._plane.table.endpoints,
+            is_loaded=lambda digest: self._catalog.get(digest) is not None,
+            problem_of=lambda route: self._problems.get(_attempt(route)) if _attempt(route) in self._failed else None,
+            leaving=[place for place, digest in self._leaving.items() if self._catalog.get(digest) is not None],
         )
 
     async def run(self) -> None:
@@ -107,8 +121,13 @@ class Activation:
 
     def _take_in(self, states: list[RouteState]) -> None:
         """A new state; forgets what was prepared or failed for revisions that nobody wants any more."""
+        before = {(route.endpoint, model.key.version): model.digest for route in self._wanted() for model in loadable(route)}
         self._states = states
+        named = {model.digest for route in self._wanted() for model in loadable(route)}
+        leaving = self._leaving | before
+        self._leaving = {place: digest for place, digest in leaving.items() if digest not in named}
         wanted = {_attempt(route) for route in self._wanted()}
+        self._problems = {attempt: text for attempt, text in self._problems.items() if attempt in wanted}
         self._failed = {attempt: at for attempt, at in self._failed.items() if attempt in wanted}
         self._prepared = {name: built for name, built in self._prepared.items() if (name, built.revision) in wanted}
 
@@ -143,7 +162,7 @@ class Activation:
         prepared = self._prepared.get(route.endpoint)
         if prepared is not None and prepared.revision == route.revision:
             return prepared
-        if _attempt(route) in self._failed or any(self._catalog.get(model.digest) is None for model in _models(route)):
+        if _attempt(route) in self._failed or any(self._catalog.get(model.digest) is None for model in loadable(route)):
             return None
         try:
             return ServedEndpoint(route, self._catalog)
@@ -170,7 +189,7 @@ class Activation:
         if self._loading is not None:
             return
         for route in self._by_need():
-            for model in _models(route):
+            for model in loadable(route):
                 if _attempt(route) not in self._failed and self._catalog.get(model.digest) is None:
                     loop = asyncio.get_running_loop()
                     self._loading = loop.run_in_executor(self._thread, self._catalog.load, model.digest)
@@ -194,7 +213,7 @@ class Activation:
             log.info("model_warmed", model=model.key.name, version=model.key.version, digest=model.digest[:12])
         else:
             for route in self._wanted():
-                if any(other.digest == model.digest for other in _models(route)):
+                if any(other.digest == model.digest for other in loadable(route)):
                     self._fail(route, error)
         with suppress(RuntimeError):  # the thread is closed: the worker drains
             self.look()
@@ -204,7 +223,7 @@ class Activation:
             self._failed[_attempt(route)] = self._clock()
             return
         self._failed[_attempt(route)] = self._clock()
-        problem = f"{type(error).__name__}: {error}"
+        problem = self._problems[_attempt(route)] = f"{type(error).__name__}: {error}"
         log.error("route_failed", endpoint=route.endpoint, revision=route.revision, problem=problem)
         self._tell({"event": "failed", "endpoint": route.endpoint, "revision": route.revision, "problem": problem})
 
@@ -222,11 +241,14 @@ class Activation:
 
     def _let_go(self) -> None:
         """Drops models that no live, pending or previous revision names, once their last lease is back."""
-        named = {model.digest for route in self._wanted() for model in _models(route)}
+        named = {model.digest for route in self._wanted() for model in loadable(route)}
         served = {model.staged.digest for endpoint in self._plane.table.endpoints.values() for model in endpoint.models}
         for model in self._catalog.retain(named | served):
             self._gauges.dropped(model)
             log.info("model_dropped", model=model.staged.key.name, version=model.staged.key.version)
+        self._leaving = {
+            place: digest for place, digest in self._leaving.items() if self._catalog.get(digest) is not None
+        }
 
     def _wanted(self) -> list[CompiledRoute]:
         """Every revision whose models are kept."""
@@ -275,11 +297,6 @@ def _memory_bytes(model: LoadedModel) -> int:
     """As measured when it was staged, else the size of its file."""
     profile = model.staged.profile
     return profile.memory_bytes if profile is not None and profile.memory_bytes else model.staged.size_bytes
-
-
-def _models(route: CompiledRoute) -> list[CompiledModel]:
-    """What a worker loads of a route: mirrors live in the shadow process."""
-    return [model for model in (*route.models.values(), *route.pins) if model.role != "mirror"]
 
 
 def _attempt(route: CompiledRoute) -> Attempt:

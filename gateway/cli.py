@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from gateway import cli_keys
+from gateway import cli_keys, cli_lake
 from gateway.cli_options import Config, Endpoint, Json, KeyFile, Reason, Since, Until, Url, Wait, settings_file
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_keys.app, name="keys")
+app.add_typer(cli_lake.app)
 WAIT_S = 120.0
 
 

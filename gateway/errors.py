@@ -4,6 +4,7 @@ GatewayError
 ├── RequestMalformed     400  bytes that do not decode to a request
 ├── Unauthenticated      401  no key, or a bad one
 ├── NotAllowed           403  a key without the scope, or something the route does not allow
+├── LoadRefused          400  what the repository extension cannot load or unload
 ├── EndpointUnknown      404
 ├── VersionUnknown       404
 ├── RequestTooSlow       408  the request came too slowly
@@ -39,6 +40,10 @@ class Unauthenticated(GatewayError):
 
 class NotAllowed(GatewayError):
     """The key lacks the scope, or the route does not allow it (a pin, a version)."""
+
+
+class LoadRefused(GatewayError):
+    """Load or unload asks for what cannot be: a version that does not fit, something that the live revision names, a file."""
 
 
 class EndpointUnknown(GatewayError):
@@ -114,6 +119,7 @@ _TABLE: Final[dict[type[Exception], tuple[int, str, str, str]]] = {
     RequestMalformed: (400, "request_malformed", "BAD_REQUEST", "INVALID_ARGUMENT"),
     models_errors.InputInvalid: (400, "input_invalid", "BAD_REQUEST", "INVALID_ARGUMENT"),
     models_errors.ReferenceInvalid: (400, "reference_invalid", "BAD_REQUEST", "INVALID_ARGUMENT"),
+    LoadRefused: (400, "load_refused", "BAD_REQUEST", "INVALID_ARGUMENT"),
     Unauthenticated: (401, "unauthenticated", "UNAUTHENTICATED", "UNAUTHENTICATED"),
     routing_errors.PinRefused: (403, "pin_refused", "PERMISSION_DENIED", "PERMISSION_DENIED"),
     NotAllowed: (403, "not_allowed", "PERMISSION_DENIED", "PERMISSION_DENIED"),

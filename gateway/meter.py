@@ -159,7 +159,7 @@ class Meter:
             series.batch_rows.observe(batch.rows)
 
     def statistics(self, endpoint: str, version: str) -> ModelStatistics | None:
-        """`gateway.rest.stats.Statistics`: what this worker has counted; None when the version has not run yet."""
+        """What this worker has counted; None when the version has not run yet."""
         counted = self._versions.get((endpoint, version))
         return None if counted is None else counted.statistics(endpoint, version)
 

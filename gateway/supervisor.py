@@ -26,6 +26,7 @@ from gateway.processes.health import Watch, is_hung
 from gateway.processes.lock import StateLock, StateTaken
 from gateway.processes.place import Place, resident_bytes
 from gateway.processes.ports import PortGroup, PortTaken, bind
+from gateway.processes.switchboard import Switchboard
 from gateway.settings import Settings, SettingsInvalid
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.exposition import Exposition
@@ -105,6 +106,7 @@ class Supervisor:
             self._place("shadow", "shadow", commands.shadow),
             self._place("control", "control", commands.control, "admin"),
         ]
+        self._switchboard = Switchboard(self._places)
         self._stopping = asyncio.Event()
         self._is_hopeless = False
         self._ready_slots: dict[str, int] = {}
@@ -165,7 +167,7 @@ class Supervisor:
 
     def _hear(self, place: Place, line: Line) -> None:
         place.heard(line, self._clock())
-        if place.role != "worker":
+        if self._switchboard.hear(place, line) or place.role != "worker":
             return
         told = self._board.hear(place.name, line)
         if told is not None:
@@ -177,6 +179,8 @@ class Supervisor:
 
     def _buried(self, place: Place) -> float:
         """What a death means for everybody else; answers the pause before the next life."""
+        if place.child is not None:
+            self._switchboard.died(place.child.writer)
         pause_s = place.ended(self._clock())
         if place.role == "worker":
             self._board.died(place.name)

@@ -19,6 +19,7 @@ from gateway.activation import Activation
 from gateway.admission import Admission
 from gateway.corridor import PlaneCorridor, SpoolLabels
 from gateway.dataplane import Dataplane
+from gateway.inquiries import AskedRepository, AskedStatistics, Inquiries, answered
 from gateway.keys.doorkeeper import KeyDoor
 from gateway.keys.watch import KeyWatch
 from gateway.meter import Meter
@@ -102,6 +103,9 @@ class Worker:
             default_endpoint=settings.default_endpoint,
         )
         self._corridor = PlaneCorridor(self._plane, loop)
+        self._inquiries = Inquiries(self._pipe.send)
+        self._repository = AskedRepository(self._inquiries, self._activation.index)
+        self._statistics = AskedStatistics(self._inquiries, self._meter.statistics)
         self._keys = KeyWatch(settings)
         is_open = settings.auth.data == "open"
         self._doorkeeper = KeyDoor(self._keys.ring, is_open=is_open, refused=partial(self._meter.refused, ""))
@@ -110,7 +114,8 @@ class Worker:
             SpoolLabels(self._recorder, self._meter),
             settings,
             doorkeeper=self._doorkeeper,
-            statistics=self._meter,
+            statistics=self._statistics,
+            repository=self._repository,
         )
         hot_keys = None if is_open else self._doorkeeper
         protocol = WireProtocol.bind(self._plane, paths, settings.limits, hot_keys) if settings.door == "wire" else None
@@ -157,7 +162,8 @@ class Worker:
             self._grpc_address,
             self._settings,
             doorkeeper=self._doorkeeper,
-            statistics=self._meter,
+            statistics=self._statistics,
+            repository=self._repository,
         )
         self._tell_beat(0.0)  # before `ready`, so that nobody takes a worker without endpoints for one without routes
         self._pipe.send({"event": "ready"})
@@ -187,8 +193,13 @@ class Worker:
     async def _hear(self) -> None:
         """The supervisor's lines. Its end is ours: without it nobody would answer probes for us or start us again."""
         async for line in self._pipe:
-            if line.get("command") == "drain":
-                self._draining.set()
+            match line.get("command"):
+                case "drain":
+                    self._draining.set()
+                case "asked":
+                    self._pipe.send(answered(line, self._statistics.answer(line["question"])))
+                case "asked_of" | "answer":
+                    self._inquiries.hear(line)
         self._draining.set()
 
     async def _beat(self) -> None:

@@ -20,6 +20,7 @@ from gateway.admin.app import build
 from gateway.admin.context import Admin
 from gateway.admin.webhooks import Webhooks
 from gateway.control.aliases import AliasMover
+from gateway.control.answering import Answering
 from gateway.control.changes import Changes
 from gateway.control.feedback import Feedback
 from gateway.control.fleet import Fleet
@@ -30,7 +31,8 @@ from gateway.control.reconcile import Reconciler
 from gateway.control.registry import Registries
 from gateway.keys.key_sets import KeySetSource
 from gateway.keys.watch import KeyWatch
-from gateway.pipe import Pipe
+from gateway.inquiries import answered
+from gateway.pipe import Line, Pipe
 from gateway.processes.birth import Birth, adopt
 from gateway.settings import Settings
 from gateway.state.documents import documents
@@ -169,9 +171,9 @@ class Control:
         await self._reconciler.close()
         self._lake_stop.set()
         await asyncio.wait({lake}, timeout=self._settings.grace_s / 4)  # what it does not take stays in the spool
-        for task in (*tasks, lake):
+        for task in (*tasks, *self._answers, lake):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *self._answers, return_exceptions=True)
         self._stagers.shutdown(wait=False, cancel_futures=True)
         self._askers.shutdown(wait=False, cancel_futures=True)
         self._keys.close()
@@ -182,12 +184,20 @@ class Control:
     async def _listen(self) -> None:
         """The supervisor's lines; when they end, so do we."""
         async for line in self._pipe:
-            if line.get("command") == "drain":
-                self._stopping.set()
-            else:
-                self._fleet.hear(line)
+            match line.get("command"):
+                case "drain":
+                    self._stopping.set()
+                case "asked":
+                    task = asyncio.create_task(self._answer(line))
+                    self._answers.add(task)
+                    task.add_done_callback(self._answers.discard)
+                case _:
+                    self._fleet.hear(line)
         self._stopping.set()
         await asyncio.Event().wait()
+
+    async def _answer(self, asked: Line) -> None:
+        self._pipe.send(answered(asked, await self._answering.answer(asked["question"])))
 
     async def _beat(self) -> None:
         await self._server.listening.wait()

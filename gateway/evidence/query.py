@@ -52,7 +52,7 @@ class Snapshot:
 
     def batches(self, sql: str, values: Sequence[object] = (), *, rows: int) -> Any:
         """The answer as a pyarrow RecordBatchReader with about so many rows a batch; it is read before the snapshot ends."""
-        return self._connection.execute(sql, list(values)).to_arrow_reader(rows)
+        return self._connection.sql(sql, params=list(values)).to_arrow_reader(rows)
 
     def keep_one(self, table: str, key: Sequence[str], order: str) -> None:
         """Of rows with the same key in a temporary table only the first by `order` stays. Looking costs a tenth of sorting."""

@@ -29,8 +29,15 @@ class BootstrapFile:
 
     def check(self) -> None:
         """For a start: a file that is there must hold a key. Raises BootstrapInvalid. An absent one is no fault: keys may exist."""
-        if self._path is not None and self._path.exists():
-            _digest(self._path)
+        if self._path is None:
+            return
+        try:
+            self._path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise BootstrapInvalid(f"bootstrap_key_file: {self._path} cannot be read: {error.strerror}") from None
+        _digest(self._path)
 
     def digest(self) -> bytes | None:
         """The digest of its key now; None without the file, or while it holds none. One `stat` where nothing has changed."""

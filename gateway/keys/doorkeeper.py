@@ -10,6 +10,8 @@ from gateway.errors import GatewayError, NotAllowed, Overloaded, Unauthenticated
 from gateway.keys.ring import KeyRing, Principal
 from gateway.keys.scopes import Scope
 
+ANONYMOUS: Final = "anonymous"
+
 
 class Visitor(Struct, frozen=True, kw_only=True):
     """What a caller shows. `credential` is the bearer token or key, None where none was sent; `peer` the address, None if unknown."""
@@ -50,6 +52,10 @@ class Doorkeeper(Protocol):
         """Whether an admitted visitor may do this to this endpoint, where the body or a list names it. Asks for nothing again."""
         ...
 
+    def name(self, visitor: Visitor) -> str:
+        """Whose key an admitted visitor showed, as audits name them; `anonymous` for who needed none."""
+        ...
+
 
 class OpenDoor:
     """`[auth] data = open`, and nobody has a key: everybody predicts, labels come from this machine, and nobody loads models."""
@@ -66,6 +72,10 @@ class OpenDoor:
     def may(self, visitor: Visitor, scope: Scope, endpoint: str) -> bool:
         del visitor, scope, endpoint
         return True
+
+    def name(self, visitor: Visitor) -> str:
+        del visitor
+        return ANONYMOUS
 
 
 _WANTED: Final[dict[Scope, str]] = {
@@ -113,6 +123,10 @@ class KeyDoor:
             return True
         principal = self._known(visitor)
         return principal is not None and principal.grants.allow(scope, endpoint)
+
+    def name(self, visitor: Visitor) -> str:
+        principal = self._known(visitor)
+        return ANONYMOUS if principal is None else principal.name
 
     def predictor(self, credential: bytes | None, endpoint: str) -> Principal | None:
         """For the wire door: who may predict with this; None: nobody, and `admit` has the words for it. Takes nothing off a quota."""

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from gateway.errors import NotAllowed
 from gateway.keys.doorkeeper import Doorkeeper, OpenDoor
 from gateway.keys.policy import PATHS
+from gateway.repository import Repository
 from gateway.request import Corridor, LabelSink
 from gateway.rest.entrance import Entrance
 from gateway.rest.invocations import ScoringDoor
@@ -31,6 +32,7 @@ def build(
     *,
     doorkeeper: Doorkeeper = _OPEN_DOOR,
     statistics: Statistics | None = None,
+    repository: Repository | None = None,
 ) -> Starlette:
     """The app. It holds no state of its own and starts nothing, so that any ASGI server may run it."""
     entrance = Entrance(settings, doorkeeper)
@@ -38,7 +40,7 @@ def build(
         routes=[
             route if route.path in PATHS else _undeclared(route)
             for route in (
-                *OpenInferenceDoor(corridor, entrance, statistics).routes(),
+                *OpenInferenceDoor(corridor, entrance, statistics, repository).routes(),
                 *ScoringDoor(corridor, entrance).routes(),
                 *TensorflowDoor(corridor, entrance).routes(),
                 *LabelDoor(labels, entrance).routes(),

@@ -39,6 +39,10 @@ class Entrance:
         """Whether a caller who was admitted may do this to an endpoint that the body or a list names."""
         return self._doorkeeper.may(_visitor(request), scope, endpoint)
 
+    def name(self, request: Request) -> str:
+        """Whose key an admitted caller showed, for what is written down about it."""
+        return self._doorkeeper.name(_visitor(request))
+
     def caller(self, request: Request) -> Caller:
         """The headers' fields."""
         return read_headers(request.headers.items())

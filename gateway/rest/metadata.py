@@ -1,8 +1,10 @@
 """What V2 says of the server and its models: metadata, configuration, repository index. Plain documents; gRPC builds on the same."""
 
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
+from gateway.repository import VersionState
 from gateway.request import ModelView
 from models.signature import TensorSpec
 
@@ -14,10 +16,11 @@ EXTENSIONS: Final = (
     "classification",
     "schedule_policy",
     "model_configuration",
+    "model_repository",
     "statistics",
     "parameters",
 )
-"""Only what works. Of the repository extension the index does; load and unload are refused without a key, so it is not listed."""
+"""Only what works."""
 ROWS_MAX_UNKNOWN: Final = 64
 """`max_batch_size` of a batched model that has not been profiled."""
 
@@ -96,18 +99,26 @@ def version_policy(view: ModelView) -> dict[str, object]:
     return {"latest": {"num_versions": 1}}
 
 
-def repository_index(views: list[ModelView], *, ready_only: bool) -> list[dict[str, str]]:
+def repository_index(states: Sequence[VersionState], *, ready_only: bool) -> list[dict[str, str]]:
     """Endpoint × loaded version."""
     return [
-        {
-            "name": view.endpoint,
-            "version": text,
-            "state": "READY" if view.is_ready else "UNAVAILABLE",
-            "reason": "" if view.is_ready else "the live revision is not warm in this worker",
-        }
+        {"name": one.endpoint, "version": one.version, "state": one.state, "reason": one.reason}
+        for one in states
+        if one.state == "READY" or not ready_only
+    ]
+
+
+def warm_versions(views: Sequence[ModelView]) -> list[VersionState]:
+    """The index where nothing is known but what is served."""
+    return [
+        VersionState(
+            endpoint=view.endpoint,
+            version=version,
+            state="READY" if view.is_ready else "UNAVAILABLE",
+            reason="" if view.is_ready else "the live revision is not warm in this worker",
+        )
         for view in views
-        for text in view.versions
-        if view.is_ready or not ready_only
+        for version in view.versions
     ]
 
 

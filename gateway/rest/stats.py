@@ -3,20 +3,15 @@
 from collections.abc import Sequence
 
 from gateway.request import ModelView
-from gateway.statistics import Duration, ModelStatistics, Statistics
+from gateway.statistics import Duration, ModelStatistics, Statistics, added
 
 
-def gathered(
+async def gathered(
     statistics: Statistics | None, views: Sequence[ModelView], version: str | None = None
 ) -> list[ModelStatistics]:
     """One entry for each endpoint and warm version, with zeros where nothing ran or nobody counts."""
-    return [
-        (statistics and statistics.statistics(view.endpoint, text))
-        or ModelStatistics(endpoint=view.endpoint, version=text)
-        for view in views
-        for text in view.versions
-        if version is None or text == version
-    ]
+    wanted = [(view.endpoint, text) for view in views for text in view.versions if version is None or text == version]
+    return added(wanted, ()) if statistics is None else await statistics.statistics(wanted)
 
 
 def stats_document(entries: Sequence[ModelStatistics]) -> dict[str, object]:

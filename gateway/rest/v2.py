@@ -4,20 +4,21 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.errors import NotAllowed, RequestMalformed
+from gateway.errors import NotReady, RequestMalformed
+from gateway.repository import Repository, pins_in
 from gateway.request import Corridor, InferRequest, ModelView
 from gateway.rest.entrance import OFF_LOOP_BYTES, Entrance, infer_reply, json_reply, whole_number
 from gateway.rest.headers import Caller, earliest, request_id_of
-from gateway.rest.metadata import model_config, model_metadata, repository_index, server_metadata
+from gateway.rest.metadata import model_config, model_metadata, repository_index, server_metadata, warm_versions
 from gateway.rest.open_inference import Decoded, Parameter, decode, encode
-from gateway.rest.refusals import guarded
+from gateway.rest.refusals import guarded, respond
 from gateway.rest.stats import gathered, stats_document
 from gateway.statistics import Statistics
 from models.errors import InputInvalid
@@ -30,13 +31,24 @@ class _IndexRequest(msgspec.Struct):
     ready: bool = False
 
 
+class _LoadRequest(msgspec.Struct):
+    parameters: dict[str, Any] = {}
+
+
 class OpenInferenceDoor:
     """All of `/v2`."""
 
-    def __init__(self, corridor: Corridor, entrance: Entrance, statistics: Statistics | None = None) -> None:
+    def __init__(
+        self,
+        corridor: Corridor,
+        entrance: Entrance,
+        statistics: Statistics | None = None,
+        repository: Repository | None = None,
+    ) -> None:
         self._corridor = corridor
         self._entrance = entrance
         self._statistics = statistics
+        self._repository = repository
 
     def routes(self) -> list[Route]:
         """Reserved names first: `/v2/models/stats` is no model."""
@@ -48,7 +60,7 @@ class OpenInferenceDoor:
             Route("/v2/models/stats", guarded(self.stats_of_all), methods=get),
             Route("/v2/repository/index", guarded(self.index), methods=post),
             Route("/v2/repository/models/{m}/load", guarded(self.load), methods=post),
-            Route("/v2/repository/models/{m}/unload", guarded(self.load), methods=post),
+            Route("/v2/repository/models/{m}/unload", guarded(self.unload), methods=post),
         ]
         for model in ("/v2/models/{m}", "/v2/models/{m}/versions/{v}"):
             routes += [
@@ -114,11 +126,11 @@ class OpenInferenceDoor:
 
     async def stats(self, request: Request) -> Response:
         view = self._admitted(request)
-        return json_reply(stats_document(gathered(self._statistics, [view], request.path_params.get("v"))))
+        return json_reply(stats_document(await gathered(self._statistics, [view], request.path_params.get("v"))))
 
     async def stats_of_all(self, request: Request) -> Response:
         self._entrance.admit(request, "predict")
-        return json_reply(stats_document(gathered(self._statistics, self._views(request))))
+        return json_reply(stats_document(await gathered(self._statistics, self._views(request))))
 
     async def index(self, request: Request) -> Response:
         self._entrance.admit(request, "predict")
@@ -127,13 +139,36 @@ class OpenInferenceDoor:
             asked = msgspec.json.decode(body, type=_IndexRequest) if body.strip() else _IndexRequest()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise RequestMalformed('wanted an empty body or {"ready": true|false}') from None
-        return json_reply(repository_index(self._views(request), ready_only=asked.ready))
+        states = self._repository.index() if self._repository else warm_versions(self._corridor.views())
+        seen = [one for one in states if self._entrance.may(request, "predict", one.endpoint)]
+        return json_reply(repository_index(seen, ready_only=asked.ready))
 
     async def load(self, request: Request) -> Response:
-        """Load and unload write a revision, which no worker can do; whoever has the key is sent to the admin API."""
+        """A revision that resolves the endpoint's aliases now; answered when it is live, with an empty body, as Triton does."""
+        endpoint, author = self._writer(request)
+        body = await self._entrance.body(request)
+        try:
+            asked = msgspec.json.decode(body, type=_LoadRequest) if body.strip() else _LoadRequest()
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise RequestMalformed('wanted an empty body or {"parameters": {…}}') from None
+        await self._loader().load(endpoint, pins_in(asked.parameters), author)
+        return respond(200, [], b"")
+
+    async def unload(self, request: Request) -> Response:
+        endpoint, _ = self._writer(request)
+        await self._loader().unload(endpoint)
+        return respond(200, [], b"")
+
+    def _writer(self, request: Request) -> tuple[str, str]:
+        """The endpoint in the path, and the name of the key that may change what is loaded for it."""
         endpoint = request.path_params["m"]
         self._entrance.admit(request, "model:write", endpoint)
-        raise NotAllowed("load and unload over this listener are not built yet: change the route through the admin API")
+        return endpoint, self._entrance.name(request)
+
+    def _loader(self) -> Repository:
+        if self._repository is None:
+            raise NotReady("nobody loads models for this listener", "repository")
+        return self._repository
 
     def _views(self, request: Request) -> list[ModelView]:
         """The endpoints that this caller may know of."""

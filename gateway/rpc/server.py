@@ -10,6 +10,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from gateway.errors import NotAllowed
 from gateway.keys.doorkeeper import Doorkeeper, OpenDoor
 from gateway.keys.policy import METHODS
+from gateway.repository import Repository
 from gateway.request import Corridor
 from gateway.rpc import open_inference_pb2 as pb
 from gateway.rpc.refusals import Context, guarded
@@ -50,6 +51,7 @@ async def serve(
     *,
     doorkeeper: Doorkeeper = _OPEN_DOOR,
     statistics: Statistics | None = None,
+    repository: Repository | None = None,
 ) -> RpcServer:
     """Listens on `address` (`host:port`, port 0 picks one) with SO_REUSEPORT, so that several workers share a port.
 
@@ -69,7 +71,7 @@ async def serve(
     )
     server.add_generic_rpc_handlers(
         (
-            inference_handler(InferenceService(corridor, doorkeeper, statistics)),
+            inference_handler(InferenceService(corridor, doorkeeper, statistics, repository)),
             _Unoffered(),
             health_handler(corridor, [SERVICE], doorkeeper),
             *reflection_handlers([SERVICE], _own_pool()),

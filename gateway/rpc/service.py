@@ -11,12 +11,13 @@ from urllib.parse import unquote
 
 from google.protobuf.json_format import ParseDict
 
-from gateway.errors import GatewayError, NotAllowed
+from gateway.errors import GatewayError, NotReady
 from gateway.keys.doorkeeper import Doorkeeper, Visitor, credential_of
 from gateway.keys.scopes import Scope
+from gateway.repository import Repository, pins_in
 from gateway.request import Corridor, InferReply, ModelView
 from gateway.rest.headers import Caller, earliest, read_headers, reply_headers
-from gateway.rest.metadata import model_config, model_metadata, repository_index, server_metadata
+from gateway.rest.metadata import model_config, model_metadata, repository_index, server_metadata, warm_versions
 from gateway.rest.open_inference import Decoded
 from gateway.rest.stats import gathered, stats_document
 from gateway.rest.v2 import request_of
@@ -37,7 +38,14 @@ _LOG: Final = logging.getLogger(__name__)
 class InferenceService:
     """Each method raises what `gateway.errors.translate` knows; the server turns that into a status."""
 
-    def __init__(self, corridor: Corridor, doorkeeper: Doorkeeper, statistics: Statistics | None) -> None:
+    def __init__(
+        self,
+        corridor: Corridor,
+        doorkeeper: Doorkeeper,
+        statistics: Statistics | None,
+        repository: Repository | None = None,
+    ) -> None:
+        self._repository = repository
         self._corridor = corridor
         self._doorkeeper = doorkeeper
         self._statistics = statistics
@@ -112,25 +120,32 @@ class InferenceService:
             views = [self._view(request.name, request.version, context)]
         else:
             views = self._views(context)
-        entries = gathered(self._statistics, views, request.version or None)
+        entries = await gathered(self._statistics, views, request.version or None)
         return ParseDict(stats_document(entries), pb.ModelStatisticsResponse())
 
     async def repository_index(
         self, request: pb.RepositoryIndexRequest, context: Context
     ) -> pb.RepositoryIndexResponse:
-        models = repository_index(self._views(context), ready_only=request.ready)
+        visitor = visitor_of(context)
+        self._doorkeeper.admit(visitor, "predict", None)
+        states = self._repository.index() if self._repository else warm_versions(self._corridor.views())
+        seen = [one for one in states if self._doorkeeper.may(visitor, "predict", one.endpoint)]
+        models = repository_index(seen, ready_only=request.ready)
         return ParseDict({"models": models}, pb.RepositoryIndexResponse())
 
     async def repository_model_load(
         self, request: pb.RepositoryModelLoadRequest, context: Context
     ) -> pb.RepositoryModelLoadResponse:
-        self._refuse_repository(request.model_name, context)
+        author = self._writer(request.model_name, context)
+        parameters = {name: _value(parameter) for name, parameter in request.parameters.items()}
+        await self._loader().load(request.model_name, pins_in(parameters), author)
         return pb.RepositoryModelLoadResponse()
 
     async def repository_model_unload(
         self, request: pb.RepositoryModelUnloadRequest, context: Context
     ) -> pb.RepositoryModelUnloadResponse:
-        self._refuse_repository(request.model_name, context)
+        self._writer(request.model_name, context)
+        await self._loader().unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
     async def _infer(
@@ -179,9 +194,21 @@ class InferenceService:
     def _admit(self, context: Context, scope: Scope, endpoint: str | None) -> None:
         self._doorkeeper.admit(visitor_of(context), scope, endpoint)
 
-    def _refuse_repository(self, endpoint: str, context: Context) -> None:
+    def _writer(self, endpoint: str, context: Context) -> str:
+        """The name of the key that may change what is loaded for the endpoint."""
         self._admit(context, "model:write", endpoint)
-        raise NotAllowed("load and unload over this listener are not built yet: change the route through the admin API")
+        return self._doorkeeper.name(visitor_of(context))
+
+    def _loader(self) -> Repository:
+        if self._repository is None:
+            raise NotReady("nobody loads models for this listener", "repository")
+        return self._repository
+
+
+def _value(parameter: pb.ModelRepositoryParameter) -> object:
+    """Whichever of its kinds a parameter has."""
+    kind = parameter.WhichOneof("parameter_choice")
+    return None if kind is None else getattr(parameter, kind)
 
 
 def visitor_of(context: Context) -> Visitor:

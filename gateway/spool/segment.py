@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from gateway.spool.files import Files
 from gateway.spool.frame import HEADER_BYTES, join, mark
 
 LOCK_FILE: Final = "writer.lock"
@@ -45,7 +46,7 @@ class SegmentWriter:
     """Appends frames for one writer; used from one thread (the event loop's), except for `sync`.
 
     `bytes_max` bounds what readers have not released yet. `durable` is for segments that are synced: folder entries are synced
-    as files are made, and a file is synced before it is closed. `clock` is monotonic, in seconds.
+    as files are made, and a file is synced before it is closed. `clock` is monotonic, in seconds. `files` is the system's.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class SegmentWriter:
         bytes_max: int,
         clock: Callable[[], float] = time.monotonic,
         durable: bool = False,
+        files: Files | None = None,
     ) -> None:
         self._folder = folder
         self._segment_bytes = max(
@@ -66,6 +68,7 @@ class SegmentWriter:
         self._bytes_max = bytes_max
         self._clock = clock
         self._durable = durable
+        self._files = files or Files()
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="spool")
         self._sequence = 0
         self._number = 1
@@ -74,7 +77,8 @@ class SegmentWriter:
         self._is_torn = False
         self._is_closed = False
         self._retired: deque[int] = deque()
-        self._sync_error: OSError | None = None
+        self._unsynced: OSError | None = None
+        self._broken = -1
         self._scan: tuple[int, Future[int]] | None = None
         self._scan_at = 0.0
         self._lock = self._claim()
@@ -110,7 +114,9 @@ class SegmentWriter:
             if not self._size:
                 self._mark()
             written = (
-                os.writev(self._file, parts) if len(parts) <= _GATHER_MAX else os.write(self._file, b"".join(parts))
+                self._files.writev(self._file, parts)
+                if len(parts) <= _GATHER_MAX
+                else self._files.write(self._file, b"".join(parts))
             )
             if written != size:
                 self._finish(b"".join(parts), written)
@@ -126,7 +132,8 @@ class SegmentWriter:
     def sync(self) -> int:
         """Blocks until all frames written before the call are on the disk; returns the last of them. For a thread, never the loop.
 
-        Callers group: one sync stands for every frame before it. Raises OSError.
+        One call at a time: it stands for every frame since the call before. Raises OSError: some of them may not be on the disk, and
+        never will be said to be. The segment is then left, because the kernel tells of lost pages once only; the next one may be well.
         """
         return self._helper.submit(self._sync).result()
 
@@ -144,9 +151,10 @@ class SegmentWriter:
         finally:
             self._helper.shutdown(wait=True)
             if self._ahead.exception() is None:
-                os.close(self._ahead.result())
-                segment_path(self._folder, self._number + 1).unlink(missing_ok=True)
-            os.close(self._file)
+                self._files.close(self._ahead.result())
+                with suppress(FileNotFoundError):
+                    self._files.unlink(segment_path(self._folder, self._number + 1))
+            self._files.close(self._file)
             os.close(self._lock)
 
     def _finish(self, data: bytes, written: int) -> None:
@@ -156,7 +164,7 @@ class SegmentWriter:
         """
         try:
             while written < len(data):
-                written += os.write(self._file, data[written:])
+                written += self._files.write(self._file, data[written:])
         except OSError:
             whole, frames = _whole(data, written)
             self._size, self._sequence = self._size + whole, self._sequence + frames
@@ -166,14 +174,14 @@ class SegmentWriter:
     def _cut(self) -> None:
         """Cuts what stands behind the last whole frame. If even that fails the segment is left: readers skip a torn tail."""
         try:
-            os.ftruncate(self._file, self._size)
+            self._files.truncate(self._file, self._size)
         except OSError:
             self._is_torn = True
 
     def _mark(self) -> None:
         """Writes the mark of a new segment. A disk that is full now is no harm: the next append tries again."""
         try:
-            self._size = os.write(self._file, mark(self._sequence))
+            self._size = self._files.write(self._file, mark(self._sequence))
         except OSError:
             return
         if self._size != HEADER_BYTES:
@@ -218,20 +226,18 @@ class SegmentWriter:
 
     def _claim(self) -> int:
         """Makes the folder and its lock file, locked before it bears its name: a reader never sees it without its lock."""
-        self._folder.mkdir(mode=0o700, parents=True)
+        self._files.make_folder(self._folder, durable=self._durable)
         new = self._folder / (LOCK_FILE + ".new")
-        lock = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        lock = self._files.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        new.rename(self._folder / LOCK_FILE)
-        if self._durable:
-            _sync_folder(self._folder.parent)
+        self._files.rename(new, self._folder / LOCK_FILE)
         return lock
 
     def _open(self, number: int) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        file = os.open(segment_path(self._folder, number), flags, 0o600)
+        file = self._files.open(segment_path(self._folder, number), flags, 0o600)
         if self._durable:
-            _sync_folder(self._folder)
+            self._files.sync_folder(self._folder)  # the lock file's name too, when it is the first segment
         return file
 
     def _retire(self) -> None:
@@ -239,19 +245,30 @@ class SegmentWriter:
             file = self._retired.popleft()
             try:
                 if self._durable:
-                    os.fdatasync(file)
-            except OSError as error:
-                self._sync_error = error  # the kernel tells of lost pages once only, so every later sync must fail
+                    self._sync_file(file)
             finally:
-                os.close(file)
+                self._broken = -1 if file == self._broken else self._broken  # the number will be another file's
+                self._files.close(file)
 
     def _sync(self) -> int:
         sequence = self._sequence  # read first: what is appended meanwhile may be synced too, but is not promised
-        os.fdatasync(self._file)
+        self._sync_file(self._file)
         self._retire()
-        if self._sync_error is not None:
-            raise self._sync_error
+        error, self._unsynced = self._unsynced, None
+        if error is not None:
+            raise error
         return sequence
+
+    def _sync_file(self, file: int) -> None:
+        """Syncs, and keeps the error for whoever waits. A file that failed once is never asked again: it would say that all is well."""
+        if file == self._broken:
+            self._unsynced = OSError(errno.EIO, "spool: this segment could not be synced before")
+            return
+        try:
+            self._files.datasync(file)
+        except OSError as error:
+            self._unsynced, self._broken = error, file
+            self._roll_at = 0.0
 
     def _sealed(self, number: int) -> int:
         size_bytes = 0
@@ -271,11 +288,3 @@ def _whole(data: bytes, written: int) -> tuple[int, int]:
             break
         at, frames = stop, frames + 1
     return at, frames
-
-
-def _sync_folder(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

@@ -1,7 +1,6 @@
 """A gateway that wants keys, as an operator and two applications meet it: nobody else comes in, and no key stays anywhere."""
 
 import json
-import ssl
 import subprocess
 import time
 
@@ -71,6 +70,7 @@ def issuer():
 def keyed(tmp_path_factory, issuer):
     made = Keyed(tmp_path_factory.mktemp("keyed"), issuer)
     yield made
+    made.operator.close()
     made.gateway.stop()
 
 
@@ -99,9 +99,11 @@ def test_metadata_over_grpc_wants_a_key_too(keyed, call):
 
 
 def test_a_stream_without_a_key_ends_before_its_first_message(keyed):
-    with keyed.gateway.channel() as channel, pytest.raises(grpc.RpcError) as refused:
-        stream = channel.stream_stream(SERVICE + "ModelStreamInfer")
-        next(stream(iter([rpc_request("phishing", ROWS).SerializeToString()]), timeout=20))
+    messages = [rpc_request("phishing", ROWS).SerializeToString()]
+    with keyed.gateway.channel() as channel:
+        stream = channel.stream_stream(SERVICE + "ModelStreamInfer")(iter(messages), timeout=20)
+        with pytest.raises(grpc.RpcError) as refused:
+            next(stream)
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
@@ -224,10 +226,6 @@ def test_every_listener_speaks_tls_when_it_is_told_to(tmp_path):
         for url in (gateway.rest, gateway.admin, gateway.metrics_url):
             with pytest.raises(httpx.TransportError):
                 httpx.get(url.replace("https://", "http://"))
-        old = ssl.create_default_context(cafile=str(made.certificate))
-        old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
-        with pytest.raises(httpx.TransportError), httpx.Client(verify=old) as ancient:
-            ancient.get(gateway.rest)
     finally:
         gateway.stop()
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.kit import files
 from tests.kit.gateway import Gateway, eventually, route, write_yaml
-from tests.kit.registry import Registry
+from tests.kit.logged import Registry
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
 

@@ -7,7 +7,7 @@ import pytest
 from runoff import RequestRefused
 from tests.kit import files
 from tests.kit.gateway import Gateway, eventually, route
-from tests.kit.registry import Registry, RegistryServer
+from tests.kit.logged import Registry, RegistryServer
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
@@ -61,6 +61,7 @@ def test_serving_rollback_promotion_and_a_restart_go_on_without_the_registry(tmp
         assert version(gateway) == "phishing/2", "a restart needs no registry for what was live"
 
         server.plug_in()
+        gateway.kill("control")  # by now a minute lies between two attempts; a new control makes one at once
         eventually(lambda: not gateway.client.status()["alias_moves"], 90, 0.2)
         assert registry.version_of("phishing", "champion") == "2"
         gateway.apply(route("phishing", ("champion", "models:/phishing/3", 1)))

@@ -12,6 +12,7 @@ import grpc
 
 from gateway.dataplane import Dataplane
 from gateway.keys.doorkeeper import Doorkeeper, OpenDoor
+from gateway.repository import Repository
 from gateway.request import Corridor
 from gateway.rpc.server import SERVICE, _own_pool, _Unoffered, inference_handler
 from gateway.rpc.service import InferenceService
@@ -125,10 +126,11 @@ async def serve(
     *,
     doorkeeper: Doorkeeper = _OPEN_DOOR,
     statistics: Statistics | None = None,
+    repository: Repository | None = None,
 ) -> WireServer:
     """Listens on `sock`, which is bound already and belongs to the server from now on."""
     handlers: tuple[grpc.GenericRpcHandler, ...] = (
-        inference_handler(InferenceService(corridor, doorkeeper, statistics)),
+        inference_handler(InferenceService(corridor, doorkeeper, statistics, repository)),
         _Unoffered(),
         health_handler(corridor, [SERVICE], doorkeeper),
         *reflection_handlers([SERVICE], _own_pool()),

@@ -1,5 +1,8 @@
 """The auth matrix of the data listeners: every path and every method × every way not to be allowed. A new one without a scope fails."""
 
+import contextlib
+import socket
+
 import grpc
 import httpx
 import pytest
@@ -13,9 +16,12 @@ from gateway.rest.app import build
 from gateway.rpc import open_inference_pb2 as pb
 from gateway.rpc.server import SERVICE, serve
 from gateway.rpc.standard import HEALTH, REFLECTION
+from gateway.rpc.wire.server import serve as serve_wire
 from gateway.settings import Settings
 from gateway.state.keys import KeyRecord
+from tests.kit.plane import Plane
 from tests.kit.small_corridor import ListSink, stocked_corridor
+from tests.kit.staged import stage_linear
 
 ENDPOINT = "phishing"
 PATH_VALUES = {"{m}": ENDPOINT, "{v}": "3", "{l}": "champion"}
@@ -172,45 +178,56 @@ async def call(channel, full_name, credential):
     return grpc.StatusCode.OK, ""
 
 
+@pytest.fixture(params=["grpcio", "wire"])
+async def channel_to(request, tmp_path):
+    """Serves behind these keys, by either of the two servers, and answers a channel."""
+    async with contextlib.AsyncExitStack() as opened:
+
+        async def open_(keys):
+            settings, door = Settings(state_dir=str(tmp_path)), KeyDoor(keys.ring, is_open=False)
+            if request.param == "grpcio":
+                server = await serve(stocked_corridor(), "127.0.0.1:0", settings, doorkeeper=door)
+            else:
+                plane = Plane(tmp_path)
+                opened.callback(plane.close)
+                plane.serve({"champion": stage_linear(plane.artifacts)}, endpoint=ENDPOINT)
+                sock = socket.create_server(("127.0.0.1", 0))
+                server = await serve_wire(plane.data, plane.corridor, sock, settings, doorkeeper=door)
+            opened.push_async_callback(server.stop, 0)
+            return await opened.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{server.port}"))
+
+        yield open_
+
+
 @pytest.mark.parametrize("full_name", rpc_methods())
-async def test_grpc_lets_nobody_in_who_may_not(full_name, tmp_path):
+async def test_grpc_lets_nobody_in_who_may_not(full_name, channel_to):
     scope = METHODS[full_name]
     keys = Keys("predict" if scope == "public" else scope)
-    door = KeyDoor(keys.ring, is_open=False)
-    server = await serve(stocked_corridor(), "127.0.0.1:0", Settings(state_dir=str(tmp_path)), doorkeeper=door)
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            if scope == "public":
-                assert (await call(channel, full_name, None))[0] is grpc.StatusCode.OK
-                return
-            wanted = {401: grpc.StatusCode.UNAUTHENTICATED, 403: grpc.StatusCode.PERMISSION_DENIED}
-            for name, (credential, status) in keys.bad.items():
-                assert (await call(channel, full_name, credential))[0] is wanted[status], name
-            code, message = await call(channel, full_name, keys.elsewhere)
-            if full_name.endswith("ModelStreamInfer"):
-                assert "no scope predict" in message
-            elif request_of(full_name):
-                assert code is grpc.StatusCode.PERMISSION_DENIED
-            if scope != "model:write":
-                code, _ = await call(channel, full_name, keys.good)
-                assert code not in wanted.values()
-    finally:
-        await server.stop(0)
+    channel = await channel_to(keys)
+    if scope == "public":
+        assert (await call(channel, full_name, None))[0] is grpc.StatusCode.OK
+        return
+    wanted = {401: grpc.StatusCode.UNAUTHENTICATED, 403: grpc.StatusCode.PERMISSION_DENIED}
+    for name, (credential, status) in keys.bad.items():
+        assert (await call(channel, full_name, credential))[0] is wanted[status], name
+    code, message = await call(channel, full_name, keys.elsewhere)
+    if full_name.endswith("ModelStreamInfer"):
+        assert "no scope predict" in message
+    elif request_of(full_name):
+        assert code is grpc.StatusCode.PERMISSION_DENIED
+    if scope != "model:write":
+        code, _ = await call(channel, full_name, keys.good)
+        assert code not in wanted.values()
 
 
-async def test_the_health_of_an_endpoint_is_for_who_may_predict_with_it(tmp_path):
+async def test_the_health_of_an_endpoint_is_for_who_may_predict_with_it(channel_to):
     keys = Keys("predict")
-    door = KeyDoor(keys.ring, is_open=False)
-    server = await serve(stocked_corridor(), "127.0.0.1:0", Settings(state_dir=str(tmp_path)), doorkeeper=door)
+    channel = await channel_to(keys)
     request = b"\x0a" + bytes([len(ENDPOINT)]) + ENDPOINT.encode()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            check = channel.unary_unary(f"/{HEALTH}/Check")
-            await check(request, metadata=(("x-api-key", keys.good),))
-            for credential, code in ((None, "UNAUTHENTICATED"), (keys.elsewhere, "PERMISSION_DENIED")):
-                metadata = () if credential is None else (("x-api-key", credential),)
-                with pytest.raises(grpc.aio.AioRpcError) as refused:
-                    await check(request, metadata=metadata)
-                assert refused.value.code() is grpc.StatusCode[code]
-    finally:
-        await server.stop(0)
+    check = channel.unary_unary(f"/{HEALTH}/Check")
+    await check(request, metadata=(("x-api-key", keys.good),))
+    for credential, code in ((None, "UNAUTHENTICATED"), (keys.elsewhere, "PERMISSION_DENIED")):
+        metadata = () if credential is None else (("x-api-key", credential),)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await check(request, metadata=metadata)
+        assert refused.value.code() is grpc.StatusCode[code]

@@ -2,7 +2,7 @@ import pytest
 from starlette.requests import Request
 
 from gateway.errors import MediaTypeUnsupported, NotAllowed, RequestMalformed
-from gateway.rest.doorkeeper import Visitor
+from gateway.keys.doorkeeper import Visitor
 from gateway.rest.entrance import Entrance, infer_reply, json_reply, only_json, whole_number
 from tests.gateway.rest.test_open_inference import reply
 

@@ -105,6 +105,24 @@ async def test_pipelined_requests_are_answered_in_order_hot_and_cold_alike(door:
     assert reply.count(b"HTTP/1.1 200 OK") == 6
 
 
+@pytest.mark.parametrize("last", [ask(), b"GET /cold HTTP/1.1\r\nhost: h\r\n\r\n"], ids=["hot", "cold"])
+async def test_when_the_process_leaves_a_kept_connection_is_answered_once_more_and_told_so(
+    door: Door, last: bytes
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    async with asyncio.timeout(5):
+        writer.write(ask())
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]))
+        for connection in list(door.connections):
+            connection.leave()
+        writer.write(last)
+        reply = await reader.read()
+    writer.close()
+    assert reply.startswith(b"HTTP/1.1 200 OK")
+    assert b"connection: close\r\n" in reply.partition(b"\r\n\r\n")[0] + b"\r\n"
+
+
 async def test_more_pipelined_requests_than_slots_are_all_answered(door: Door) -> None:
     count = SLOTS_MAX * 5
     sent = b"".join(

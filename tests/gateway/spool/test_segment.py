@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.spool.files import Files
 from gateway.spool.frame import HEADER_BYTES
 from gateway.spool.reader import SegmentReader
 from gateway.spool.segment import SegmentWriter, SpoolFull, segment_path
@@ -182,17 +183,26 @@ def test_frames_after_a_write_that_the_disk_cut_short_are_all_readable(folder):
     assert (reader.missing, reader.torn_bytes) == (0, 0)
 
 
-@pytest.mark.faults
-def test_a_torn_tail_that_cannot_be_cut_ends_its_segment_only(folder, monkeypatch):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    writer = SegmentWriter(folder, bytes_max=MB)
-    settle(writer)
-    writer.append([b"a" * 100])
+class BadDisk(Files):
+    """Refuses to truncate, and to sync while `is_bad`."""
 
-    def refuse(file, length):
+    is_bad = False
+
+    def truncate(self, file, length):
         raise OSError(errno.EIO, "no")
 
-    monkeypatch.setattr(os, "ftruncate", refuse)
+    def datasync(self, file):
+        if self.is_bad:
+            raise OSError(errno.EIO, "lost")
+        os.fdatasync(file)
+
+
+@pytest.mark.faults
+def test_a_torn_tail_that_cannot_be_cut_ends_its_segment_only(folder):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    writer = SegmentWriter(folder, bytes_max=MB, files=BadDisk())
+    settle(writer)
+    writer.append([b"a" * 100])
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
     try:
         with pytest.raises(SpoolFull):
@@ -233,19 +243,42 @@ def test_sync_answers_the_last_frame_that_is_on_the_disk(folder):
     writer.close()
 
 
-def test_a_sync_that_failed_once_never_succeeds_again(folder, monkeypatch):
-    writer = SegmentWriter(folder, segment_bytes=100, bytes_max=MB, durable=True)
+def test_a_segment_that_could_not_be_synced_is_left_and_the_next_one_may_be_well(folder):
+    disk = BadDisk()
+    writer = SegmentWriter(folder, bytes_max=MB, durable=True, files=disk)
+    settle(writer)
+    writer.append([b"a"])
+    disk.is_bad = True
+    with pytest.raises(OSError, match="lost"):
+        writer.sync()
+    disk.is_bad = False
+    with pytest.raises(OSError, match="could not be synced"):  # the kernel would say that all is well
+        writer.sync()
+    writer.append([b"b"])  # in the next segment; but what else was written to the last one is not told of yet
+    settle(writer)
+    with pytest.raises(OSError, match="could not be synced"):
+        writer.sync()
+    writer.append([b"c"])
+    assert writer.sync() == 3
+    writer.close()
+    assert [frame.payload for frame in read_all(folder)[0]] == [b"a", b"b", b"c"]
+    assert segment_path(folder, 2).exists()
+
+
+def test_a_sealed_segment_that_could_not_be_synced_is_told_of_by_the_next_sync(folder):
+    disk = BadDisk()
+    writer = SegmentWriter(folder, segment_bytes=100, bytes_max=MB, durable=True, files=disk)
     writer.append([b"x" * 200])
     settle(writer)
-    monkeypatch.setattr(os, "fdatasync", lambda file: (_ for _ in ()).throw(OSError(errno.EIO, "lost")))
-    writer.append([b"x" * 200])  # rolls; the segment before it cannot be synced
+    disk.is_bad = True
+    writer.append([b"x" * 200])  # rolls; the helper syncs the segment before it
     settle(writer)
-    monkeypatch.undo()
-    for _ in range(2):
-        with pytest.raises(OSError, match="lost"):
-            writer.sync()
+    disk.is_bad = False
     with pytest.raises(OSError, match="lost"):
-        writer.close()
+        writer.sync()
+    writer.append([b"x" * 200])
+    assert writer.sync() == 3
+    writer.close()
 
 
 CHILD = """

@@ -1,0 +1,88 @@
+"""Commands that read and write the lake themselves, as a user types them, on a state directory without a running gateway."""
+
+import json
+import os
+import sys
+
+import mlflow
+import pytest
+from pyarrow import parquet
+
+from gateway import cli_lake
+from gateway.cli import main
+from gateway.commands.dataset import lineage_of
+from tests.kit.spooled import Place, label, labels, pid_text, predictions, request
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith(("RUNOFF_", "MLFLOW_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RUNOFF_STATE_DIR", str(tmp_path / "var"))
+    monkeypatch.chdir(tmp_path)
+    return Place(tmp_path / "var")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a command line; its status, standard output and standard error."""
+
+    def command(*words):
+        monkeypatch.setattr(sys, "argv", ["runoff", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return command
+
+
+def test_every_command_of_the_lake_is_a_command_of_runoff(run):
+    _, out, _ = run("--help")
+    for command in cli_lake.app.registered_commands:
+        assert (command.name or command.callback.__name__) in out
+
+
+def test_a_data_set_is_a_parquet_file_with_its_lineage(run, place, tmp_path):
+    place.store(predictions([request(n) for n in range(3)], [0.1, 0.9, 0.8]), labels(label(0, 0), label(2, 1)))
+    status, out, err = run("dataset", "phishing", "--out", "rows.parquet")
+    assert (status, err) == (0, "")
+    assert "2 labelled rows of 3 predictions, 1 inputs, label int64" in out
+    rows = parquet.read_table(tmp_path / "rows.parquet")
+    assert rows["prediction_id"].to_pylist() == [pid_text(0), pid_text(2)]
+    assert lineage_of(tmp_path / "rows.parquet")["digest"] in out
+
+
+def test_a_data_set_is_logged_to_mlflow_with_its_digest_and_source(run, place, tmp_path):
+    place.store(predictions([request(n) for n in range(3)], [0.1, 0.9, 0.8]), labels(*[label(n, 1) for n in range(3)]))
+    status, out, err = run("dataset", "phishing", "--log-to", "next", "--json")
+    assert status == 0, err
+    told = json.loads(out)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/var/mlflow.db")
+    found = mlflow.get_run(told["mlflow"]["run_id"])
+    (given,) = found.inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == ("phishing", told["mlflow"]["digest"])
+    assert told["digest"].startswith("sha256:" + given.dataset.digest)
+    assert found.data.tags["runoff.revisions"] == "7"
+    path = mlflow.artifacts.download_artifacts(run_id=found.info.run_id, artifact_path="dataset/phishing.parquet")
+    assert parquet.read_table(path).num_rows == 3
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        ((), "no lake at"),
+        ((predictions([request(0)], [0.5], endpoint="other"),), "no answered prediction"),
+        ((predictions([request(0)], [0.5]),), "none of 1 predictions has a label in time"),
+    ],
+)
+def test_why_there_are_no_rows_is_said_in_one_line(run, place, stored, said):
+    if stored:
+        place.store(*stored)
+    status, _, err = run("dataset", "phishing")
+    assert status == 1
+    assert said in err
+    assert len(err.splitlines()) == 1

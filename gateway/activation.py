@@ -121,7 +121,9 @@ class Activation:
 
     def _take_in(self, states: list[RouteState]) -> None:
         """A new state; forgets what was prepared or failed for revisions that nobody wants any more."""
-        before = {(route.endpoint, model.key.version): model.digest for route in self._wanted() for model in loadable(route)}
+        before = {
+            (route.endpoint, model.key.version): model.digest for route in self._wanted() for model in loadable(route)
+        }
         self._states = states
         named = {model.digest for route in self._wanted() for model in loadable(route)}
         leaving = self._leaving | before

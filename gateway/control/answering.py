@@ -19,9 +19,7 @@ log = EventLog(__name__)
 class Answering:
     """Answers one question at a time each, a few at once; `wait_s`: how long a load may take to be live."""
 
-    def __init__(
-        self, changes: Changes, reconciler: Reconciler, fleet: Fleet, *, wait_s: float = WARM_UP_S
-    ) -> None:
+    def __init__(self, changes: Changes, reconciler: Reconciler, fleet: Fleet, *, wait_s: float = WARM_UP_S) -> None:
         self._changes = changes
         self._reconciler = reconciler
         self._fleet = fleet

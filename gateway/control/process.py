@@ -112,6 +112,8 @@ class Control:
         self._lake_stop = asyncio.Event()
         self._feedback = Feedback(settings, evidence, self._page)
         changes = Changes(self._store, self._reconciler)
+        self._answering = Answering(changes, self._reconciler, self._fleet)
+        self._answers: set[asyncio.Task[None]] = set()
         self._follower = Follower(
             self._store, changes, self._reconciler, registries.aliases, self._askers, poll_s=settings.registry_poll_s
         )

@@ -235,9 +235,15 @@ class SegmentWriter:
 
     def _open(self, number: int) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        file = self._files.open(segment_path(self._folder, number), flags, 0o600)
-        if self._durable:
-            self._files.sync_folder(self._folder)  # the lock file's name too, when it is the first segment
+        path = segment_path(self._folder, number)
+        file = self._files.open(path, flags, 0o600)
+        try:
+            if self._durable:
+                self._files.sync_folder(self._folder)  # the lock file's name too, when it is the first segment
+        except OSError:
+            self._files.close(file)
+            self._files.unlink(path)  # it will be tried again
+            raise
         return file
 
     def _retire(self) -> None:

@@ -10,7 +10,7 @@ import onnxruntime
 from gateway.errors import DeadlinePassed, EndpointUnknown, NotAllowed, NotReady, SpoolClosed, VersionUnknown
 from gateway.ids import Minter
 from gateway.request import InferReply, InferRequest, ModelView
-from gateway.statistics import BatchStatistics, Duration, ModelStatistics
+from gateway.statistics import BatchStatistics, Duration, ModelStatistics, Wanted, added
 from models.errors import ModelFailed
 from models.signature_check import check
 from models.staged import ModelKey, Profile, StagedModel
@@ -123,7 +123,10 @@ class SmallCorridor:
             raise EndpointUnknown("no default endpoint: name one in the path or in X-Runoff-Endpoint")
         return self._default
 
-    def statistics(self, endpoint: str, version: str) -> ModelStatistics | None:
+    async def statistics(self, wanted: Wanted) -> list[ModelStatistics]:
+        return added(wanted, [entry for place in wanted if (entry := self._counted(*place))])
+
+    def _counted(self, endpoint: str, version: str) -> ModelStatistics | None:
         runs = self._runs[endpoint, version]
         if not runs:
             return None

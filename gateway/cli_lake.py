@@ -41,6 +41,50 @@ def dataset(
     make_dataset(settings, endpoint, since=since, until=until, out=out, log_to=log_to, as_json=as_json)
 
 
+@app.command()
+def replay(
+    endpoint: Endpoint,
+    against: Annotated[str, typer.Option("--against", help="the version to try: models:/phishing/7")],
+    since: From = None,
+    until: To = None,
+    variant: Annotated[str | None, typer.Option(help="whose rows, and whom to compare with; default: the champion")] = None,
+    segment_by: Annotated[str | None, typer.Option(help="a column of the predictions, such as input_age")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="the newest rows of the window, at most")] = 1_000_000,
+    state_dir: StateDir = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Show a recorded window to any version, and print the ledger that a mirror would have had. Serves nobody, stores nothing."""
+    from gateway.commands.replay import run_replay
+
+    run_replay(
+        _settings(config, state_dir),
+        endpoint,
+        against=against,
+        variant=variant,
+        segment_by=segment_by,
+        since=since,
+        until=until,
+        rows_max=rows,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def ingest(
+    source: Annotated[str, typer.Argument(help="a file or a folder of CSV, JSON or Parquet; s3://bucket/folder too")],
+    table: Annotated[str, typer.Option("--table", help="its name in the lake: ingested/<table>")],
+    state_dir: StateDir = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Take files of others into the lake as they are, each once, by its digest; nothing is checked, nothing left out."""
+    from gateway.commands.ingest import take_files
+
+    if not take_files(_settings(config, state_dir), source, table=table, as_json=as_json):
+        raise typer.Exit(1)
+
+
 def _settings(config: Path | None, state_dir: str | None) -> "Settings":
     from gateway.settings import load
 

@@ -67,7 +67,7 @@ class PlaneCorridor:
         ticket.timeout_s = request.timeout_s
         ticket.pin_variant = request.variant
         ticket.pin_version = request.version if request.alias is None else _version_of(endpoint, request.alias)
-        ticket.explain = request.explain
+        ticket.explain = request.explain and (request.may_explain or endpoint.route.explain)
         ticket.traceparent = request.traceparent
         ticket.priority = request.priority
         plane.submit(ticket)
@@ -153,7 +153,7 @@ def _reply(ticket: Ticket) -> InferReply:
         model=ticket.answered.model.staged,
         revision=ticket.endpoint.revision,
         outputs=ticket.outputs(),
-        explain=_explain(ticket) if ticket.explain and ticket.endpoint.route.explain else None,
+        explain=_explain(ticket) if ticket.explain else None,
     )
 
 

@@ -28,7 +28,7 @@ from gateway.errors import (
 from gateway.ids import Minter
 from gateway.live import Arm, LiveTable, ServedEndpoint
 from gateway.meter import Meter
-from gateway.recorder import Recorder
+from gateway.recorder import Recorder, Written
 from gateway.telemetry.trace import Span, Tracer
 from gateway.ticket import Batch, Door, Ticket
 from models.batching import gather
@@ -39,6 +39,9 @@ from routing.errors import RoutingError
 
 INLINE_S: Final = 0.001
 """What one turn may spend in models on the loop, and the longest single run there; longer runs go to the pool's threads."""
+LATE_S: Final = 0.1
+LATE_BYTES: Final = 256 << 10
+"""`durability: async`: what a kill of this process can lose, in time and in bytes; stated in docs/durability.md."""
 _PIN: Final = 2
 """Index of `pin` in routing.records.ASSIGNED_BY."""
 
@@ -77,8 +80,10 @@ class Dataplane:
         self._landed: list[Batch] = []
         self._failed: list[Ticket] = []
         self._is_scheduled = False
-        self._unsynced: list[Ticket] = []
+        self._unsynced = Group()
         self._is_syncing = False
+        self._late: asyncio.TimerHandle | None = None
+        self._is_late_failing = False
 
     # ── rooms 4 to 7: from the door to a queue ───────────────────────────────────────────────────────────────────────────────
 
@@ -110,9 +115,9 @@ class Dataplane:
     def _assign(self, ticket: Ticket, endpoint: ServedEndpoint) -> None:
         """Room 5: who answers, and on what ground."""
         ticket.prediction_bytes, ticket.prediction_id = self._minter.mint()
-        unit_column = endpoint.unit_column(ticket.inputs)
+        columns = endpoint.columns(ticket.inputs)
         assignment = endpoint.table.assign(
-            ticket.headers, ticket.parameters, unit_column, ticket.prediction_bytes, ticket.pin_variant
+            ticket.headers, ticket.parameters, columns, ticket.prediction_bytes, ticket.pin_variant
         )
         ticket.arm = endpoint.arms[assignment.arm]
         ticket.assigned_by = assignment.assigned_by
@@ -232,7 +237,7 @@ class Dataplane:
         now_ns = self._clock_ns()
         wall_ns = self._wall_ns()
         offset_us, unix_ms = wall_ns // 1000 - now_ns // 1000, wall_ns // 1_000_000
-        answered: list[Ticket] = []
+        groups: dict[str, list[Ticket]] = {}
         for batch in [*batches, *self._failed_batches()]:
             kept = self._settle(batch)
             for tickets in _by_endpoint(kept):
@@ -240,15 +245,18 @@ class Dataplane:
                 self.meter.finished(batch, tickets, now_ns, unix_ms)
                 if self._tracer is not None:
                     self._trace(batch, tickets, offset_us, now_ns)
-            answered.extend(kept)
+                groups.setdefault(tickets[0].endpoint.route.record.durability, []).extend(tickets)
             batch.tickets = []  # tickets know their batch: without this each request would leave a cycle to the collector
-        self._written(self._recorder.flush(), answered)
-        synced = [ticket for ticket in answered if ticket.endpoint.route.record.durability == "disk"]
-        if synced:
-            self._unsynced.extend(synced)
-            self._sync()
-            answered = [ticket for ticket in answered if ticket.endpoint.route.record.durability != "disk"]
-        self._reply(answered)
+        written = self._recorder.flush()
+        self._count_unrecorded()
+        for durability, tickets in groups.items():
+            if durability == "process":
+                self._recorded(written[durability], tickets)
+                self._reply(tickets)
+            elif durability == "disk":
+                self._reply_synced(written[durability], tickets)
+            else:
+                self._reply_early(tickets)
 
     def _settle(self, batch: Batch) -> list[Ticket]:
         """Gives the leases back and sets every ticket's outcome; those whose champion takes over go round again."""
@@ -295,8 +303,8 @@ class Dataplane:
             batches.append(batch)
         return batches
 
-    def _written(self, failure: Exception | None, tickets: list[Ticket]) -> None:
-        """Counts the records, and what `on_failure: closed` demands when they could not be written."""
+    def _count_unrecorded(self) -> None:
+        """What the recorder left out, or could not write for mirrors."""
         for (endpoint, mirror), count in self._recorder.mirror_overflow.items():
             labels = {"endpoint": endpoint, "variant": mirror, "outcome": "overflow"}
             self.meter.count("runoff_mirrored_total", labels, count)
@@ -307,13 +315,13 @@ class Dataplane:
         sampled_out, self._recorder.sampled_out = self._recorder.sampled_out, 0
         if sampled_out:
             self.meter.records("sampled_out", sampled_out)
-        if failure is None:
-            self.meter.records("recorded", len(tickets) - sampled_out)
-            return
-        self.meter.records("failed", len(tickets) - sampled_out)
-        for ticket in tickets:
-            if ticket.endpoint.route.record.on_failure == "closed":
-                ticket.error = SpoolClosed()
+
+    def _recorded(self, written: Written, tickets: Iterable[Ticket]) -> None:
+        """Counts the records, and does what `on_failure: closed` demands where some could not be written."""
+        self.meter.records("recorded", written.recorded)
+        if written.failed:
+            self.meter.records("failed", written.failed)
+            _refuse(tickets)
 
     def _reply(self, tickets: Iterable[Ticket]) -> None:
         doors: dict[Door, None] = {}
@@ -325,31 +333,61 @@ class Dataplane:
 
     # ── `durability: disk` ───────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def _reply_synced(self, written: Written, tickets: list[Ticket]) -> None:
+        """The replies wait for a sync that begins after this; until then they count as in flight, so that a slow disk is bounded."""
+        self._recorded(Written(0, written.failed), tickets)
+        for ticket in tickets:
+            ticket.endpoint.inflight += 1
+        self._unsynced.tickets += tickets
+        self._unsynced.records += written.recorded
+        self._sync()
+
     def _sync(self) -> None:
         """One sync at a time; what arrives meanwhile is the next group."""
-        if self._is_syncing or not self._unsynced:
+        if self._is_syncing or not self._unsynced.tickets:
             return
         self._is_syncing = True
-        group, self._unsynced = self._unsynced, []
+        group, self._unsynced = self._unsynced, Group()
 
         def work() -> None:
             try:
                 self._recorder.sync()
-                failure: Exception | None = None
-            except OSError as error:
-                failure = error
-            self._loop.call_soon_threadsafe(self._synced, group, failure)
+                is_durable = True
+            except OSError:
+                is_durable = False
+            self._loop.call_soon_threadsafe(self._synced, group, is_durable)
 
         self._sync_pool.submit(work)
 
-    def _synced(self, group: list[Ticket], failure: Exception | None) -> None:
+    def _synced(self, group: "Group", is_durable: bool) -> None:
         self._is_syncing = False
-        if failure is not None:
-            for ticket in group:
-                if ticket.endpoint.route.record.on_failure == "closed":
-                    ticket.error = SpoolClosed()
-        self._reply(group)
+        self._recorded(Written(group.records, 0) if is_durable else Written(0, group.records), group.tickets)
+        for ticket in group.tickets:
+            ticket.endpoint.inflight -= 1
+        self._reply(group.tickets)
         self._sync()
+
+    # ── `durability: async` ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _reply_early(self, tickets: list[Ticket]) -> None:
+        """The replies leave before the records are written, within LATE_S; only the turn that fills LATE_BYTES writes first."""
+        if self._recorder.late_bytes >= LATE_BYTES:
+            self.write_late()
+        elif self._late is None and self._recorder.late_bytes:
+            self._late = self._loop.call_later(LATE_S, self.write_late)
+        if self._is_late_failing:
+            _refuse(tickets)
+        self._reply(tickets)
+
+    def write_late(self) -> None:
+        """Writes the records whose replies have left; called by itself, and once more before the recorder is closed."""
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+        written = self._recorder.flush_late()
+        if written.recorded or written.failed:
+            self._is_late_failing = written.failed > 0
+            self._recorded(written, ())
 
     # ── the rest of a worker's life ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -361,7 +399,7 @@ class Dataplane:
     @property
     def inflight(self) -> int:
         """Requests between `submit` and their reply."""
-        return sum(endpoint.inflight for endpoint in self.table.endpoints.values()) + len(self._unsynced)
+        return sum(endpoint.inflight for endpoint in self.table.endpoints.values())
 
     def _trace(self, batch: Batch, tickets: list[Ticket], offset_us: int, now_ns: int) -> None:
         """Spans of the sampled requests, from the instants that every ticket carries anyway."""
@@ -402,6 +440,23 @@ class Dataplane:
             if name is None:
                 raise EndpointUnknown("no default endpoint: name one in X-Runoff-Endpoint")
         return self.table.endpoint(name)
+
+
+class Group:
+    """Tickets whose replies wait for one sync, and how many records of theirs it makes durable."""
+
+    __slots__ = ("records", "tickets")
+
+    def __init__(self) -> None:
+        self.tickets: list[Ticket] = []
+        self.records = 0
+
+
+def _refuse(tickets: Iterable[Ticket]) -> None:
+    """`on_failure: closed`: who has no record gets no answer."""
+    for ticket in tickets:
+        if ticket.endpoint.route.record.on_failure == "closed":
+            ticket.error = SpoolClosed()
 
 
 def _run(batch: Batch, clock_ns: Callable[[], int]) -> list[Batch]:

@@ -12,6 +12,7 @@ from models.catalog import Catalog, LoadedModel
 from models.errors import NotWarm
 from models.signature import Signature
 from models.tensors import Array
+from routing.conditions import columns_read
 from routing.table import EndpointTable
 from routing.traffic import Route
 from routing.validate import validate
@@ -43,7 +44,7 @@ class ServedEndpoint:
     """One endpoint at one revision. Immutable but for `inflight`, which admission counts."""
 
     __slots__ = (
-        "_unit_place",
+        "_places",
         "arms",
         "champion",
         "header_names",
@@ -91,24 +92,16 @@ class ServedEndpoint:
         if route.unit.kind == "header":
             names.add(route.unit.name)
         self.header_names = frozenset(name.encode() for name in names - SECRET_HEADERS)
-        self._unit_place = next(
-            (
-                place
-                for place, spec in enumerate(self.signature.inputs)
-                if (route.unit.kind, route.unit.name) == ("input", spec.name)
-            ),
-            None,
-        )
+        read = columns_read(route)
+        self._places = tuple((place, spec) for place, spec in enumerate(self.signature.inputs) if spec.name in read)
         self.timeout_ns = int(route.limits.timeout_s * 1e9)
         self.inflight = 0
 
-    def unit_column(self, inputs: Sequence[Part]) -> Mapping[str, Array]:
-        """The unit's input column as the split reads it; empty where the unit is not an input."""
-        place = self._unit_place
-        if place is None:
+    def columns(self, inputs: Sequence[Part]) -> Mapping[str, Array]:
+        """The input columns that unit and rules read; empty where they read none."""
+        if not self._places:
             return _NO_COLUMN
-        spec = self.signature.inputs[place]
-        return {spec.name: to_array(inputs[place], spec)}
+        return {spec.name: to_array(inputs[place], spec) for place, spec in self._places}
 
     def mirrors_drawn(self, prediction_id: bytes) -> int:
         """The mirrors that see this prediction, as a bit mask; those whose `until` has passed see nothing more."""

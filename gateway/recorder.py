@@ -1,12 +1,13 @@
-"""Room 9: exactly one record for each answered assignment, written before the reply leaves.
+"""Room 9: exactly one record for each answered assignment, written before the reply leaves (with `durability: async` soon after).
 
 A turn's tickets become one block per endpoint and model: the rows of inputs and outputs are the run's own arrays, so a record
 costs one small tuple (1.6 µs with its share of the encode and the write, `loadtests/micro.py`).
 """
 
 import hmac
+from collections.abc import Mapping
 from hashlib import blake2b, sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -26,11 +27,49 @@ _TAG_MIRROR: Final = "m"
 _UNIT_HASHES_MAX: Final = 16_384
 
 
+class Written(NamedTuple):
+    """What became of some records: in the segment, or not."""
+
+    recorded: int
+    failed: int
+
+
+class Pending:
+    """Encoded blocks that are not in their segment yet, and how many records each holds."""
+
+    __slots__ = ("_payloads", "_records", "_writer", "size_bytes")
+
+    def __init__(self, writer: SegmentWriter) -> None:
+        self._writer = writer
+        self._payloads: list[bytes] = []
+        self._records: list[int] = []
+        self.size_bytes = 0
+
+    def add(self, payload: bytes, records: int) -> None:
+        self._payloads.append(payload)
+        self._records.append(records)
+        self.size_bytes += len(payload)
+
+    def write(self) -> Written:
+        """Writes all of it in one go; what cannot be written is given up."""
+        payloads, records = self._payloads, self._records
+        self._payloads, self._records, self.size_bytes = [], [], 0
+        if not payloads:
+            return Written(0, 0)
+        before = self._writer.sequence
+        try:
+            self._writer.append(payloads)
+        except (SpoolFull, OSError):
+            whole = self._writer.sequence - before  # what was written before the disk ended will be read
+            return Written(sum(records[:whole]), sum(records[whole:]))
+        return Written(sum(records), 0)
+
+
 class Recorder:
     """Writes prediction, mirror, label and metric blocks of one worker. Belongs to the event loop.
 
-    `records` is the spool segment that follows the reply policy, `mirrors` the second, bounded one for rows drawn for mirrors,
-    `synced` the segment of routes with `durability: disk` (its sync is the data plane's to call).
+    `records` is the spool segment of most, `mirrors` the second, bounded one for rows drawn for mirrors, `synced` the segment of
+    routes with `durability: disk` (its sync is the data plane's to call). Those of `durability: async` go to `records`, later.
     """
 
     def __init__(self, records: SegmentWriter, mirrors: SegmentWriter, synced: SegmentWriter, unit_key: bytes) -> None:
@@ -39,8 +78,7 @@ class Recorder:
         self._synced = synced
         self._unit_key = unit_key
         self._unit_hashes: dict[bytes, str] = {}
-        self._pending: list[bytes] = []
-        self._pending_synced: list[bytes] = []
+        self._pending = {"process": Pending(records), "disk": Pending(synced), "async": Pending(records)}
         self._pending_mirror: list[bytes] = []
         self._drawn: list[tuple[ServedEndpoint, list[int]]] = []
         self.mirror_overflow: dict[tuple[str, str], int] = {}
@@ -57,16 +95,18 @@ class Recorder:
         kept = tickets if record.sample >= 1.0 else [ticket for ticket in tickets if _is_sampled(ticket, record.sample)]
         self.sampled_out += len(tickets) - len(kept)
         if kept:
-            payload = self._block(endpoint, batch, kept, offset_us, now_ns)
-            (self._pending_synced if record.durability == "disk" else self._pending).append(payload)
+            self._pending[record.durability].add(self._block(endpoint, batch, kept, offset_us, now_ns), len(kept))
         if endpoint.mirror_names and batch.outputs is not None:
             drawn = [ticket for ticket in tickets if ticket.mirrors]
             if drawn:
                 self._pending_mirror.append(self._mirror_block(endpoint, batch, drawn, offset_us, now_ns))
                 self._drawn.append((endpoint, [ticket.mirrors for ticket in drawn]))
 
-    def flush(self) -> Exception | None:
-        """Writes what `add` encoded. Answers the error if records could not be written; mirror rows that could not are counted."""
+    def flush(self) -> Mapping[str, Written]:
+        """Writes what `add` encoded, but for `durability: async`; answers what became of it by durability.
+
+        Mirror rows that could not be written are counted.
+        """
         if self._pending_mirror:
             before = self._mirrors.sequence
             try:
@@ -75,15 +115,16 @@ class Recorder:
                 # What was written before the disk ended will be read: only the rest is lost.
                 self._count_overflow(self._drawn[self._mirrors.sequence - before :])
             self._pending_mirror, self._drawn = [], []
-        failure: Exception | None = None
-        for writer, pending in ((self._records, self._pending), (self._synced, self._pending_synced)):
-            if pending:
-                try:
-                    writer.append(pending)
-                except (SpoolFull, OSError) as error:
-                    failure = error
-        self._pending, self._pending_synced = [], []
-        return failure
+        return {durability: self._pending[durability].write() for durability in ("process", "disk")}
+
+    @property
+    def late_bytes(self) -> int:
+        """Records of `durability: async` that a kill of this process would lose now."""
+        return self._pending["async"].size_bytes
+
+    def flush_late(self) -> Written:
+        """Writes the records of `durability: async`."""
+        return self._pending["async"].write()
 
     def _count_overflow(self, lost: list[tuple[ServedEndpoint, list[int]]]) -> None:
         for endpoint, masks in lost:

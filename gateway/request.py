@@ -21,6 +21,7 @@ class InferRequest(msgspec.Struct, kw_only=True, gc=False):
     `headers`: lower-case names; only those that routing may need. `parameters`: the V2 request parameters.
     `received_ns` is `time.monotonic_ns()` at arrival; `timeout_s` the caller's own deadline, already the earliest of its forms.
     `version` is a version in the path (a pin), `alias` a TensorFlow Serving label, `variant` the pin header.
+    `explain` was asked for; it is given where the route explains itself, or `may_explain`: the caller's key may `read` the endpoint.
     `protocol` indexes `routing.records.PROTOCOLS`.
     """
 
@@ -36,6 +37,7 @@ class InferRequest(msgspec.Struct, kw_only=True, gc=False):
     alias: str | None = None
     variant: str | None = None
     explain: bool = False
+    may_explain: bool = False
     traceparent: str | None = None
     priority: int = 0
 

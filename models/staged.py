@@ -1,7 +1,7 @@
 """A model version made ready to be served: what staging leaves on disk and all that a worker ever reads of a model."""
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -37,15 +37,77 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     original: str = ""
 
 
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """How a session is opened and used: threads within a run, runs at once, memory arena, graph optimisation, and which file.
+
+    `form` int8 is the file's twin with dynamically quantised weights: its scale is taken over a whole run, so it never shares one
+    between callers. Spinning is no choice: sessions share their cores with event loops.
+    """
+
+    threads: int = 1
+    runs: int = 1
+    arena: bool = True
+    optimisation: Literal["all", "extended", "basic"] = "all"
+    form: Literal["plain", "int8"] = "plain"
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """What tuning is to reach, and what it may take. `target_s`: the longest that one run may last.
+
+    `int8` allows the quantised form, where its labels are equal and its scores within `score_tolerance` (absolute and relative).
+    """
+
+    target_s: float = 0.05
+    int8: bool = False
+    score_tolerance: float = 0.01
+
+
+class Traffic(msgspec.Struct, frozen=True, kw_only=True):
+    """Recorded requests by their rows; `inputs` is how many recorded rows the runs were made of."""
+
+    endpoint: str
+    requests: int
+    rows_p50: int
+    rows_p95: int
+    rows_max: int
+    inputs: int = 0
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """One setting that was measured: its best batch, seconds of a run of it, and rows a second, both as measured beside each other."""
+
+    setting: Setting
+    rows: int
+    seconds: float
+    rows_per_s: float
+
+
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """The measured curve of a session on this processor: seconds for one run by rows, and what was chosen from it."""
+    """What tuning measured on one kind of processor with one ONNX Runtime, and what it chose. One file each beside the manifest.
+
+    `seconds_by_rows` is the curve of the chosen setting: the least seconds of a run. `threads_max` is what a session could have then.
+    `memory_bytes`: what one session adds to its process. `certificate` is that of the int8 form, where it was made and held.
+    `twin_file`, `twin_sha256`: the int8 file beside the profile. `skipped` says what was not measured, and why.
+    """
 
     processor: str = ""
     onnxruntime: str = ""
+    threads_max: int = 1
+    setting: Setting = Setting()
     seconds_by_rows: dict[int, float] = msgspec.field(default_factory=dict)
     rows_max: int = 64
-    intra_threads: int = 1
     memory_bytes: int = 0
+    load_s: float = 0.0
+    ask: Ask = Ask()
+    target_met: bool = True
+    traffic: Traffic | None = None
+    trials: tuple[Trial, ...] = ()
+    skipped: tuple[str, ...] = ()
+    certificate: Certificate | None = None
+    twin_file: str = ""
+    twin_sha256: str = ""
+    tuned_at_unix: float = 0.0
+    took_s: float = 0.0
 
 
 class StagedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +115,7 @@ class StagedModel(msgspec.Struct, frozen=True, kw_only=True):
 
     `file` is the ONNX file beside the manifest, `file_sha256` its own digest, checked when a worker loads it.
     `samples_file` (npz by input name, object arrays as unicode) holds rows used for warm-up.
+    `profile` is filled in by who reads it for this machine (`models.profiles`): the manifest itself is the same everywhere.
     """
 
     key: ModelKey

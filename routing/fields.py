@@ -97,6 +97,9 @@ class Fields:
             return float(value)
         return default
 
+    def number_or_none(self, key: str, low: float, high: float) -> float | None:
+        return None if self._is_absent(key) else self.number(key, low, low, high)
+
     def whole(self, key: str, default: int, low: int, high: int) -> int:
         value = self._take(key)
         if value is _MISSING:
@@ -175,6 +178,10 @@ class Fields:
         if value is _MISSING:
             return default
         return value if isinstance(value, str) else self._inner(value, self._at(key))
+
+    def is_object(self, key: str) -> bool:
+        """Whether the value is an object; asks for nothing."""
+        return isinstance(self._values.get(key), Mapping)
 
     def names(self) -> list[str]:
         """The keys of an object whose keys are of the writer's own choosing: columns, headers, arms."""

@@ -56,11 +56,18 @@ class Mirror(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Condition(msgspec.Struct, frozen=True):
-    """Holds when the header or parameter `name` has one of `values` (compared as canonical text, `routing.split.canonical_unit`)."""
+    """What a rule wants of the header, parameter or input column `name`: one of three things.
 
-    source: Literal["header", "parameter"]
+    `values`: it is one of them, compared as canonical text (`routing.split.canonical_unit`). `prefix`: its text begins so. Otherwise it is
+    a number from `least` to `most`, both included, None for no bound. A condition on an input holds when it holds for every row.
+    """
+
+    source: Literal["header", "parameter", "input"]
     name: str
-    values: tuple[str, ...]
+    values: tuple[str, ...] = ()
+    prefix: str | None = None
+    least: float | None = None
+    most: float | None = None
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,9 +216,16 @@ def _mirror(mirror: Mirror) -> dict[str, object]:
 def _rule(rule: Rule) -> dict[str, object]:
     when: dict[str, dict[str, object]] = {}
     for condition in rule.when:
-        values = list(condition.values)
-        when.setdefault(condition.source, {})[condition.name] = values[0] if len(values) == 1 else values
+        when.setdefault(condition.source, {})[condition.name] = _condition(condition)
     return {"name": rule.name, "when": when, "variant": rule.variant, "experiment": rule.experiment}
+
+
+def _condition(condition: Condition) -> object:
+    if condition.values:
+        return condition.values[0] if len(condition.values) == 1 else list(condition.values)
+    if condition.prefix is not None:
+        return {"prefix": condition.prefix}
+    return _present({"min": condition.least, "max": condition.most})
 
 
 def _features(features: Features) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 from models.errors import ReferenceInvalid
 from models.ref import parse_ref
@@ -46,6 +46,7 @@ _LINE_WANTED: Final = "1 to 256 printable characters"
 _URL: Final = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[^\s?#@]*)?")
 _AUTH: Final = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
 _BYTES_MAX: Final = 1 << 30
+_NUMBER_MAX: Final = 1e308
 
 
 def validate(document: object) -> Route:
@@ -186,21 +187,38 @@ def _rule(fields: Fields) -> Rule:
 
 
 def _when(fields: Fields) -> tuple[Condition, ...]:
-    headers, parameters = fields.child("header"), fields.child("parameter")
+    headers, parameters, inputs = (fields.child(source) for source in ("header", "parameter", "input"))
     conditions: list[Condition] = []
     for name in headers.names():
         if not _HEADER.fullmatch(name):
             headers.problem(name, "bad_text", f"wanted a header's name, got {name[:80]!r}")
-        conditions.append(Condition("header", name.lower(), _values(headers, name)))
-    conditions += [Condition("parameter", name, _values(parameters, name)) for name in parameters.names()]
+        conditions.append(_condition("header", name.lower(), headers, name))
+    conditions += [_condition("parameter", name, parameters, name) for name in parameters.names()]
+    conditions += [_condition("input", name, inputs, name) for name in inputs.names()]
     if not conditions:
-        fields.problem("", "missing", "a rule without a condition takes every request", "name a header or a parameter")
+        remedy = "name a header, a parameter or an input"
+        fields.problem("", "missing", "a rule without a condition takes every request", remedy)
     fields.close()
     return tuple(conditions)
 
 
-def _values(fields: Fields, name: str) -> tuple[str, ...]:
-    return tuple(canonical_unit(value).decode("utf-8", "surrogatepass") for value in fields.scalars(name))
+def _condition(source: Literal["header", "parameter", "input"], name: str, fields: Fields, key: str) -> Condition:
+    """A value, a list of them, `{prefix: …}`, or `{min: …, max: …}` with one bound or both."""
+    if not fields.is_object(key):
+        values = (canonical_unit(value).decode("utf-8", "surrogatepass") for value in fields.scalars(key))
+        return Condition(source, name, tuple(values))
+    wanted = fields.child(key)
+    prefix = wanted.text_or_none("prefix", pattern=_LINE, wanted=_LINE_WANTED)
+    least, most = (
+        wanted.number_or_none("min", -_NUMBER_MAX, _NUMBER_MAX),
+        wanted.number_or_none("max", -_NUMBER_MAX, _NUMBER_MAX),
+    )
+    wanted.close()
+    if (prefix is None) == (least is None and most is None):
+        wanted.problem("", "not_one_of", "wanted either 'prefix', or 'min' and 'max'", "write one of the two")
+    elif least is not None and most is not None and least > most:
+        wanted.problem("", "out_of_range", f"nothing lies between {least:g} and {most:g}", "swap 'min' and 'max'")
+    return Condition(source, name, prefix=prefix, least=least, most=most)
 
 
 def _step(fields: Fields) -> Step:

@@ -5,6 +5,7 @@ from gateway.state.compiled import CompiledRoute
 from gateway.telemetry.log import EventLog
 from models.compatibility import differences
 from models.signature import Signature
+from routing.conditions import unreadable
 from routing.errors import Problem
 from routing.traffic import Route
 
@@ -18,7 +19,7 @@ class Checks:
         self._preparation = preparation
 
     def fit(self, route: Route, prepared: Prepared, base: CompiledRoute | None) -> tuple[Signature, list[Problem]]:
-        """The endpoint's signature, and how each arm fails to fit it in inputs, outputs and labels.
+        """The endpoint's signature, how each arm fails to fit it in inputs, outputs and labels, and what rules cannot read of it.
 
         `base` is the revision whose declaration holds on; None: the endpoint is declared by this one's champion.
         """
@@ -33,7 +34,7 @@ class Checks:
             for arm, path, _, _ in references(route)
             for difference in differences(signature, answer, prepared.manifests[arm])
         ]
-        return signature, problems
+        return signature, [*problems, *unreadable(route, signature)]
 
     def unfit_pins(self, prepared: Prepared, signature: Signature) -> list[str]:
         """The pins that cannot be called with the endpoint's inputs any more."""

@@ -29,9 +29,9 @@ from gateway.control.planning import Planner
 from gateway.control.preparation import Preparation
 from gateway.control.reconcile import Reconciler
 from gateway.control.registry import Registries
+from gateway.inquiries import answered
 from gateway.keys.key_sets import KeySetSource
 from gateway.keys.watch import KeyWatch
-from gateway.inquiries import answered
 from gateway.pipe import Line, Pipe
 from gateway.processes.birth import Birth, adopt
 from gateway.settings import Settings

@@ -231,9 +231,12 @@ def _tensor(spec: TensorSpec, values: pa.ChunkedArray) -> Array:
             return np.array(pc.fill_null(flat.cast(pa.string()), "").to_pylist(), dtype=object).reshape(rows, *tail)
         if pa.types.is_string(flat.type):
             raise NotRecorded(f"input '{spec.name}' was masked: hashes are no {spec.datatype}")
-        missing = float("nan") if spec.datatype in FLOATING else 0
-        numbers = flat.cast(pa.float64()) if pa.types.is_decimal(flat.type) or spec.datatype in FLOATING else flat
-        array: Array = pc.fill_null(numbers, missing).to_numpy(zero_copy_only=False)
-        return array.astype(NUMPY_OF[spec.datatype]).reshape(rows, *tail)
+        if pa.types.is_decimal(flat.type):  # unsigned integers that no other type of the lake holds
+            numbers: Array = np.array([int(value or 0) for value in flat.to_pylist()], dtype=object)
+        else:
+            missing = float("nan") if spec.datatype in FLOATING else 0.0
+            whole = flat if flat.null_count == 0 else pc.fill_null(flat.cast(pa.float64()), missing)
+            numbers = whole.to_numpy(zero_copy_only=False)
+        return numbers.astype(NUMPY_OF[spec.datatype]).reshape(rows, *tail)
     except (ValueError, pa.ArrowException) as error:
         raise NotRecorded(f"input '{spec.name}': wanted {spec.datatype} {list(spec.shape)}: {error}") from error

@@ -62,6 +62,7 @@ class ScoringDoor:
             timeout_s=caller.timeout_s,
             variant=caller.variant,
             explain=caller.explain,
+            may_explain=caller.explain and self._entrance.may(request, "read", view.endpoint),
             traceparent=caller.traceparent,
         )
         reply = await self._corridor.infer(asked)

@@ -86,6 +86,7 @@ class TensorflowDoor:
             alias=request.path_params.get("l"),
             variant=caller.variant,
             explain=caller.explain,
+            may_explain=caller.explain and self._entrance.may(request, "read", view.endpoint),
             traceparent=caller.traceparent,
         )
         reply = await self._corridor.infer(asked)

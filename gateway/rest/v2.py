@@ -90,6 +90,7 @@ class OpenInferenceDoor:
             protocol=_V2_REST,
             received_ns=received_ns,
             version=request.path_params.get("v"),
+            may_explain=caller.explain and self._entrance.may(request, "read", view.endpoint),
         )
         reply = await self._corridor.infer(asked)
         return infer_reply(request, reply, *encode(reply, decoded))
@@ -183,7 +184,14 @@ class OpenInferenceDoor:
 
 
 def request_of(
-    endpoint: str, decoded: Decoded, caller: Caller, *, protocol: int, received_ns: int, version: str | None = None
+    endpoint: str,
+    decoded: Decoded,
+    caller: Caller,
+    *,
+    protocol: int,
+    received_ns: int,
+    version: str | None = None,
+    may_explain: bool = False,
 ) -> InferRequest:
     """The one request type out of a decoded V2 request and its headers or metadata. Raises InputInvalid for a bad parameter."""
     timeout_us = _natural(decoded.parameters, "timeout")
@@ -199,6 +207,7 @@ def request_of(
         version=version,
         variant=caller.variant,
         explain=caller.explain,
+        may_explain=may_explain,
         traceparent=caller.traceparent,
         priority=_natural(decoded.parameters, "priority"),
     )

@@ -163,6 +163,7 @@ class InferenceService:
             protocol=_V2_GRPC,
             received_ns=received_ns,
             version=request.model_version or None,
+            may_explain=caller.explain and self._doorkeeper.may(visitor_of(context), "read", view.endpoint),
         )
         asked.timeout_s = earliest(asked.timeout_s, context.time_remaining())
         return await self._corridor.infer(asked), decoded

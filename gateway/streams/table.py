@@ -74,6 +74,11 @@ class LakeTable:
             raise CommitFailed(str(error)) from error
 
     @property
+    def files(self) -> int:
+        """How many files the rows lie in."""
+        return len(self._delta.file_uris())
+
+    @property
     def partitions(self) -> list[dict[str, str | None]]:
         """The partition values that have rows."""
         return [dict(found) for found in self._delta.partitions()]

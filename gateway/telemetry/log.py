@@ -24,6 +24,8 @@ REPEATS_PER_S: Final = 20
 _FILE_BYTES: Final = 10 << 20
 _FILES_KEPT: Final = 3
 _EVENTS_WATCHED: Final = 1_024
+_TALKATIVE: Final = ("hpack", "httpcore")
+"""Libraries that tell at `debug` what went over the wire, every header of it: they are never heard below `warning`."""
 
 
 class EventLog:
@@ -133,4 +135,6 @@ def configure(process: str, level: Level, *, folder: Path | None = None, page: C
         handler.addFilter(repeats)
         root.addHandler(handler)
     root.setLevel(level.upper())
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     logging.captureWarnings(capture=True)

@@ -7,6 +7,7 @@ from typing import Final
 import onnxruntime
 
 from models.errors import ArtifactInvalid, InputInvalid, ModelFailed
+from models.staged import Setting
 from models.tensors import Array
 
 _INVALID_ARGUMENT: Final = onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument
@@ -21,6 +22,12 @@ _RUN_ERRORS: Final = (
     TypeError,
 )
 
+_LEVELS: Final = {
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+}
+
 VERSION: Final[str] = onnxruntime.__version__
 
 
@@ -31,13 +38,15 @@ class OnnxSession:
     next request (PERFORMANCE.md 3, session options: a gain only with an idle second core).
     """
 
-    def __init__(self, path: Path, *, intra_threads: int = 1) -> None:
-        """Loads `path`; raises ArtifactInvalid when ONNX Runtime refuses the file."""
+    def __init__(self, path: Path, setting: Setting | None = None) -> None:
+        """Loads `path`; raises ArtifactInvalid when ONNX Runtime refuses the file. Without a setting: one thread, the library's own defaults."""
+        setting = setting or Setting()
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = intra_threads
+        options.intra_op_num_threads = setting.threads
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.enable_cpu_mem_arena = setting.arena
+        options.graph_optimization_level = _LEVELS[setting.optimisation]
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         options.log_severity_level = 4

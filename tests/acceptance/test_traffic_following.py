@@ -34,16 +34,6 @@ def in_time(gateway, version, within_s=20):
     eventually(lambda: served(gateway) == version, within_s)
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory):
-    """Versions 1 to 4 of one model; 5 takes other inputs."""
-    made = Registry(tmp_path_factory.mktemp("registry"))
-    for slope in (1.0, 2.0, 3.0, 4.0):
-        made.register(slope)
-    made.register(1.0, columns=3)
-    return made
-
-
 @pytest.fixture
 def gateway(tmp_path, registry):
     registry.point("champion", "1")

@@ -9,7 +9,11 @@ from tests.kit import files
 from tests.kit.gateway import Gateway, eventually, route
 from tests.kit.logged import Registry, RegistryServer
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+]  # `mlflow server` is slow to start on a busy machine
 
 ROW = [[0.5, 1.0, -2.0, 0.25]]
 

@@ -5,12 +5,15 @@ import os
 import sys
 
 import mlflow
+import numpy as np
 import pytest
 from pyarrow import parquet
 
 from gateway import cli_lake
 from gateway.cli import main
 from gateway.commands.dataset import lineage_of
+from routing.records import Column
+from tests.kit import files
 from tests.kit.spooled import Place, label, labels, pid_text, predictions, request
 
 pytestmark = pytest.mark.slow
@@ -28,6 +31,7 @@ def place(tmp_path, monkeypatch):
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Runs a command line; its status, standard output and standard error."""
+    monkeypatch.setattr(os, "nice", lambda _: 0)  # the test process stays as it is
 
     def command(*words):
         monkeypatch.setattr(sys, "argv", ["runoff", *map(str, words)])
@@ -69,6 +73,44 @@ def test_a_data_set_is_logged_to_mlflow_with_its_digest_and_source(run, place, t
     path = mlflow.artifacts.download_artifacts(run_id=found.info.run_id, artifact_path="dataset/phishing.parquet")
     assert parquet.read_table(path).num_rows == 3
     mlflow.set_tracking_uri(None)
+
+
+def test_a_recorded_window_is_replayed_against_a_file_and_prints_its_ledger(run, place, tmp_path):
+    file = files.binary(tmp_path / "next.onnx")
+    values = np.tile(np.float32([[1, 1, 1, 1], [-1, -1, -1, -1]]), (10, 1))
+    inputs = [Column("x", "FP32", (4,), values.astype("<f4").tobytes())]
+    place.store(predictions([request(n) for n in range(20)], [0.9] * 20, inputs=inputs))
+    status, out, err = run("replay", "phishing", "--against", file)
+    assert (status, err) == (0, "")
+    assert "50.00%" in out
+    assert "replay: 10 rows 1 → 0" in out
+    assert "20 of 20 predictions replayed" in out
+    told = json.loads(run("replay", "phishing", "--against", file, "--json")[1])
+    assert (told["mirrors"][0]["rows"], told["predictions"], told["without_inputs"]) == (20, 20, 0)
+
+
+def test_what_cannot_be_replayed_is_said_in_one_line(run, place, tmp_path):
+    file = files.binary(tmp_path / "next.onnx")
+    place.store(predictions([request(0)], [0.9], inputs=[Column("y", "FP32", (1,), b"0000")]))
+    assert "input 'x' of the version was never recorded" in run("replay", "phishing", "--against", file)[2]
+    status, _, err = run("replay", "phishing", "--against", str(tmp_path / "none.onnx"))
+    assert status == 1
+    assert len(err.splitlines()) == 1
+
+
+def test_files_are_ingested_once_and_what_is_no_table_is_said(run, place, tmp_path):
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    (inbox / "a.csv").write_text("id,age\n1,30\n2,40\n")
+    status, out, _ = run("ingest", inbox, "--table", "customers")
+    assert status == 0
+    assert "2 rows of 1 files added" in out
+    (inbox / "x.bin").write_bytes(b"\0\xff")
+    status, out, _ = run("ingest", inbox, "--table", "customers", "--json")
+    assert status == 1
+    assert [one["state"] for one in json.loads(out)["files"]] == ["known", "refused"]
+    assert "no such file" in run("ingest", tmp_path / "none", "--table", "customers")[2]
+    assert "--table: wanted" in run("ingest", inbox, "--table", "../../up")[2]
 
 
 @pytest.mark.parametrize(

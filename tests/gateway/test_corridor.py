@@ -90,3 +90,10 @@ async def test_metadata_shows_the_champion_and_every_warm_version(plane: Plane) 
         plane.corridor.view("other")
     with pytest.raises(VersionUnknown):
         plane.corridor.view("line", "7")
+
+
+async def test_a_key_that_may_read_the_endpoint_is_told_why_where_the_route_does_not_say(plane: Plane) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)})
+    assert (await plane.corridor.infer(plane.request(ROW, explain=True))).explain is None
+    assert (await plane.corridor.infer(plane.request(ROW, may_explain=True))).explain is None
+    assert (await plane.corridor.infer(plane.request(ROW, explain=True, may_explain=True))).explain is not None

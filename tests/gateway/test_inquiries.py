@@ -69,12 +69,12 @@ async def test_open_questions_are_bounded():
 )
 async def test_what_control_refuses_is_what_the_caller_is_told(answers, error):
     with pytest.raises(error):
-        await AskedRepository(Asked(*answers).inquiries, lambda: []).load("e", None, "ann")
+        await AskedRepository(Asked(*answers).inquiries, list).load("e", None, "ann")
 
 
 async def test_a_load_names_endpoint_pins_and_author():
     asked = Asked({"state": "live", "revision": 3})
-    await AskedRepository(asked.inquiries, lambda: []).load("e", ("3",), "ann")
+    await AskedRepository(asked.inquiries, list).load("e", ("3",), "ann")
     assert asked.questions[0]["question"] == {"load": {"endpoint": "e", "pins": ("3",), "author": "ann"}}
 
 

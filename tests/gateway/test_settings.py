@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from gateway.settings import Settings, SettingsInvalid, explain, load
+from gateway.settings import Settings, SettingsInvalid, Tls, explain, load
 
 
 def test_nothing_given_works(tmp_path):
@@ -81,3 +81,46 @@ def test_every_setting_is_explained_with_its_origin():
 def test_passwords_in_addresses_are_not_shown():
     rows = {row.key: row for row in explain({"registry_uri": "https://ann:secret@host/x"}, {})}
     assert rows["registry_uri"].value == "https://ann:…@host/x"
+
+
+def test_a_group_within_a_group_is_set_like_any_other(tmp_path):
+    file = tmp_path / "runoff.toml"
+    file.write_text(
+        '[auth.oidc]\nissuer = "https://i"\naudience = "a"\njwks = "https://i/keys"\nscopes = ["ml=read"]\n'
+    )
+    settings = load({}, {"RUNOFF_AUTH_OIDC_AUDIENCE": "b", "RUNOFF_AUTH_OIDC_ALGORITHMS": "ES256,EdDSA"}, file)
+    oidc = settings.auth.oidc
+    assert (oidc.issuer, oidc.audience, oidc.scopes) == ("https://i", "b", ("ml=read",))
+    assert oidc.algorithms == ("ES256", "EdDSA")
+    row = next(row for row in explain({}, {}, file) if row.key == "auth.oidc.audience")
+    assert (row.value, row.variable, row.origin) == ("a", "RUNOFF_AUTH_OIDC_AUDIENCE", str(file))
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"RUNOFF_AUTH_OIDC_ISSUER": "https://i"}, "audience and jwks"),
+        ({"RUNOFF_AUTH_OIDC_ALGORITHMS": "HS256"}, "auth.oidc.algorithms"),
+        ({"RUNOFF_AUTH_OIDC_ALGORITHMS": "none"}, "auth.oidc.algorithms"),
+        (
+            {
+                "RUNOFF_AUTH_OIDC_ISSUER": "https://i",
+                "RUNOFF_AUTH_OIDC_AUDIENCE": "a",
+                "RUNOFF_AUTH_OIDC_JWKS": "http://i/keys",
+            },
+            "wanted https",
+        ),
+        ({"RUNOFF_TLS_KEY_FILE": "k"}, "both or none"),
+        ({"RUNOFF_TLS_LISTENERS": "rest,fax"}, "tls.listeners"),
+    ],
+)
+def test_settings_about_who_comes_in_are_whole_or_refused(environ, words):
+    with pytest.raises(SettingsInvalid) as refused:
+        load({}, environ)
+    assert words in str(refused.value)
+
+
+def test_a_certificate_is_for_the_listeners_that_are_named():
+    tls = Tls(certificate_file="c", key_file="k", listeners=("rest",))
+    assert (tls.pair("rest"), tls.pair("admin")) == (("c", "k"), None)
+    assert (tls.scheme("rest"), tls.scheme("admin"), Tls().scheme("rest")) == ("https", "http", "http")

@@ -75,6 +75,10 @@ class RegistryServer:
         options = ["--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", *options, "--backend-store-uri", self._registry.uri],
+            env={
+                **os.environ,
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            },  # three more processes that nobody needs here
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

@@ -15,6 +15,7 @@ from gateway.meter import Meter
 from gateway.recorder import Recorder
 from gateway.request import InferRequest
 from gateway.rest.protocol import HotPaths
+from gateway.spool.files import Files
 from gateway.spool.reader import SegmentReader
 from gateway.spool.segment import SegmentWriter
 from gateway.state.compiled import CompiledModel, CompiledRoute
@@ -32,18 +33,27 @@ UNIT_KEY = b"k" * 32
 
 
 class Plane:
-    """`serve` makes a route live; `infer` asks as a door would; `blocks` reads the spool back."""
+    """`serve` makes a route live; `infer` asks as a door would; `blocks` reads the spool back. `files` is under the records."""
 
-    def __init__(self, folder: Path, *, spool_bytes_max: int = 1 << 24, mirror_bytes_max: int = 1 << 24) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        spool_bytes_max: int = 1 << 24,
+        mirror_bytes_max: int = 1 << 24,
+        segment_bytes: int = 32 << 20,
+        files: Files | None = None,
+    ) -> None:
         self.folder = folder
         self.artifacts = folder / "artifacts"
         self.catalog = Catalog(self.artifacts)
         self.page = CounterPage(folder / "run", "worker-1")
         self.meter = Meter(self.page)
+        under: dict[str, Any] = {"segment_bytes": segment_bytes, "files": files}
         self.recorder = Recorder(
-            SegmentWriter(folder / "spool" / "worker-1", bytes_max=spool_bytes_max),
+            SegmentWriter(folder / "spool" / "worker-1", bytes_max=spool_bytes_max, **under),
             SegmentWriter(folder / "mirror" / "worker-1", bytes_max=mirror_bytes_max),
-            SegmentWriter(folder / "spool" / "worker-1-disk", bytes_max=spool_bytes_max, durable=True),
+            SegmentWriter(folder / "spool" / "worker-1-disk", bytes_max=spool_bytes_max, durable=True, **under),
             UNIT_KEY,
         )
         self.pools = ComputePool(1), ComputePool(1)

@@ -8,6 +8,7 @@
   A file that no durable entry names is gone, however well it was synced.
 """
 
+import errno
 import os
 import random
 import threading
@@ -37,6 +38,8 @@ class LossyDisk(Files):
     def __init__(self, root: Path, *, ignores: Iterable[str] = ()) -> None:
         self.root = root
         self.history: list[Happened] = []
+        self.room: int | None = None
+        """Bytes until it is full; None: it never is."""
         self._ignores = frozenset(ignores)
         self._numbers: dict[int, int] = {}
         self._next = 0
@@ -63,15 +66,21 @@ class LossyDisk(Files):
             self._numbers.pop(file, None)
 
     def write(self, file, data):
-        self.history.append(Happened("write", self._numbers[file], bytes(data)))
-        return os.write(file, data)
+        if self.room is not None:
+            data = data[: self.room]
+            if not data:
+                raise OSError(errno.ENOSPC, "full")
+            self.room -= len(data)
+        written = os.write(file, data)  # noted when it is done, so that no sync covers one that was not
+        self.history.append(Happened("write", self._numbers[file], bytes(data[:written])))
+        return written
 
     def writev(self, file, parts):
         return self.write(file, b"".join(parts))
 
     def truncate(self, file, size):
-        self.history.append(Happened("truncate", self._numbers[file], size))
         os.ftruncate(file, size)
+        self.history.append(Happened("truncate", self._numbers[file], size))
 
     def datasync(self, file):
         number, began = self._numbers[file], len(self.history)
@@ -86,15 +95,15 @@ class LossyDisk(Files):
             self.history.append(Happened("sync_folder", Path(folder), began))
 
     def mkdir(self, path, mode=0o777):
-        os.mkdir(path, mode)
+        super().mkdir(path, mode)
         self.history.append(Happened("enter", Path(path), None))
 
     def rename(self, old, new):
-        os.rename(old, new)
+        super().rename(old, new)
         self.history.append(Happened("rename", Path(new), Path(old)))
 
     def unlink(self, path):
-        os.unlink(path)
+        super().unlink(path)
         self.history.append(Happened("leave", Path(path)))
 
     # ---------------------------------------------------------------- after the loss
@@ -106,19 +115,25 @@ class LossyDisk(Files):
     def rebuild(self, instant: int, into: Path, chance: random.Random) -> None:
         """Writes to the empty folder `into` what the disk could hold of `root` if the power fails at `instant`."""
         past = self.history[:instant]
+        made = {one.at for one in past if one.kind == "enter" and one.value is None}
         entries = self._entries(past, chance)
         synced: dict[object, int] = {}
-        for one in past:
+        done: dict[object, list[tuple[int, Happened]]] = {}
+        for at, one in enumerate(past):
             if one.kind == "sync":
                 synced[one.at] = max(synced.get(one.at, 0), one.value)
-        for path in sorted(entries):
+            elif one.kind in {"write", "truncate"}:
+                done.setdefault(one.at, []).append((at, one))
+        for path, number in sorted(entries.items()):
             target = into / path.relative_to(self.root)
-            if path.parent != self.root and not target.parent.is_dir():
+            if path.parent not in made:
+                target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.parent.is_dir():
                 continue  # a folder above it was lost, and all in it
-            if entries[path] is None:
+            if number is None:
                 target.mkdir(mode=0o700)
             else:
-                target.write_bytes(_content(past, entries[path], synced.get(entries[path], 0), chance))
+                target.write_bytes(_content(done.get(number, []), synced.get(number, 0), chance))
 
     def _entries(self, past: list[Happened], chance: random.Random) -> dict[Path, object]:
         """By path the file's number, None for a folder: durable changes in order, each of the others or not."""
@@ -146,15 +161,13 @@ class LossyDisk(Files):
         return entries
 
 
-def _content(past: list[Happened], number: object, synced: int, chance: random.Random) -> bytes:
+def _content(done: list[tuple[int, Happened]], synced: int, chance: random.Random) -> bytes:
     """What a file holds: all that was done to it before `synced`, then some of the rest."""
-    data, rest = bytearray(), []
-    for at, one in enumerate(past):
-        if one.at == number and one.kind in {"write", "truncate"}:
-            if at < synced:
-                _do(data, one)
-            else:
-                rest.append(one)
+    data = bytearray()
+    for at, one in done:
+        if at < synced:
+            _do(data, one)
+    rest = [one for at, one in done if at >= synced]
     safe = len(data)
     kept = chance.randint(0, len(rest))
     for one in rest[:kept]:

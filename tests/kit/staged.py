@@ -79,9 +79,17 @@ def stage_linear(
     return write(artifacts, graph, signature, answer, ModelKey(name, version))
 
 
-def write(artifacts: Path, graph: onnx.GraphProto, signature: Signature, answer: Answer, key: ModelKey) -> StagedModel:
-    """Writes a graph and its manifest as an artifact, by the digest of its bytes."""
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+def write(
+    artifacts: Path,
+    graph: onnx.GraphProto,
+    signature: Signature,
+    answer: Answer,
+    key: ModelKey,
+    *,
+    opsets: list[onnx.OperatorSetIdProto] | None = None,
+) -> StagedModel:
+    """Writes a graph and its manifest as an artifact, by the digest of its bytes. `opsets`: of other domains than ONNX's own, too."""
+    model = helper.make_model(graph, opset_imports=opsets or [helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model)
     content = model.SerializeToString()
     digest = sha256(content + str(key).encode()).hexdigest()

@@ -64,6 +64,11 @@ class Form:
         for start, stop, text in self.fixed:  # noqa: SIM110  # a generator costs three times as much
             if message[start:stop] != text:
                 return False
+        if self.id_place is not None:
+            try:
+                self.wire_id(message)
+            except UnicodeDecodeError:
+                return False
         return True
 
     def inputs(self, message: Message) -> list[Array]:

@@ -6,6 +6,163 @@ from gateway.evidence import ledger
 from gateway.evidence.paired import PairedTests
 from gateway.evidence.query import Queries
 from models.catalog import Catalog
-from models.signature import Answer
+from models.signature import Signature
+from models.staged import ModelKey
 from routing.records import Column
-from tests.kit.spooled import BINARY, START_UNIX_US, Place, label, labels, pid_text, predictions, request
+from tests.kit.onnx_models import spec
+from tests.kit.spooled import START_UNIX_US, Place, label, labels, pid_text, predictions, request
+from tests.kit.staged import stage_linear
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+@pytest.fixture
+def model(place, tmp_path):
+    """`label = 1` where the two inputs sum to more than 0."""
+    staged = stage_linear(tmp_path / "artifacts", name="line", version="9", check_row=True)
+    return Catalog(tmp_path / "artifacts").load(staged.digest)
+
+
+def x(values):
+    array = np.asarray(values, "<f4")
+    return Column("x", "FP32", (array.shape[1],), array.tobytes())
+
+
+def block(numbers, values, scores, **more):
+    return predictions([request(n) for n in numbers], scores, inputs=[x(values)], **more)
+
+
+def shown(place, replayed, **more):
+    queries = Queries(place.uri, instead={"shadows": replayed.pairs})
+    (mirror,) = ledger.ledger(queries, ledger.Question(endpoint="phishing", **more), PairedTests())["mirrors"]
+    return mirror
+
+
+def test_a_recorded_window_gives_the_ledger_that_a_mirror_would_have_given(place, model):
+    values = [[1, 1], [-1, -1], [2, -1], [-2, 1]]
+    place.store(block(range(4), values, [0.9, 0.1, 0.2, 0.3]), labels(*[label(n, n % 2 == 0) for n in range(4)]))
+    told = shown(place, replay(Queries(place.uri), Question(endpoint="phishing"), model), exogenous=True)
+    assert (told["mirror"], told["model"], told["version"]) == (MIRROR, "line", "9")
+    assert (told["rows"], told["agreement"]) == (4, 0.75)
+    assert told["against"] == {"model": "phishing", "version": "1"}
+    assert [row["prediction_id"] for row in told["worst"]][0] == pid_text(2)
+    assert (told["evidence"]["units"], told["evidence"]["wins"], told["evidence"]["losses"]) == (4, 1, 0)
+
+
+def test_rows_of_one_request_stay_together_over_portions(place, model, monkeypatch):
+    monkeypatch.setattr("gateway.control.replay._BATCH_ROWS", 4)
+    requests = [request(n, rows=3) for n in range(7)]
+    place.store(predictions(requests, [0.9] * 21, inputs=[x([[1, 1]] * 21)]))
+    seen = []
+    found = replay(Queries(place.uri), Question(endpoint="phishing"), model, lambda done, due: seen.append((done, due)))
+    assert found.pairs.num_rows == 21
+    assert sorted(zip(found.pairs["prediction_id"].to_pylist(), found.pairs["row"].to_pylist(), strict=True)) == sorted(
+        (pid_text(n), row) for n in range(7) for row in range(3)
+    )
+    assert seen[-1] == (21, 21)
+
+
+def test_a_row_that_breaks_the_version_fails_alone_and_is_told(place, model):
+    place.store(block(range(3), [[1, 1], [666, 0], [1, 1]], [0.9] * 3))
+    told = shown(place, replay(Queries(place.uri), Question(endpoint="phishing"), model))
+    assert (told["rows"], told["dropped"]) == (2, {"model_failed": 1})
+
+
+def test_the_window_the_variant_and_the_bound_say_which_rows(place, model):
+    place.store(
+        block(range(0, 6000, 1000), [[1, 1]] * 6, [0.9] * 6),
+        predictions([request(100, assigned=1)], [0.9], inputs=[x([[1, 1]])]),
+    )
+    start = START_UNIX_US / 1e6
+    count = lambda **more: replay(Queries(place.uri), Question(endpoint="phishing", **more), model).pairs.num_rows
+    assert count() == 7
+    assert count(since_unix_s=start + 2, until_unix_s=start + 4) == 2
+    assert count(variant="challenger") == 1
+    newest = replay(Queries(place.uri), Question(endpoint="phishing", rows_max=2), model).pairs
+    assert newest["prediction_id"].to_pylist() == [pid_text(4000), pid_text(5000)]
+
+
+def test_rows_without_their_inputs_are_left_out_and_counted(place, model):
+    hashed = predictions([request(5)], [0.5], inputs=[Column("x", "FP32", (2,), None)], inputs_digest=["aa"])
+    place.store(block(range(2), [[1, 1]] * 2, [0.9] * 2), hashed)
+    found = replay(Queries(place.uri), Question(endpoint="phishing"), model)
+    assert (found.predictions, found.without_inputs, found.pairs.num_rows) == (3, 1, 2)
+
+
+def test_an_input_that_was_never_recorded_is_named(place, model):
+    place.store(predictions([request(0)], [0.5], inputs=[Column("y", "FP32", (1,), b"\0\0\0\0")]))
+    with pytest.raises(NotRecorded, match="'x'"):
+        replay(Queries(place.uri), Question(endpoint="phishing"), model)
+
+
+def test_a_masked_input_is_no_number(place, model):
+    place.store(predictions([request(0)], [0.5], inputs=[Column("x", "BYTES", (2,), ["a" * 32, "b" * 32])]))
+    with pytest.raises(NotRecorded, match="masked"):
+        replay(Queries(place.uri), Question(endpoint="phishing"), model)
+
+
+class Echo:
+    """The least that a loaded model is, to look at what it is given: answers its inputs."""
+
+    rows_max = 64
+    output_names = ()
+
+    def __init__(self, *inputs):
+        self.staged = type("Staged", (), {})()
+        self.staged.signature = Signature(inputs=inputs, outputs=())
+        self.staged.key, self.staged.digest = ModelKey("echo", "1"), "e"
+        self.given = []
+
+    def run(self, inputs):
+        self.given = list(inputs)
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("datatype", "values"),
+    [
+        ("INT64", [1, -(2**60)]),
+        ("UINT64", [1, 2**63 + 1]),
+        ("UINT8", [1, 255]),
+        ("BOOL", [True, False]),
+        ("FP16", [0.5, 2.0]),
+        ("FP64", [0.1, float("nan")]),
+    ],
+)
+def test_values_come_back_as_the_model_was_given_them(place, datatype, values):
+    from models.tensors import NUMPY_OF
+
+    data = np.array(values, NUMPY_OF[datatype])
+    place.store(predictions([request(0, rows=2)], [0.5, 0.5], inputs=[Column("v", datatype, (1,), data.tobytes())]))
+    echo = Echo(spec("v", datatype, -1, 1), spec("w", "FP32", -1, 1, optional=True), spec("t", "BYTES", -1, optional=True))
+    replay(Queries(place.uri), Question(endpoint="phishing"), echo)
+    assert echo.given[0].dtype == data.dtype
+    assert np.array_equal(echo.given[0].ravel(), data, equal_nan=datatype.startswith("FP"))
+    assert np.isnan(echo.given[1]).all()
+    assert echo.given[2].tolist() == ["", ""]
+
+
+def test_an_input_that_changed_its_type_is_read_from_both_columns(place):
+    first = predictions([request(0)], [0.5], inputs=[Column("v", "FP32", (1,), np.float32([1.5]).tobytes())])
+    second = predictions([request(1)], [0.5], inputs=[Column("v", "INT64", (1,), np.int64([2]).tobytes())])
+    place.store(first)
+    place.store(second, writer="worker-2")
+    echo = Echo(spec("v", "FP32", -1, 1))
+    found = replay(Queries(place.uri), Question(endpoint="phishing"), echo)
+    assert found.without_inputs == 0
+    assert found.pairs.num_rows == 2
+
+
+def test_texts_and_lists_of_free_width_are_replayed_row_by_row(place):
+    wide = lambda rows: Column("v", "FP32", (len(rows[0]),), np.asarray(rows, "<f4").tobytes())
+    text = Column("t", "BYTES", (1,), ["ä"])
+    place.store(predictions([request(0)], [0.5], inputs=[wide([[1, 2]]), text]))
+    place.store(predictions([request(1)], [0.5], inputs=[wide([[1, 2, 3]]), text]), writer="worker-2")
+    echo = Echo(spec("v", "FP32", -1, -1), spec("t", "BYTES", -1))
+    found = replay(Queries(place.uri), Question(endpoint="phishing"), echo)
+    assert found.pairs["outcome"].to_pylist() == ["model_failed"] * 2
+    assert echo.given[0].shape == (1, 3)
+    assert echo.given[1].tolist() == ["ä"]

@@ -1,0 +1,41 @@
+"""`runoff ingest`: files of others into the lake; a line a file."""
+
+import datetime as dt
+import re
+from typing import Final
+
+import msgspec
+import pyarrow as pa
+
+from gateway.commands.talk import CommandFailed, show_json, show_lines, waiting
+from gateway.settings import Settings
+from gateway.streams.ingest import Taken, ingest
+from gateway.streams.table import CommitFailed
+
+_TABLE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+
+
+def take_files(settings: Settings, source: str, *, table: str, as_json: bool) -> bool:
+    """Whether every file was taken. Raises CommandFailed."""
+    if not _TABLE.fullmatch(table):
+        raise CommandFailed(f"--table: wanted 1 to 128 letters, digits, '_' or '-', got {table!r}")
+    uri = f"{settings.lake_uri}/ingested/{table}"
+    taken: list[Taken] = []
+    try:
+        with waiting(f"reading {source} …"):
+            for one in ingest(uri, source, dt.datetime.now(dt.UTC)):
+                taken.append(one)
+    except (OSError, CommitFailed, pa.ArrowException) as error:
+        raise CommandFailed(f"{error}; {len(taken)} files were taken before, the same command takes the rest") from error
+    if as_json:
+        show_json({"table": uri, "files": [msgspec.structs.asdict(one) for one in taken]})
+    else:
+        show_lines(*map(_line, taken))
+        added = [one for one in taken if one.state == "added"]
+        show_lines(f"{uri}: {sum(one.rows for one in added)} rows of {len(added)} files added")
+    return all(one.state != "refused" for one in taken)
+
+
+def _line(one: Taken) -> str:
+    told = {"added": f"{one.rows} rows", "known": "was taken before"}.get(one.state, f"refused: {one.reason}")
+    return f"  {one.file}: {told}"

@@ -1,0 +1,153 @@
+"""Files of others into the lake, under `ingested/<table>`: each file once, by its digest, and every row of it."""
+
+import datetime as dt
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from pyarrow import fs
+
+from gateway.streams.files import SIZE_MAX, FileUnreadable, rows_of
+from gateway.streams.schema import kind_of
+from gateway.streams.table import CommitFailed, LakeTable
+
+_BASE: Final = pa.schema(
+    [
+        ("_file", pa.string()),
+        ("_file_sha256", pa.string()),
+        ("_row", pa.int64()),
+        ("_ingested_at", pa.timestamp("us", "UTC")),
+    ]
+)
+"""Where each row came from; the columns of the files follow, as they come."""
+_UNFIT: Final = str.maketrans(dict.fromkeys(" ,;{}()\n\r\t=", "_"))
+"""Characters that Delta has not in names of columns."""
+_TRIES: Final = 5
+_COMPACT_FILES: Final = 64
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one file: `added`, `known` (the same bytes are in the table already) or `refused` with the reason."""
+
+    file: str
+    state: str
+    rows: int = 0
+    reason: str | None = None
+
+
+def ingest(uri: str, source: str, now: dt.datetime) -> Iterator[Taken]:
+    """Takes the file, or all files of the folder `source` (a path or an address such as s3://bucket/folder) into the table at `uri`.
+
+    A file that was taken is in the table whole, and once, whatever happens; the same call again takes what is left.
+    Raises CommitFailed, and OSError where `source` cannot be listed or read.
+    """
+    table = LakeTable(uri, _BASE, ())
+    system, files = _found(source)
+    for info in files:
+        name = info.path
+        if info.size > SIZE_MAX:
+            yield Taken(file=name, state="refused", reason=f"larger than {SIZE_MAX >> 30} GiB: split it")
+            continue
+        with system.open_input_file(name) as file:
+            data = file.read()
+        try:
+            yield _take(table, name, data, now)
+        except FileUnreadable as error:
+            yield Taken(file=name, state="refused", reason=str(error))
+    if table.files > _COMPACT_FILES:
+        table.compact(24)
+
+
+def _found(source: str) -> tuple[fs.FileSystem, Iterable[fs.FileInfo]]:
+    """The files, by name; hidden ones (`.x`, `_x`) are left out, as every reader of folders does."""
+    if "://" in source:
+        system, path = fs.FileSystem.from_uri(source)
+    else:
+        system, path = fs.LocalFileSystem(), str(Path(source).absolute())
+    info = system.get_file_info(path)
+    if info.type == fs.FileType.NotFound:
+        raise FileNotFoundError(f"{source}: no such file or folder")
+    if info.type == fs.FileType.File:
+        return system, [info]
+    inside = system.get_file_info(fs.FileSelector(path, recursive=True))
+    return system, sorted((one for one in inside if _is_file(one, path)), key=lambda one: one.path)
+
+
+def _is_file(info: fs.FileInfo, folder: str) -> bool:
+    parts = Path(info.path.removeprefix(folder)).parts
+    return info.type == fs.FileType.File and not any(part.startswith((".", "_")) for part in parts)
+
+
+def _take(table: LakeTable, name: str, data: bytes, now: dt.datetime) -> Taken:
+    digest = hashlib.sha256(data).hexdigest()
+    transaction = f"file:{digest}"
+    rows: pa.Table | None = None
+    for attempt in range(_TRIES):
+        if table.committed(transaction):
+            return Taken(file=name, state="known")
+        rows = rows if rows is not None else rows_of(name, data)
+        try:
+            table.append(_fitted(rows, table.fields, name, digest, now), {transaction: 1})
+        except CommitFailed:
+            if attempt == _TRIES - 1:
+                raise
+            table.reload()
+        else:
+            return Taken(file=name, state="added", rows=rows.num_rows)
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _fitted(rows: pa.Table, fields: Sequence[pa.Field], name: str, digest: str, now: dt.datetime) -> pa.Table:
+    """The rows under names and types that the table has or can take. A column of another type than before gets its type's name added."""
+    known = {field.name.lower(): field for field in fields}
+    columns = {
+        "_file": pa.repeat(pa.scalar(name), rows.num_rows),
+        "_file_sha256": pa.repeat(pa.scalar(digest), rows.num_rows),
+        "_row": pa.array(np.arange(rows.num_rows)),
+        "_ingested_at": pa.repeat(pa.scalar(now, _BASE.field("_ingested_at").type), rows.num_rows),
+    }
+    taken = {name.lower() for name in columns}
+    for place, (title, values) in enumerate(zip(rows.column_names, rows.columns, strict=True)):
+        column, stored = title.translate(_UNFIT) or f"column_{place}", _storable(values.combine_chunks())
+        found = known.get(column.lower())
+        if found is not None and kind_of(found.type) != kind_of(stored.type):
+            column, stored = _reconciled(column, found, stored)
+        unique, copy = column, 2
+        while unique.lower() in taken:
+            unique, copy = f"{column}_{copy}", copy + 1
+        taken.add(unique.lower())
+        columns[known[unique.lower()].name if unique.lower() in known else unique] = stored
+    return pa.table(columns)
+
+
+def _reconciled(column: str, found: pa.Field, values: pa.Array) -> tuple[str, pa.Array]:
+    """As the type that the table has, where every value can be that; else as a column of its own."""
+    try:
+        return column, values.cast(found.type)
+    except pa.ArrowException:
+        return f"{column}__{kind_of(values.type)}", values
+
+
+def _storable(values: pa.Array) -> pa.Array:
+    """Values of a type that Delta has; what it has not is stored as text."""
+    type_ = values.type
+    if pa.types.is_dictionary(type_):
+        return _storable(values.cast(type_.value_type))
+    if pa.types.is_unsigned_integer(type_):
+        wider = {8: pa.int16(), 16: pa.int32(), 32: pa.int64()}.get(type_.bit_width, pa.decimal128(20, 0))
+        return values.cast(wider)
+    if pa.types.is_timestamp(type_):
+        return values.cast(pa.timestamp("us", "UTC" if type_.tz else None), safe=False)
+    if pa.types.is_float16(type_):
+        return values.cast(pa.float32())
+    if pa.types.is_date64(type_):
+        return values.cast(pa.date32())
+    if pa.types.is_null(type_):
+        return values.cast(pa.string())
+    if pa.types.is_time(type_) or pa.types.is_duration(type_) or pa.types.is_decimal256(type_):
+        return pa.array([None if value is None else str(value) for value in values.to_pylist()], pa.string())
+    return values

@@ -1,0 +1,158 @@
+"""`durability: disk` against a disk that loses its power at a thousand instants; with anything weaker the same test finds losses."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from gateway.spool.reader import SegmentReader, writers
+from gateway.spool.segment import SegmentWriter, SpoolFull
+from gateway.ticket import Ticket
+from routing.records import PredictionBlock
+from tests.kit.plane import Plane
+from tests.kit.power_loss import LossyDisk
+from tests.kit.staged import stage_linear
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
+INSTANTS = 1000
+SEED = 20_261_123
+
+
+class Teller:
+    """A door that tells the disk whom it has told."""
+
+    def __init__(self, disk: LossyDisk) -> None:
+        self._disk = disk
+        self._told = asyncio.Event()
+        self.answered = 0
+
+    def complete(self, ticket: Ticket) -> None:
+        assert ticket.error is None
+        self._disk.acknowledge(ticket.prediction_bytes)
+        self.answered += 1
+        self._told.set()
+
+    async def has_told(self, count: int) -> None:
+        async with asyncio.timeout(30):
+            while self.answered < count:
+                self._told.clear()
+                await self._told.wait()
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def losses(disk: LossyDisk, folder: Path, read: Callable[[Path], set[object]]) -> int:
+    """At how many of INSTANTS, drawn at random, something is missing that had been acknowledged."""
+    chance = random.Random(SEED)
+    lossy = 0
+    for at in range(INSTANTS):
+        instant = chance.randint(1, len(disk.history))
+        rebuilt = folder / str(at)
+        rebuilt.mkdir(parents=True)
+        disk.rebuild(instant, rebuilt, chance)
+        lossy += not disk.acknowledged(instant) <= read(rebuilt)
+    return lossy
+
+
+def payloads(state: Path) -> set[object]:
+    """Every payload that a reader finds in the spool of a state directory."""
+    found = set()
+    for writer in writers(state / "spool"):
+        reader = SegmentReader(state / "spool" / writer)
+        found |= {frame.payload for frame in reader.read(1 << 30)}
+        reader.close()
+    return found
+
+
+def predictions(state: Path) -> set[object]:
+    blocks = (msgspec.msgpack.decode(payload, type=PredictionBlock) for payload in payloads(state))
+    return {request.prediction_id for block in blocks for request in block.requests}
+
+
+async def served(folder: Path, *, durability: str = "disk", ignores: tuple[str, ...] = ()) -> LossyDisk:
+    """A worker's own corridor over a lossy disk: bursts of requests, whose records take some twenty segments."""
+    disk = LossyDisk(folder, ignores=ignores)
+    plane = Plane(folder, segment_bytes=8192, files=disk)
+    served = plane.serve({"champion": stage_linear(plane.artifacts)}, record={"durability": durability})
+    teller, chance, asked = Teller(disk), random.Random(SEED), 0
+    while asked < 900:
+        for _ in range(chance.randint(1, 4)):
+            row = np.array([[asked, 1]], np.float32)
+            plane.data.submit(Ticket(teller, served, [row], 1, 0, plane.data._clock_ns()))
+            asked += 1
+        for _ in range(chance.randint(1, 30)):  # turns in which syncs end, or do not
+            await asyncio.sleep(0)
+        if chance.random() < 0.3:
+            await teller.has_told(asked)
+    await teller.has_told(asked)
+    plane.close()
+    return disk
+
+
+async def test_power_loss_at_any_of_1000_instants_loses_no_acknowledged_prediction(tmp_path):
+    disk = await served(tmp_path / "state")
+    assert sum(one.kind == "sync" for one in disk.history) > 50
+    assert sum(str(one.at).endswith(".seg") for one in disk.history if one.kind == "enter") > 15
+    lossy = await asyncio.to_thread(losses, disk, tmp_path / "after", predictions)
+    print(f"\npower loss at {INSTANTS} of {len(disk.history)} instants: {lossy} lost something")
+    assert lossy == 0
+
+
+@pytest.mark.parametrize("ignores", [("datasync",), ("sync_folder",)])
+async def test_control_a_disk_that_does_not_keep_what_it_was_told_loses_predictions(tmp_path, ignores):
+    disk = await served(tmp_path / "state", ignores=ignores)
+    lossy = await asyncio.to_thread(losses, disk, tmp_path / "after", predictions)
+    print(f"\nwithout {ignores[0]}: {lossy} of {INSTANTS} instants lost something")
+    assert lossy > INSTANTS // 10
+
+
+async def test_control_a_weaker_durability_loses_predictions(tmp_path):
+    """`process` promises what a kill leaves, not what a power loss leaves: were it not so, the test would see nothing."""
+    disk = await served(tmp_path / "state", durability="process")
+    lossy = await asyncio.to_thread(losses, disk, tmp_path / "after", predictions)
+    print(f"\ndurability: process: {lossy} of {INSTANTS} instants lost something")
+    assert lossy > INSTANTS // 10
+
+
+def written(folder: Path, *, durable: bool) -> LossyDisk:
+    """One writer alone, on a disk that is full now and then; its folder and that above made by itself. Every sync is acknowledged."""
+    disk = LossyDisk(folder)
+    chance = random.Random(SEED)
+    writer = SegmentWriter(
+        folder / "spool" / "worker-1", segment_bytes=4000, bytes_max=1 << 20, durable=durable, files=disk
+    )
+    unsynced: list[bytes] = []
+    for at in range(150):
+        payloads = [b"%06d-%d" % (at, part) * chance.randint(1, 100) for part in range(2)]
+        disk.room = chance.randint(0, 1500) if chance.random() < 0.2 else None
+        with suppress(SpoolFull):  # what was written of them is cut off again, or stays as a whole frame
+            writer.append(payloads)
+            unsynced += payloads
+        disk.room = None
+        if chance.random() < 0.4:
+            writer.sync()
+            for payload in unsynced:
+                disk.acknowledge(payload)
+            unsynced = []
+    writer.close()
+    return disk
+
+
+def test_a_synced_frame_outlives_power_loss_also_where_segments_roll_between_syncs(tmp_path):
+    (tmp_path / "state").mkdir()
+    disk = written(tmp_path / "state", durable=True)
+    assert any(one.kind == "truncate" for one in disk.history)
+    assert losses(disk, tmp_path / "after", payloads) == 0
+
+
+def test_control_a_writer_that_is_not_durable_loses_synced_frames_with_the_names_of_their_files(tmp_path):
+    (tmp_path / "state").mkdir()
+    disk = written(tmp_path / "state", durable=False)
+    assert losses(disk, tmp_path / "after", payloads) > INSTANTS // 10

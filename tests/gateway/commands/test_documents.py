@@ -1,0 +1,81 @@
+import json
+
+import pytest
+
+from gateway.commands.documents import problems_of, read_documents
+from gateway.commands.talk import CommandFailed
+from tests.kit.control import route
+
+
+@pytest.fixture
+def write(tmp_path):
+    def put(name, text):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return put
+
+
+def names(paths):
+    return [(path.name, document["endpoint"]) for path, document in read_documents(paths)]
+
+
+def test_a_file_may_hold_several_documents_and_empty_parts_are_none(write):
+    path = write("a.yaml", "---\nendpoint: one\n---\n---\nendpoint: two\n")
+    assert [document["endpoint"] for _, document in read_documents([path])] == ["one", "two"]
+
+
+def test_a_folder_is_its_route_files_in_order(write, tmp_path):
+    write("b.yml", "endpoint: b")
+    write("a.json", '{"endpoint": "a"}')
+    write("c.yaml", "endpoint: c")
+    write("notes.md", "endpoint: d")
+    (tmp_path / "e.yaml").mkdir()
+    assert [document["endpoint"] for _, document in read_documents([tmp_path])] == ["a", "b", "c"]
+
+
+def test_yaml_and_json_say_the_same(write):
+    text = json.dumps(route())
+    assert read_documents([write("a.json", text)])[0][1] == read_documents([write("a.yaml", text)])[0][1] == route()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.yaml", "endpoint: a\nendpoint: b", "key 'endpoint' stands twice"),
+        ("a.yaml", "endpoint: a\nunit: {header: x, header: y}", "key 'header' stands twice"),
+        ("a.yaml", "- endpoint: a", "wanted a mapping with `endpoint`, got list"),
+        ("a.yaml", "endpoint: [a", "expected ',' or ']'"),
+        ("a.yaml", "endpoint: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("a.json", '{"endpoint": ', "truncated"),
+        ("a.json", "[]", "got list"),
+        ("a.yaml", "endpoint: a\n---\nendpoint: a", "endpoint 'a' has more than one document"),
+        ("a.yaml", "# nothing\n", "no route document in"),
+        ("a.yaml", "endpoint: a\nnote: " + "x" * (1 << 20), "bytes are too many"),
+    ],
+)
+def test_what_is_wrong_is_one_line_with_the_name_of_the_file(write, name, text, words):
+    path = write(name, text)
+    with pytest.raises(CommandFailed) as failed:
+        read_documents([path])
+    message = str(failed.value)
+    assert words in message
+    assert str(path) in message
+    assert "\n" not in message
+
+
+def test_two_files_may_not_speak_of_one_endpoint(write):
+    with pytest.raises(CommandFailed, match="more than one document"):
+        read_documents([write("a.yaml", "endpoint: x"), write("b.yaml", "endpoint: x")])
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(CommandFailed, match="No such file"):
+        read_documents([tmp_path / "nix.yaml"])
+
+
+def test_problems_are_a_line_each_and_a_good_document_has_none():
+    assert problems_of(route()) == []
+    found = problems_of({"endpoint": "a b", "variants": [], "colour": "red"})
+    assert {line.partition(":")[0] for line in found} >= {"endpoint", "colour"}

@@ -1,0 +1,92 @@
+import pytest
+
+from gateway.commands.evidence import show_ledger, show_prediction, show_quality
+from gateway.evidence import ledger, quality
+from gateway.evidence.evidence import Evidence
+from tests.kit.spooled import BINARY, START_UNIX_US, Place, label, labels, pid_text, predictions, request, shadows
+
+SUBJECT = {"role": "variant", "name": "champion", "model": "m", "version": "1", "n": 4, "labelled": 1, "coverage": 0.25}
+
+
+@pytest.fixture
+def shown(capsys):
+    def text(show, reply):
+        show(reply)
+        return capsys.readouterr().out
+
+    return text
+
+
+@pytest.fixture(scope="module")
+def evidence(tmp_path_factory):
+    """Four predictions with shadows that differ at one; one label that came two hours later."""
+    place = Place(tmp_path_factory.mktemp("lake"))
+    place.store(
+        predictions([request(n) for n in range(4)], [0.9, 0.2, 0.8, 0.1]),
+        shadows([0, 1, 2, 3], ["1", "0", "1", "0"], ["1", "0", "0", "0"], live_scores=[0.5] * 4, scores=[0.25] * 4),
+        labels(label(0, 1, received=7200)),
+    )
+    return Evidence(place.uri, lambda _: BINARY)
+
+
+def test_the_ledger_has_a_line_a_mirror_and_names_what_flipped(shown, evidence):
+    text = shown(show_ledger, evidence.ledger(ledger.Question(endpoint="phishing", champion="champion")))
+    assert "phishing: mirrors against champion" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("candidate")]
+    assert line.split()[:5] == ["candidate", "phishing/2", "phishing/1", "4", "75.00%"]
+    assert "  candidate: 1 rows 1 → 0" in text
+
+
+def test_a_segment_is_a_line_of_its_own(shown, evidence):
+    question = ledger.Question(endpoint="phishing", segment_by="answer_label")
+    text = shown(show_ledger, evidence.ledger(question))
+    assert "candidate by segment" in text
+
+
+def test_without_a_mirror_the_ledger_says_how_to_get_one(shown):
+    text = shown(show_ledger, {"endpoint": "spam", "champion": "champion", "mirrors": []})
+    assert "runoff mirror spam candidate" in text
+
+
+def test_quality_has_coverage_and_delay_in_units_that_people_read(shown, evidence):
+    text = shown(show_quality, evidence.quality(quality.Question(endpoint="phishing")))
+    assert "phishing: classification, positive class 1" in text
+    (line,) = [line for line in text.splitlines() if "champion" in line]
+    assert line.split()[:7] == ["live", "champion", "phishing", "1", "4", "1", "25.00%"]
+    assert "2.0 h" in line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0, "0.0 s"), (59.9, "59.9 s"), (60, "1.0 min"), (-7200, "-2.0 h"), (129_600, "1.5 d")]
+)
+def test_a_delay_is_told_in_the_largest_unit_that_it_fills(shown, seconds, text):
+    subject = SUBJECT | {"label_delay_s": {"p50": seconds, "p99": seconds}, "accuracy": 1.0}
+    assert text in shown(show_quality, {"endpoint": "e", "kind": "classification", "subjects": [subject]})
+
+
+def test_a_measure_that_nobody_has_is_no_column(shown):
+    subjects = [SUBJECT | {"label_delay_s": None, "auc": None, "accuracy": accuracy} for accuracy in (None, 0.5)]
+    text = shown(show_quality, {"endpoint": "e", "kind": "classification", "subjects": subjects})
+    assert "accuracy" in text
+    assert "auc" not in text
+
+
+def test_without_predictions_quality_says_so(shown):
+    assert "no predictions are stored" in shown(show_quality, {"endpoint": "e", "kind": "regression", "subjects": []})
+
+
+def test_a_prediction_is_shown_with_rows_shadows_and_labels(shown, evidence):
+    text = shown(show_prediction, evidence.prediction(pid_text(0)))
+    assert text.startswith(f"prediction {pid_text(0)}")
+    assert "  variant  champion" in text
+    assert [word for word in ("rows", "shadows", "labels") if f"\n{word}" not in text] == []
+    assert "candidate" in text
+    assert "trace_id" not in text, "what is not known is left out"
+
+
+def test_a_prediction_without_a_record_says_so_and_shows_what_there_is(shown, tmp_path):
+    place = Place(tmp_path)
+    place.store(labels(label(5, "spam", at_unix_us=START_UNIX_US)))
+    text = shown(show_prediction, Evidence(place.uri, lambda _: None).prediction(pid_text(5)))
+    assert "no record" in text
+    assert "spam" in text

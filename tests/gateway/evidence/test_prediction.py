@@ -1,0 +1,89 @@
+import uuid
+
+import numpy as np
+import pytest
+
+from gateway.evidence.prediction import prediction
+from gateway.evidence.query import Queries
+from routing.records import Column
+from tests.kit.spooled import Place, label, labels, pid, pid_text, predictions, request, shadows
+
+DAY_MS = 86_400_000
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+@pytest.fixture
+def told(place):
+    return lambda key: prediction(Queries(place.uri), key)
+
+
+def test_rows_stand_in_their_order_and_what_they_share_is_said_once(place, told):
+    place.store(predictions([request(0, rows=3, request_id="r-9")], [0.9, 0.2, 0.6]))
+    record = told(pid_text(0))["record"]
+    assert [(row["row"], row["answer_label"], row["inputs"]["x"]) for row in record["rows"]] == [
+        (0, "1", 0.0),
+        (1, "0", 1.0),
+        (2, "1", 2.0),
+    ]
+    assert record["request_id"] == "r-9"
+    assert set(record["rows"][0]) == {"row", "answer_label", "answer_score", "inputs", "outputs"}
+
+
+def test_a_failure_has_inputs_and_no_outputs(place, told):
+    place.store(predictions([request(0, answered=-1, status=503, code="not_warm")]))
+    record = told(pid_text(0))["record"]
+    assert (record["status"], record["code"], record["variant"]) == (503, "not_warm", None)
+    assert [(row["inputs"], row["outputs"]) for row in record["rows"]] == [({"x": 0.0}, {})]
+
+
+def test_columns_of_other_predictions_are_left_out(place, told):
+    other = [Column("y", "BYTES", (), ["spam"])]
+    place.store(predictions([request(0)], [0.5]), predictions([request(1)], [0.5], inputs=other))
+    assert told(pid_text(0))["record"]["rows"][0]["inputs"] == {"x": 0.0}
+    assert told(pid_text(1))["record"]["rows"][0]["inputs"] == {"y": "spam"}
+
+
+def test_the_widest_integers_stay_integers(place, told):
+    wide = [Column("n", "UINT64", (), np.array([2**64 - 1], "<u8").tobytes())]
+    place.store(predictions([request(0)], [0.5], inputs=wide))
+    assert told(pid_text(0))["record"]["rows"][0]["inputs"] == {"n": 2**64 - 1}
+
+
+@pytest.mark.parametrize("late_ms", [-DAY_MS, 0, DAY_MS])
+def test_a_record_is_found_though_its_day_is_the_one_beside_its_ids(place, told, late_ms):
+    row = request(0)
+    place.store(predictions([request(0, received_unix_us=row.received_unix_us + late_ms * 1000)], [0.5]))
+    assert told(pid_text(0))["record"] is not None
+
+
+def test_an_id_that_tells_no_time_is_looked_for_everywhere(place, told):
+    key = uuid.UUID(int=5, version=4)
+    place.store(predictions([request(0, prediction_id=key.bytes)], [0.5]))
+    assert told(str(key))["endpoint"] == "phishing"
+    assert told(key.hex)["prediction_id"] == str(key)
+
+
+def test_shadows_alone_are_an_answer_without_a_record(place, told):
+    place.store(shadows([3], ["1"], [None], outcome="timeout"))
+    found = told(pid_text(3))
+    assert (found["endpoint"], found["record"]) == ("phishing", None)
+    assert [(row["mirror"], row["outcome"], row["answer_label"]) for row in found["shadows"]] == [
+        ("candidate", "timeout", None)
+    ]
+
+
+def test_of_the_labels_of_a_row_one_holds_and_none_after_a_retraction(place, told):
+    place.store(predictions([request(n) for n in (0, 1)], [0.5, 0.5]))
+    place.store(
+        labels(label(0, 1), label(0, 0, received=9), label(1, 1), label(1, None, received=9)), writer="worker-2"
+    )
+    assert [(one["label_text"], one["holds"]) for one in told(pid_text(0))["labels"]] == [("1", False), ("0", True)]
+    assert [one["holds"] for one in told(pid_text(1))["labels"]] == [False, False]
+
+
+def test_what_nobody_has_heard_of_is_none(place, told):
+    assert told(str(uuid.UUID(bytes=pid(7)))) is None

@@ -182,6 +182,7 @@ class Worker:
         for pool in self._pools:
             await asyncio.to_thread(pool.close)
         await asyncio.sleep(0)  # what the pools' threads handed over is recorded in this turn
+        self._plane.write_late()
         self._write_minutes(self._meter.close_last(time.time()))
         await asyncio.to_thread(self._tracer.close)
         await asyncio.to_thread(self._activation.close)

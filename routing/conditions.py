@@ -80,7 +80,12 @@ def _rounding(dtype: "np.dtype[np.generic]") -> Callable[[float], float]:
     """A rule's number as a column of this type would hold it."""
     if dtype.kind != "f":
         return float
-    return lambda number: float(dtype.type(number))
+
+    def rounded(number: float) -> float:
+        with np.errstate(over="ignore"):  # beyond the type's range is infinity
+            return float(np.float64(number).astype(dtype))
+
+    return rounded
 
 
 def _test(condition: Condition, rounded: Callable[[float], float]) -> Callable[[Scalar], bool]:

@@ -38,7 +38,7 @@ class Runoff:
         *,
         key: str | None = None,
         data_url: str | None = None,
-        timeout_s: float = 10.0,
+        timeout_s: float = 60.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._key = key or os.environ.get("RUNOFF_KEY") or None

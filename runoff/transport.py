@@ -13,7 +13,7 @@ class Transport:
     """A kept connection to one listener. Not thread-safe. `wait_s` of a call is added to the time its answer may take."""
 
     def __init__(
-        self, url: str, *, key: str | None = None, timeout_s: float = 10.0, transport: httpx.BaseTransport | None = None
+        self, url: str, *, key: str | None = None, timeout_s: float = 60.0, transport: httpx.BaseTransport | None = None
     ) -> None:
         self.url = url.rstrip("/")
         self._timeout_s = timeout_s

@@ -2,29 +2,18 @@
 
 from gateway.evidence.query import Snapshot
 from gateway.streams.arrow import id_floor
+from gateway.streams.truth_sql import KNOWN_AT, RESOLVED
 
-_RESOLVED = """
+_RESOLVED = f"""
 CREATE TEMP TABLE resolved AS
-SELECT * FROM (
-    SELECT sequence, prediction_id::UUID AS id, row, label_text, label_number, "at", received_at, keyed, retracted, attributes
-    FROM labels WHERE prediction_id IS NOT NULL {narrow_id}
-    UNION ALL
-    SELECT greatest(l.sequence, p.sequence), p.prediction_id::UUID, l.row, l.label_text, l.label_number, l."at", l.received_at, l.keyed, l.retracted, l.attributes
-    FROM labels l JOIN (
-        SELECT prediction_id, request_id, min(sequence) AS sequence FROM predictions
-        WHERE endpoint = $1 AND request_id IS NOT NULL {narrow_id} GROUP BY ALL
-    ) p ON l.request_id = p.request_id
-    WHERE l.prediction_id IS NULL AND l.endpoint = $1
-) WHERE $2 IS NULL OR epoch_us(coalesce("at", received_at)) - unix_us_of(id) <= $2
-"""
+SELECT * FROM ({RESOLVED}) WHERE $2 IS NULL OR epoch_us(coalesce("at", received_at)) - unix_us_of(id) <= $2
+"""  # noqa: S608  # our own names
 
-_LATEST = """
+_LATEST = f"""
 CREATE TEMP TABLE latest_labels AS
-    SELECT * FROM (
-        SELECT *, coalesce("at", min(CASE WHEN "at" IS NULL THEN received_at END) OVER (PARTITION BY id, row, label_text)) AS holds_at
-        FROM resolved
-    ) QUALIFY row_number() OVER (PARTITION BY id, row ORDER BY holds_at DESC, label_text DESC NULLS LAST, sequence) = 1
-"""
+    SELECT * FROM (SELECT *, {KNOWN_AT} AS holds_at FROM resolved)
+    QUALIFY row_number() OVER (PARTITION BY id, row ORDER BY holds_at DESC, label_text DESC NULLS LAST, sequence) = 1
+"""  # noqa: S608  # our own names
 
 _FIRST = """
 CREATE TEMP TABLE first_labels AS

@@ -110,6 +110,7 @@ class _Search:
             best = challenger
         if self._bounds.int8:
             best = self._challenge(best, _with(best, form="int8")) or best
+        self._check_neighbours(best)
         self._add_recorded_rows(best)
         self._bench.drop(best.setting)
         return Found(
@@ -220,6 +221,21 @@ class _Search:
             if idle == 2 or seconds > self._bounds.target_s:
                 break
         return curve
+
+    def _check_neighbours(self, best: _Standing) -> None:
+        """The winner's batch once more beside half, double and four times as much, in turns: a slow moment may have ended its curve early."""
+        if best.setting.form == "int8":
+            return
+        sizes = [rows for rows in ROWS if best.rows // 2 <= rows <= 4 * best.rows] if self._bounds.is_batched else []
+        row_s = best.curve[best.rows] / best.rows
+        sizes = [rows for rows in sizes if rows <= best.rows or row_s * rows <= self._bounds.target_s]
+        if self._left_s < 4 * row_s * sum(sizes):
+            self._skipped.append("a second look at the batch: no time left")
+            return
+        if len(sizes) > 1:
+            again = self._side_by_side(*((best.setting, rows) for rows in sizes))
+            best.curve |= dict(zip(sizes, again, strict=True))
+            best.rows = _best_rows(best.curve, self._bounds.target_s)
 
     def _add_recorded_rows(self, best: _Standing) -> None:
         """Points at the sizes of recorded requests, so that what is predicted for them was measured."""

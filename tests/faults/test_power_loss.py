@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -58,6 +59,7 @@ def losses(disk: LossyDisk, folder: Path, read: Callable[[Path], set[object]]) -
         rebuilt.mkdir(parents=True)
         disk.rebuild(instant, rebuilt, chance)
         lossy += not disk.acknowledged(instant) <= read(rebuilt)
+        shutil.rmtree(rebuilt)
     return lossy
 
 

@@ -1,14 +1,22 @@
 """The corridor's promises: one record for each answer, batch mates do not disturb each other, a late or gone caller costs nothing."""
 
 import asyncio
+import errno
 import gc
+import os
+import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gateway.dataplane import LATE_BYTES, LATE_S
 from gateway.errors import DeadlinePassed, NotAllowed, NotReady, Overloaded, SpoolClosed, VersionUnknown
+from gateway.spool.files import Files
+from gateway.telemetry.counters import CounterPage
+from gateway.telemetry.retained import fold_dead
 from gateway.ticket import Batch, Ticket
 from models.errors import InputInvalid
 from routing.records import MirrorBlock, PredictionBlock, RequestRow
@@ -154,6 +162,121 @@ async def test_disk_durability_replies_after_the_sync_of_its_own_segment(plane: 
     assert len(replies) == 5
     assert recorded(plane) == []
     assert len(recorded(plane, "spool/worker-1-disk")) == 5
+
+
+class BadDisk(Files):
+    """Cannot be synced while `is_bad`, and writes nothing while `is_full`."""
+
+    is_bad = is_full = False
+
+    def datasync(self, file: int) -> None:
+        if self.is_bad:
+            raise OSError(errno.EIO, "lost")
+
+    def writev(self, file: int, parts: list[bytes]) -> int:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "full")
+        return os.writev(file, parts)
+
+
+def records(plane: Plane, outcome: str) -> float:
+    return plane.totals().value("runoff_records_total", outcome=outcome)
+
+
+@pytest.mark.parametrize("on_failure", ["open", "closed"])
+async def test_a_sync_that_fails_follows_on_failure_and_is_counted(tmp_path: Path, on_failure: str) -> None:
+    disk = BadDisk()
+    plane = Plane(tmp_path, files=disk)
+    staged = stage_linear(plane.artifacts)
+    plane.serve({"champion": staged}, record={"durability": "disk", "on_failure": on_failure})
+    disk.is_bad = True
+    asked = [plane.corridor.infer(plane.request(row(v, 0))) for v in range(3)]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert [isinstance(answer, SpoolClosed) for answer in answers] == [on_failure == "closed"] * 3
+    assert (records(plane, "failed"), records(plane, "recorded")) == (3, 0)
+    assert plane.data.inflight == 0
+    disk.is_bad = False
+    answered = 0
+    for _ in range(3):  # the segment is left; frames in it are told of once more, then all is well
+        with suppress(SpoolClosed):
+            await plane.corridor.infer(plane.request(row(1, 2)))
+            answered += 1
+    assert answered >= 1
+    assert records(plane, "recorded") >= 1
+    plane.close()
+
+
+async def test_replies_that_wait_for_the_disk_are_in_flight_and_so_bounded(tmp_path: Path) -> None:
+    synced = threading.Event()
+
+    class Slow(Files):
+        def datasync(self, file: int) -> None:
+            synced.wait(10)
+
+    plane = Plane(tmp_path, files=Slow())
+    limits = {"concurrency_max": 2, "timeout_s": 30}
+    plane.serve({"champion": stage_linear(plane.artifacts)}, record={"durability": "disk"}, limits=limits)
+    waiting = [asyncio.create_task(plane.corridor.infer(plane.request(row(v, 0)))) for v in range(2)]
+    while recorded(plane, "spool/worker-1-disk") == []:
+        await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await plane.corridor.infer(plane.request(row(1, 2)))
+    synced.set()
+    assert len(await asyncio.gather(*waiting)) == 2
+    assert plane.data.inflight == 0
+    plane.close()
+
+
+async def test_async_durability_replies_before_the_write_which_follows_by_itself(plane: Plane) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)}, record={"durability": "async"})
+    reply = await plane.corridor.infer(plane.request(row(1, 2)))
+    assert recorded(plane) == []
+    assert records(plane, "recorded") == 0
+    async with asyncio.timeout(10):
+        while not recorded(plane):
+            await asyncio.sleep(LATE_S / 4)
+    ((_, record),) = recorded(plane)
+    assert record.prediction_id.hex() == reply.prediction_id.replace("-", "")
+    assert records(plane, "recorded") == 1
+
+
+async def test_what_a_kill_can_lose_at_async_is_bounded_in_bytes(plane: Plane) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)}, record={"durability": "async"})
+    wide = {"x": np.zeros((2000, 2), np.float32)}
+    for _ in range(30):
+        await plane.corridor.infer(plane.request(wide))
+        assert plane.recorder.late_bytes < LATE_BYTES
+    assert recorded(plane)
+
+
+async def test_what_a_kill_loses_at_async_is_counted_as_lost(plane: Plane) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)}, record={"durability": "async"})
+    for _ in range(3):
+        await plane.corridor.infer(plane.request(row(1, 2)))
+    plane.page.close()  # as the kernel does for the dead
+    assert fold_dead(plane.folder / "run") == {"worker-1": 3}
+    assert recorded(plane) == []
+    plane.data._late.cancel()  # type: ignore[union-attr]  # the dead write nothing
+    plane.page = CounterPage(plane.folder / "run", "worker-2")
+
+
+async def test_a_late_write_that_fails_is_counted_and_closes_a_closed_route_until_one_succeeds(tmp_path: Path) -> None:
+    disk = BadDisk()
+    plane = Plane(tmp_path, files=disk)
+    record = {"durability": "async", "on_failure": "closed"}
+    plane.serve({"champion": stage_linear(plane.artifacts)}, record=record)
+    disk.is_full = True
+    await plane.corridor.infer(plane.request(row(1, 2)))
+    plane.data.write_late()
+    assert records(plane, "failed") == 1
+    with pytest.raises(SpoolClosed):
+        await plane.corridor.infer(plane.request(row(1, 2)))
+    disk.is_full = False
+    plane.data.write_late()
+    await plane.corridor.infer(plane.request(row(1, 2)))
+    plane.data.write_late()
+    assert (records(plane, "failed"), records(plane, "recorded")) == (1, 2)
+    plane.close()
 
 
 async def test_a_full_spool_follows_on_failure(tmp_path: Path) -> None:

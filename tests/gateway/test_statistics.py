@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.statistics import BatchStatistics, Duration, ModelStatistics, added
@@ -61,6 +61,7 @@ def test_batches_of_one_size_are_one_entry_in_order_of_size():
     assert found == [(1, Duration(1, 1)), (2, Duration(1, 2)), (8, Duration(2, 16))]
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(ENTRIES, max_size=6), st.data())
 def test_the_sum_does_not_depend_on_who_answers_first_nor_on_sums_of_sums(entries, data):
     total = added(WANTED, entries)

@@ -93,7 +93,14 @@ def _mirror(name: str) -> st.SearchStrategy[dict[str, Any]]:
 
 
 def _rule(variants: list[str]) -> st.SearchStrategy[dict[str, Any]]:
-    values = st.one_of(SCALARS, st.lists(SCALARS, min_size=1, max_size=3))
+    bounds = st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=2).map(sorted)
+    values = st.one_of(
+        SCALARS,
+        st.lists(SCALARS, min_size=1, max_size=3),
+        TEXTS.map(lambda prefix: {"prefix": prefix}),
+        bounds.map(lambda pair: {"min": pair[0], "max": pair[1]}),
+        st.floats(-1e9, 1e9).map(lambda least: {"min": least}),
+    )
     headers = st.dictionaries(HEADERS.map(str.lower), values, min_size=1, max_size=2)
     parameters = st.dictionaries(TEXTS, values, min_size=1, max_size=2)
     return st.fixed_dictionaries(
@@ -102,6 +109,7 @@ def _rule(variants: list[str]) -> st.SearchStrategy[dict[str, Any]]:
             "when": st.one_of(
                 st.fixed_dictionaries({"header": headers}),
                 st.fixed_dictionaries({"parameter": parameters, "header": headers}),
+                st.fixed_dictionaries({"input": parameters}),
             ),
             "variant": st.sampled_from(variants),
         }

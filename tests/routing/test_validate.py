@@ -1,4 +1,5 @@
 import contextlib
+import math
 
 import pytest
 from hypothesis import given
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from routing.errors import RouteInvalid
 from routing.split import compile_split
 from routing.table import EndpointTable
+from routing.traffic import to_document
 from routing.validate import NOT_BUILT, validate
 from tests.routing.documents import smallest, two, valid
 
@@ -187,6 +189,40 @@ def test_values_of_rules_may_be_any_scalar_or_a_list_of_them():
 
     assert route.rules[0].when[0].name == "x-cohort"
     assert route.rules[0].when[0].values == ("beta", "7", "true")
+
+
+def test_a_rule_wants_a_value_a_prefix_or_a_range_of_a_header_a_parameter_or_an_input():
+    when = {
+        "header": {"x-app": {"prefix": "beta-"}},
+        "parameter": {"score": {"min": 0.5}},
+        "input": {"age": {"min": 18, "max": 64}},
+    }
+
+    route = validate(smallest(rules=[{"name": "r", "when": when, "variant": "champion"}]))
+
+    header, parameter, column = route.rules[0].when
+    assert (header.prefix, parameter.least, parameter.most) == ("beta-", 0.5, None)
+    assert (column.source, column.name, column.least, column.most) == ("input", "age", 18, 64)
+    assert to_document(route)["rules"][0]["when"] == when
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "code"),
+    [
+        ({}, "", "not_one_of"),
+        ({"prefix": "a", "min": 1}, "", "not_one_of"),
+        ({"min": 3, "max": 2}, "", "out_of_range"),
+        ({"min": "3"}, ".min", "wrong_type"),
+        ({"max": math.nan}, ".max", "out_of_range"),
+        ({"least": 3}, ".least", "unknown_key"),
+        ([], "", "out_of_range"),
+        ([{"prefix": "a"}], "[0]", "wrong_type"),
+    ],
+)
+def test_what_a_rule_cannot_want_is_refused(value, path, code):
+    rules = [{"name": "r", "when": {"input": {"age": value}}, "variant": "champion"}]
+
+    assert (f"rules[0].when.input.age{path}", code) in problems(smallest(rules=rules))
 
 
 def test_null_stands_for_an_optional_key_that_is_left_out():

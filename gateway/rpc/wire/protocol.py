@@ -84,7 +84,8 @@ class GrpcProtocol(asyncio.Protocol):
         except Exception:  # noqa: BLE001  # a mistake of ours must end one connection and not the loop's callback
             _LOG.exception("connection_failed")
             self._http.fail()
-        self.flush()
+        if self._http.out.ready or self._http.is_over:  # mostly there is nothing before the turn's answers
+            self.flush()
 
     def eof_received(self) -> None:
         """The caller has ended its side, which clients of HTTP/2 do only when they leave."""

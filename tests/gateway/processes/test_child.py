@@ -16,17 +16,20 @@ FORK = "import subprocess, sys; other = subprocess.Popen([sys.executable, '-IS',
 
 @pytest.fixture
 def ends():
-    """Our end of a pipe as a descriptor, and the birth of the child that has the other."""
+    """Our end of a pipe as a descriptor, the birth of the child that gets the other, and the other."""
     near, far = socket.socketpair()
     birth = Birth(process="worker-0", writer="worker-1", settings=Settings(workers=1), pipe_fd=far.fileno())
-    yield near.detach(), birth
-    far.close()
+    with far:
+        yield near.detach(), birth, far
 
 
 @pytest.fixture
 def spawn(ends):
     async def start(code, program=sys.executable):
-        return await Child.spawn([program, "-IS", "-c", SAY + code], ends[1], Pipe(ends[0]), now=5.0)
+        fd, birth, far = ends
+        child = await Child.spawn([program, "-IS", "-c", SAY + code], birth, Pipe(fd), now=5.0)
+        far.close()
+        return child
 
     return start
 

@@ -1,0 +1,76 @@
+import datetime as dt
+
+import msgspec
+
+from gateway.streams.minutes import Told, rows
+from gateway.streams.schema import METRICS
+from routing.records import MetricBlock, MinuteRow
+from tests.kit.spooled import START_UNIX_US, shadows
+
+MINUTE_S = START_UNIX_US // 60_000_000 * 60
+MINUTE = dt.datetime.fromtimestamp(MINUTE_S, dt.UTC)
+
+
+def minute(minutes=0, **fields):
+    plain = {
+        "endpoint": "phishing",
+        "variant": "champion",
+        "model": "phishing",
+        "version": "1",
+        "minute_unix_s": MINUTE_S + 60 * minutes,
+        "requests": 5,
+        "errors": 1,
+        "rows": 9,
+        "latency_sum_s": 0.25,
+        "latency_buckets": [4, 1],
+    }
+    return MinuteRow(**{**plain, **fields})
+
+
+def dropped(reasons, numbers=(0,)):
+    """What a mirror tells of its drops, beside these requests."""
+    requests = shadows(numbers, [], []).requests if numbers else []
+    return msgspec.structs.replace(shadows([0], [], []), dropped=reasons, requests=requests)
+
+
+def test_each_minute_is_a_row_of_its_writer():
+    found = rows(
+        [Told("w1", MetricBlock([minute(), minute(1, variant="b")]), 0), Told("w2", MetricBlock([minute()]), 0)]
+    )
+    assert found.schema.equals(METRICS)
+    shown = found.select(["writer", "minute", "variant", "role"]).to_pylist()
+    assert [tuple(row.values()) for row in shown] == [
+        ("w1", MINUTE, "champion", "live"),
+        ("w1", MINUTE + dt.timedelta(minutes=1), "b", "live"),
+        ("w2", MINUTE, "champion", "live"),
+    ]
+    row = found.to_pylist()[0]
+    assert (row["requests"], row["errors"], row["rows"]) == (5, 1, 9)
+    assert (row["latency_sum_s"], row["latency_buckets"], row["dropped"]) == (0.25, [4, 1], None)
+
+
+def test_a_minute_before_midnight_lies_in_its_own_day():
+    midnight = dt.datetime(2026, 9, 22, tzinfo=dt.UTC)
+    last = int(midnight.timestamp()) - 60
+    days = rows([Told("w", MetricBlock([minute(minute_unix_s=last), minute(minute_unix_s=last + 60)]), 0)])["date"]
+    assert days.to_pylist() == [dt.date(2026, 9, 21), dt.date(2026, 9, 22)]
+
+
+def test_what_a_mirror_dropped_is_a_row_for_each_reason_in_the_minute_of_its_first_request():
+    found = rows([Told("shadow", dropped({"late": 3, "full": 1}, numbers=(61_000, 0)), 0)]).to_pylist()
+    assert [(row["reason"], row["dropped"]) for row in found] == [("late", 3), ("full", 1)]
+    wanted = (START_UNIX_US // 1_000_000 + 61) // 60 * 60
+    assert {row["minute"].timestamp() for row in found} == {wanted}
+    assert {(row["role"], row["variant"], row["version"], row["requests"]) for row in found} == {
+        ("mirror", "candidate", "2", None)
+    }
+
+
+def test_drops_without_a_request_are_put_where_they_were_read():
+    (row,) = rows([Told("shadow", dropped({"late": 1}, numbers=()), START_UNIX_US)]).to_pylist()
+    assert row["minute"] == MINUTE
+
+
+def test_a_shadow_block_that_dropped_nothing_is_no_row():
+    assert rows([Told("shadow", dropped({}), 0)]) is None
+    assert rows([]) is None

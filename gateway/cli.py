@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from gateway import cli_keys, cli_lake
+from gateway import cli_keys, cli_lake, cli_models
 from gateway.cli_options import Config, Endpoint, Json, KeyFile, Reason, Since, Until, Url, Wait, settings_file
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ app = typer.Typer(
 
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_lake.app)
+app.add_typer(cli_models.app)
 WAIT_S = 120.0
 
 
@@ -279,11 +280,24 @@ def follow(
 
 
 @app.command()
-def resume(
+def pause(
     endpoint: Endpoint, reason: Reason, url: Url = None, key_file: KeyFile = None, as_json: Json = False
 ) -> None:
-    """Go on following registry aliases, after a rollback or a version that was refused."""
-    _change(lambda client: client.resume(endpoint, reason=reason), url, key_file, as_json)
+    """Stay at the present step of the route's steps."""
+    _change(lambda client: client.pause(endpoint, reason=reason), url, key_file, as_json)
+
+
+@app.command()
+def resume(
+    endpoint: Endpoint,
+    reason: Reason,
+    only: Annotated[str | None, typer.Option("--only", help="following or steps; left out: both")] = None,
+    url: Url = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Go on: follow registry aliases (after a rollback, after a refused version), and take paused steps further."""
+    _change(lambda client: client.resume(endpoint, reason=reason, what=only), url, key_file, as_json)
 
 
 @app.command()

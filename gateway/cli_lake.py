@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from gateway.settings import Settings
 
 app = typer.Typer()
+feast = typer.Typer(help="Work with the feature store (needs the extra `feast`).", no_args_is_help=True)
+app.add_typer(feast, name="feast")
 
 StateDir = Annotated[str | None, typer.Option("--state-dir", help="directory of all state; default: as the settings say")]
 From = Annotated[str | None, typer.Option("--from", help="only what arrived from this date or moment on, RFC 3339")]
@@ -83,6 +85,21 @@ def ingest(
 
     if not take_files(_settings(config, state_dir), source, table=table, as_json=as_json):
         raise typer.Exit(1)
+
+
+@feast.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="folder of the feature repository; made if it is not there")],
+    endpoint: Annotated[str, typer.Option("--endpoint", help="whose predictions, labels and latest answers")],
+    force: Annotated[bool, typer.Option("--force", help="write over files that are there")] = False,
+    state_dir: StateDir = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Write a working Feast repository: entities, views and feature services over the lake."""
+    from gateway.commands.feast import init as write
+
+    write(_settings(config, state_dir), folder, endpoint, force=force, as_json=as_json)
 
 
 def _settings(config: Path | None, state_dir: str | None) -> "Settings":

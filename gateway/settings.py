@@ -106,6 +106,31 @@ class Tls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.certificate_file, self.key_file
 
 
+class FeastSinkSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    repo: Annotated[
+        str | None, Meta(description="folder of a Feast repository that gets each unit's newest answer; none: off")
+    ] = None
+
+
+class KafkaSinkSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    brokers: Annotated[str | None, Meta(description="bootstrap servers, separated by commas; none: off")] = None
+    topic_prefix: Annotated[str, Meta(description="topics are called <prefix><table>")] = "runoff."
+    tables: Annotated[
+        tuple[Literal["predictions", "shadows", "labels", "metrics"], ...], Meta(description="what is sent")
+    ] = ("predictions", "labels")
+    properties_file: Annotated[
+        str | None, Meta(description="file of librdkafka's own properties (name=value), for security")
+    ] = None
+
+
+class Sinks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    start: Annotated[
+        Literal["new", "all"], Meta(description="where a sink begins that was never there: new rows, or all of the lake")
+    ] = "new"
+    feast: FeastSinkSettings = FeastSinkSettings()
+    kafka: KafkaSinkSettings = KafkaSinkSettings()
+
+
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings. Frozen; crosses to child processes as JSON. What is left empty is derived from `state_dir` or the machine."""
 
@@ -152,6 +177,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     telemetry: Telemetry = Telemetry()
     remotes: Remotes = Remotes()
     tls: Tls = Tls()
+    sinks: Sinks = Sinks()
 
     def __post_init__(self) -> None:
         state = Path(self.state_dir).absolute()

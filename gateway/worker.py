@@ -28,6 +28,7 @@ from gateway.recorder import Recorder
 from gateway.rest.app import build
 from gateway.rest.listener import RestListener
 from gateway.rest.protocol import HotPaths, WireProtocol
+from gateway.retuning import retune
 from gateway.rpc.server import RpcServer, serve
 from gateway.spool.segment import SegmentWriter
 from gateway.state.reader import StateReader
@@ -35,6 +36,7 @@ from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.log import EventLog, configure
 from gateway.telemetry.trace import Tracer
 from gateway.unit_key import unit_key
+from models import profiles
 from models.catalog import Catalog
 from models.pool import ComputePool
 from routing.records import MetricBlock
@@ -93,9 +95,10 @@ class Worker:
             tracer=self._tracer,
         )
         paths = HotPaths()
+        self._catalog = Catalog(settings.artifacts_path, intra_threads=profiles.threads_share(settings.workers))
         self._activation = Activation(
             reader=StateReader(settings.state_file),
-            catalog=Catalog(settings.artifacts_path),
+            catalog=self._catalog,
             plane=self._plane,
             paths=paths,
             page=self._page,
@@ -134,7 +137,7 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             parts = [
                 group.create_task(part)
-                for part in (self._hear(), self._activation.run(), self._keys.run(), self._beat())
+                for part in (self._hear(), self._activation.run(), self._keys.run(), self._beat(), retune(self._catalog))
             ]
             if await self._warm():
                 await self._open()

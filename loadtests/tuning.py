@@ -68,7 +68,9 @@ def cnn(folder: Path) -> StagedModel:
         kernel = RANDOM.normal(0, (before * 9) ** -0.5, (channels, before, 3, 3)).astype(np.float32)
         weights.append(numpy_helper.from_array(kernel, f"k{place}"))
         nodes.append(
-            helper.make_node("Conv", [last, f"k{place}"], [f"c{place}"], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+            helper.make_node(
+                "Conv", [last, f"k{place}"], [f"c{place}"], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4
+            )
         )
         nodes.append(helper.make_node("Relu", [f"c{place}"], [f"r{place}"]))
         last, before = f"r{place}", channels
@@ -83,7 +85,11 @@ def cnn(folder: Path) -> StagedModel:
 
 
 def _graph(
-    nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto], tail: tuple[int, ...], out: str, out_tail: tuple[int, ...]
+    nodes: list[onnx.NodeProto],
+    weights: list[onnx.TensorProto],
+    tail: tuple[int, ...],
+    out: str,
+    out_tail: tuple[int, ...],
 ) -> onnx.GraphProto:
     given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", *tail])
     made = helper.make_tensor_value_info(out, TensorProto.FLOAT, ["rows", *out_tail])

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from models.runtime.onnx import VERSION
-from models.staged import Ask, Profile
+from models.staged import Profile
 
 FOLDER: Final = "profiles"
 _FIELDS: Final = ("vendor_id", "model name", "cpu family", "model", "stepping")
@@ -82,10 +82,10 @@ def stamp(artifact: Path) -> int:
         return 0
 
 
-def asked(artifact: Path) -> Ask:
-    """What was asked for when the artifact was last tuned, on whichever machine: a new processor does not change the wish."""
+def newest(artifact: Path) -> Profile | None:
+    """The last profile that was made, on whichever machine: a new processor does not change what was asked for."""
     found = [profile for file in (artifact / FOLDER).glob("*.json") if (profile := _decoded(file)) is not None]
-    return max(found, key=lambda profile: profile.tuned_at_unix).ask if found else Ask()
+    return max(found, key=lambda profile: profile.tuned_at_unix) if found else None
 
 
 def _decoded(file: Path) -> Profile | None:

@@ -1,4 +1,4 @@
-"""From a reference to a model that workers can load: resolve, fetch, verify, convert with its certificate, keep."""
+"""From a reference to a model that workers can load: resolve, fetch, verify, convert with its certificate, measure, keep."""
 
 import time
 from collections.abc import Callable
@@ -17,8 +17,10 @@ from models.registry import Registry, ResolvedVersion
 from models.staged import StagedModel
 from models.tensors import Array
 
-Step = Literal["resolving", "fetching", "converting", "staged"]
+Step = Literal["resolving", "fetching", "converting", "tuning", "staged"]
 Progress = Callable[[Step], None]
+Tune = Callable[[Path, StagedModel, dict[str, Array] | None], object]
+"""Measures the model whose files lie in a folder, on recorded rows where there are any, and leaves a profile there. Never raises."""
 
 _RECORDED: Final = "recorded.npz"
 
@@ -41,6 +43,7 @@ def stage(
     *,
     trust: Trust | None = None,
     recorded: Callable[[], dict[str, Array]] | None = None,
+    tune: Tune | None = None,
     now_unix: Callable[[], float] = time.time,
     time_s_max: float = 900.0,
     on_progress: Progress = _quiet,
@@ -50,6 +53,7 @@ def stage(
     A pinned reference that was staged before is found without the registry. Files are content-addressed, so that a model which two
     references share is converted once; the answer carries the key and address of the reference asked for.
     `recorded` answers with rows by input name that production has seen, for the certificate and the samples; asked when it converts.
+    `tune` measures what was converted, before it is kept; without it the first worker that loads the model does.
     Raises ModelUnknown, RegistryUnavailable, ReferenceInvalid, ArtifactInvalid or StagingRefused.
     """
     trust = trust or Trust()
@@ -74,7 +78,12 @@ def stage(
         staged = artifacts.find(incoming.digest)
         if staged is None:
             on_progress("converting")
-            staged = artifacts.admit(incoming, _convert(incoming, resolved, trust, recorded and recorded(), now_unix, time_s_max))
+            rows = recorded() if recorded else None
+            staged = _convert(incoming, resolved, trust, rows, now_unix, time_s_max)
+            if tune is not None:
+                on_progress("tuning")
+                tune(incoming.folder, staged, rows)
+            artifacts.admit(incoming, staged)
     remembered = Remembered(key=resolved.key, uri=resolved.uri, source=resolved.source, digest=staged.digest)
     artifacts.remember(resolved.uri, remembered)
     on_progress("staged")

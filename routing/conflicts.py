@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from routing.errors import Problem
+from routing.ramp import dead_ends
 from routing.split import ARMS_MAX
 from routing.traffic import MIXED_RULE, Route
 
@@ -22,7 +23,7 @@ def conflicts(route: Route, misread: Sequence[Problem] = ()) -> Iterator[Problem
     yield from _weights(route, misread)
     yield from _mirrors(route)
     yield from _rules(route)
-    yield from _steps(route)
+    yield from _steps(route, misread)
 
 
 def _counts(route: Route) -> Iterator[Problem]:
@@ -88,8 +89,18 @@ def _rules(route: Route) -> Iterator[Problem]:
             )
 
 
-def _steps(route: Route) -> Iterator[Problem]:
+def _steps(route: Route, misread: Sequence[Problem]) -> Iterator[Problem]:
+    if not any(problem.path.startswith(("steps[", "variants[")) for problem in misread):
+        for index in dead_ends(route.weights, route.steps):
+            remedy = "let the step name an arm with a weight"
+            yield Problem(
+                f"steps[{index}].weights", "weights_all_zero", "no variant has a weight above 0 from here", remedy
+            )
     for index, step in enumerate(route.steps):
+        if not step.weights:
+            yield Problem(
+                f"steps[{index}].weights", "missing", "a step that sets no weight", "name an arm and its weight"
+            )
         for name, _ in step.weights:
             yield from _known(route, f"steps[{index}].weights.{name}", name)
 

@@ -28,8 +28,6 @@ from routing.traffic import (
 
 NOT_BUILT: Final[Mapping[str, frozenset[str] | None]] = {
     "features": None,
-    "steps": None,
-    "mirrors[].remote.protocol": frozenset({"v2-grpc", "mlflow"}),
     "record.sensitive": None,
 }
 """What the contract has and nobody has built yet: a key, or (with a set) these values of it. The one list; the rest is read and checked."""

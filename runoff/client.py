@@ -21,6 +21,8 @@ DEFAULT_URL: Final = "http://127.0.0.1:8090"
 WAIT_S: Final = 120.0
 """How long a change may take to be live before a call answers with what it is then."""
 _LABELS_A_CALL: Final = 10_000
+_TUNING_S: Final = 300.0
+"""Models are measured one at a time, so that the answer may have to wait for others."""
 
 Label = Mapping[str, Any]
 
@@ -57,7 +59,8 @@ class Runoff:
         rows = [{"endpoint": route["endpoint"], **route["status"], "document": route} for route in found]
         for row in rows:
             row["following"] = (row["following"] or {}).get("summary")
-        columns = ("endpoint", "revision", "state", "shares", "versions", "mirrors", "following", "problem")
+            row["steps"] = (row["steps"] or {}).get("summary")
+        columns = ("endpoint", "revision", "state", "shares", "versions", "mirrors", "following", "steps", "problem")
         return Table(rows, columns)
 
     def route(self, endpoint: str) -> Reply:
@@ -174,10 +177,14 @@ class Runoff:
         body = {"versions": versions, "override": override}
         return self._change("POST", f"{path}:follow", body=body, reason=reason, headers=headers, wait_s=wait_s)
 
-    def resume(self, endpoint: str, *, reason: str) -> Reply:
-        """Goes on following aliases, after a rollback or a version that was refused."""
+    def pause(self, endpoint: str, *, reason: str) -> Reply:
+        """Stays at the present step of the route's steps."""
+        return self._change("POST", f"/admin/v1/routes/{_quoted(endpoint)}:pause", reason=reason)
+
+    def resume(self, endpoint: str, *, reason: str, what: str | None = None) -> Reply:
+        """Goes on following aliases, after a rollback or a refused version, and with paused steps; `what`: only `following` or `steps`."""
         path = f"/admin/v1/routes/{_quoted(endpoint)}:resume"
-        return self._change("POST", path, reason=reason)
+        return self._change("POST", path, body={} if what is None else {"what": what}, reason=reason)
 
     def delete(self, endpoint: str, *, reason: str) -> Reply:
         """Takes the endpoint away; its history stays, and a rollback brings it back."""
@@ -201,7 +208,37 @@ class Runoff:
     def models(self) -> Table:
         """Every model version that was made ready to serve."""
         found = self._admin.call("GET", "/admin/v1/models").json()["models"]
-        return Table(found, ("name", "version", "state", "flavor", "size_bytes", "used_by", "digest"))
+        return Table(found, ("name", "version", "state", "flavor", "size_bytes", "memory_bytes", "used_by", "digest"))
+
+    def model(self, name: str, version: str) -> Reply:
+        """One version: its signature, certificate, tuning profile and memory."""
+        return Reply(self._admin.call("GET", f"/admin/v1/models/{_quoted(name)}/{_quoted(version)}").json())
+
+    def tune(
+        self,
+        name: str,
+        version: str,
+        *,
+        reason: str,
+        target_ms: float | None = None,
+        from_traffic: str | None = None,
+        int8: bool | None = None,
+        score_tolerance: float | None = None,
+    ) -> Reply:
+        """Measures a version anew and answers its profile; takes seconds. What is left out stays as it was asked for last.
+
+        `target_ms`: the longest that one run may last. `from_traffic`: an endpoint whose recorded rows are taken. `int8`: whether the
+        quantised form may be taken.
+        """
+        wishes = {
+            "target_ms": target_ms,
+            "from_traffic": from_traffic,
+            "int8": int8,
+            "score_tolerance": score_tolerance,
+        }
+        path = f"/admin/v1/models/{_quoted(name)}/{_quoted(version)}:tune"
+        body = {name: wish for name, wish in wishes.items() if wish is not None}
+        return Reply(self._admin.call("POST", path, body=body, query={"reason": reason}, wait_s=_TUNING_S).json())
 
     def status(self) -> Reply:
         """What every process does now."""

@@ -17,6 +17,7 @@ from gateway.admin.guard import Guard
 from gateway.admin.openapi import openapi
 from gateway.admin.replies import AdminError, answer, invalid, refusal
 from gateway.control.changes import EndpointAbsent, NothingToFollow, NothingToRestore
+from gateway.control.ramp import NothingToPause
 from gateway.state.store import RevisionStale
 from gateway.telemetry.log import EventLog
 from routing.errors import RouteInvalid
@@ -72,6 +73,8 @@ def _handled(admin: Admin, call: Call) -> Callable[[Request], Awaitable[Response
             return refusal(AdminError(404, "endpoint_unknown", str(error)))
         except NothingToRestore as error:
             return refusal(AdminError(422, "nothing_to_restore", str(error)))
+        except NothingToPause as error:
+            return refusal(AdminError(422, "nothing_to_pause", str(error)))
         except NothingToFollow as error:
             return refusal(AdminError(422, "nothing_to_follow", str(error)))
 

@@ -4,7 +4,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from gateway.admin import keys, looking, routes, webhooks
+from gateway.admin import keys, looking, routes, tuning, webhooks
 from gateway.admin.context import Handler
 from gateway.keys.scopes import Declared
 
@@ -119,7 +119,28 @@ _FOLLOW: Final[Schema] = {
         "reason": {"type": "string"},
     },
 }
+_RESUME: Final[Schema] = {
+    "type": "object",
+    "properties": {"what": {"enum": ["following", "steps"]}, "reason": {"type": "string"}},
+}
 _REASON: Final[Schema] = {"type": "object", "properties": {"reason": {"type": "string"}}}
+
+_TUNE: Final[Schema] = {
+    "type": "object",
+    "properties": {
+        "target_ms": {
+            "type": "number",
+            "description": "the longest that one run may last; default: as before, at first 50",
+        },
+        "from_traffic": {"type": "string", "description": "an endpoint: on the rows that it was asked"},
+        "int8": {
+            "type": "boolean",
+            "description": "whether the quantised form may be taken, where its certificate holds",
+        },
+        "score_tolerance": {"type": "number", "description": "of int8 scores, absolute and relative; at first 0.01"},
+        "reason": {"type": "string"},
+    },
+}
 
 _WRITTEN: Final = {
     200: "live (only for a caller who waits)",
@@ -202,13 +223,25 @@ def calls() -> list[Call]:
         ),
         Call(
             method="POST",
+            path=f"{_ROUTE}:pause",
+            handler=routes.pause,
+            scope="route:write",
+            tag="routes",
+            summary="Stay at the present step of the route's steps",
+            query=("reason",),
+            body=_REASON,
+            body_required=False,
+            answers={200: "paused", 400: "no reason", 422: "no steps run"},
+        ),
+        Call(
+            method="POST",
             path=f"{_ROUTE}:resume",
             handler=routes.resume,
             scope="route:write",
             tag="routes",
-            summary="Follow aliases again after a rollback, or try a refused version again",
+            summary="Follow aliases again (after a rollback, after a refused version) and go on with paused steps",
             query=("reason",),
-            body=_REASON,
+            body=_RESUME,
             body_required=False,
             answers={200: "done", 400: "no reason", 404: "no such endpoint"},
         ),
@@ -300,6 +333,26 @@ def calls() -> list[Call]:
             scope="read",
             tag="models",
             summary="Model versions made ready to serve",
+        ),
+        Call(
+            method="POST",
+            path="/admin/v1/models/{name}/{version}:tune",
+            handler=tuning.tune_model,
+            scope="model:write",
+            tag="models",
+            summary="Measure one version anew; workers take the profile within seconds",
+            query=("reason",),
+            body=_TUNE,
+            body_required=False,
+            answers={
+                200: "the profile",
+                400: "no reason",
+                404: "not staged here",
+                409: "nothing is recorded of the endpoint",
+                422: "refused",
+                500: "it could not be measured; what was known before still holds",
+                503: "too many wait",
+            },
         ),
         Call(
             method="GET",

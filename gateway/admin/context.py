@@ -13,7 +13,9 @@ from gateway.control.changes import ANY, Author, Changes
 from gateway.control.fleet import Fleet
 from gateway.control.follow import Follower
 from gateway.control.planning import Planner
+from gateway.control.ramp import Ramps
 from gateway.control.reconcile import Reconciler
+from gateway.control.tuning import Tuning
 from gateway.keys.ring import Principal
 from gateway.keys.scopes import Scope
 from gateway.keys.watch import KeyWatch
@@ -40,9 +42,11 @@ class Admin(msgspec.Struct, frozen=True, kw_only=True):
     planner: Planner
     reconciler: Reconciler
     follower: Follower
+    ramps: Ramps
     webhooks: "Webhooks | None"
     evidence: Callable[[], "Evidence"]
     artifacts: Path
+    tuning: Tuning
     principal: str
     keys: KeyWatch
 
@@ -111,7 +115,7 @@ def expected_of(request: Request, *, creates: bool = False) -> int | None:
     if seen.strip() == "*":
         return ANY
     text = seen.strip().removeprefix("W/").strip('"')
-    if not text.isdigit():
+    if not is_number(text):
         raise AdminError(412, "precondition_failed", f"If-Match {seen} is no ETag of a route")
     return int(text)
 
@@ -130,10 +134,15 @@ def wait_of(request: Request) -> float | None:
     return min(wait_s, WAIT_S_MAX)
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a plain decimal number that a revision could have (at most 18 digits)."""
+    return text.isascii() and text.isdecimal() and len(text) <= 18
+
+
 def page_of(request: Request) -> tuple[int, int | None]:
     """`?limit=` (1 to 1000, default 50) and `?before=`."""
     query = request.query_params
     limit, before = query.get("limit", "50"), query.get("before")
-    if not limit.isdigit() or not 1 <= int(limit) <= 1000 or not (before is None or before.isdigit()):
+    if not is_number(limit) or not 1 <= int(limit) <= 1000 or not (before is None or is_number(before)):
         raise AdminError(400, "page_malformed", "wanted ?limit=1…1000 and ?before=<number>")
     return int(limit), None if before is None else int(before)

@@ -81,14 +81,14 @@ class Guard:
                 403, "host_refused", "Host is not localhost, a loopback address or one of auth.admin_hosts"
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _place_of(origin) != host.lower():
             raise AdminError(403, "origin_refused", "requests from pages of other origins are refused")
         if method in _WRITES:
             media, length = headers.get("content-type"), headers.get("content-length", "0")
             has_body = length != "0" or "transfer-encoding" in headers
             if (has_body or media) and (media or "").split(";")[0].strip().lower() != "application/json":
                 raise AdminError(415, "media_type_unsupported", f"wanted Content-Type application/json, got {media}")
-            if length.isdigit() and int(length) > BODY_BYTES_MAX:
+            if length.isascii() and length.isdecimal() and (len(length) > 18 or int(length) > BODY_BYTES_MAX):
                 raise _too_large()
 
     def _is_ours(self, host: str) -> bool:
@@ -102,6 +102,14 @@ class Guard:
             return ip_address(name).is_loopback
         except ValueError:
             return False
+
+
+def _place_of(origin: str) -> str | None:
+    """Host and port of an Origin; None for what is no address, which is then foreign."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _bounded(receive: Receive) -> Receive:

@@ -12,8 +12,9 @@ from gateway.admin.context import Admin, may
 from gateway.admin.replies import AdminError, answer
 from gateway.control.changes import EndpointAbsent
 from gateway.settings import Listener, Settings
+from models import profiles
 from models.errors import ArtifactInvalid
-from models.staged import StagedModel
+from models.staged import Profile, StagedModel
 from routing.validate import validate
 
 
@@ -179,17 +180,32 @@ def _models(admin: Admin) -> list[dict[str, Any]]:
         except ArtifactInvalid:
             found[name, version, digest] = model | {"state": "missing"}
             continue
+        profile = profiles.read(admin.artifacts / digest)
         found[name, version, digest] = model | {
             "state": "live" if digest in used else "staged",
             "flavor": staged.flavor,
             "size_bytes": staged.size_bytes,
-            "memory_bytes": staged.profile.memory_bytes if staged.profile else None,
+            "memory_bytes": profile.memory_bytes if profile else None,
+            "tuned": _tuned(profile) if profile else None,
             "signature": staged.signature,
             "answer": staged.answer,
             "certificate": staged.certificate,
-            "profile": staged.profile,
+            "profile": profile,
         }
     return list(found.values())
+
+
+def _tuned(profile: Profile) -> dict[str, Any]:
+    """The profile in a line of a list: the batch, what a full run of it takes, and the setting."""
+    rows = max(rows for rows in profile.seconds_by_rows if rows <= max(profile.rows_max, min(profile.seconds_by_rows)))
+    seconds = profile.seconds_by_rows[rows]
+    return {
+        "rows_max": profile.rows_max,
+        "run_s": seconds,
+        "rows_per_s": rows * profile.setting.runs / seconds,
+        "threads": profile.setting.threads,
+        "form": profile.setting.form,
+    }
 
 
 def _brief(model: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.admin import views
-from gateway.admin.context import Admin, author_of, body_of, expected_of, may, object_of, page_of, wait_of
+from gateway.admin.context import Admin, author_of, body_of, expected_of, is_number, may, object_of, page_of, wait_of
 from gateway.admin.replies import AdminError, answer
 from gateway.control.changes import EndpointAbsent
 from gateway.state.revision import Revision
@@ -71,7 +71,8 @@ async def rollback(admin: Admin, request: Request) -> Response:
     body = await object_of(request)
     author, wait_s = author_of(admin, request, body), wait_of(request)
     to, move_alias = body.get("to"), body.get("move_alias", False)
-    if not (to is None or (isinstance(to, int) and not isinstance(to, bool))) or not isinstance(move_alias, bool):
+    is_revision = isinstance(to, int) and not isinstance(to, bool) and 0 < to < 1 << 63
+    if not (to is None or is_revision) or not isinstance(move_alias, bool):
         raise AdminError(400, "body_invalid", 'wanted {"to"?: revision, "move_alias"?: true | false}')
     revision = admin.changes.rollback(_endpoint(request), to=to, move_alias=move_alias, author=author)
     return await _written(admin, revision, wait_s)
@@ -98,11 +99,24 @@ async def follow(admin: Admin, request: Request) -> Response:
     return await _written(admin, revision, wait_s)
 
 
-async def resume(admin: Admin, request: Request) -> Response:
+async def pause(admin: Admin, request: Request) -> Response:
     author = author_of(admin, request, await object_of(request))
-    admin.changes.resume(_endpoint(request), author=author)
-    admin.follower.nudge()
-    return answer({"endpoint": _endpoint(request), "state": "resumed"})
+    ramp = admin.ramps.pause(_endpoint(request), author=author)
+    return answer({"endpoint": _endpoint(request), "state": "paused", "step": ramp.step + 1})
+
+
+async def resume(admin: Admin, request: Request) -> Response:
+    """Both things that control does by itself, or with `what` one of them."""
+    body = await object_of(request)
+    author, endpoint, what = author_of(admin, request, body), _endpoint(request), body.get("what")
+    if what not in {None, "following", "steps"}:
+        raise AdminError(400, "body_invalid", 'wanted {"what"?: "following" | "steps"}')
+    if what != "steps":
+        admin.changes.resume(endpoint, author=author)
+        admin.follower.nudge()
+    if what != "following":
+        admin.ramps.resume(endpoint, author=author)
+    return answer({"endpoint": endpoint, "state": "resumed"})
 
 
 async def history(admin: Admin, request: Request) -> Response:
@@ -122,7 +136,7 @@ async def list_revisions(admin: Admin, request: Request) -> Response:
 
 async def get_revision(admin: Admin, request: Request) -> Response:
     number = str(request.path_params["number"])
-    found = admin.store.revision(int(number)) if number.isdigit() and len(number) < 19 else None
+    found = admin.store.revision(int(number)) if is_number(number) else None
     if found is None:
         raise AdminError(404, "revision_unknown", f"there is no revision {number}")
     return answer(views.revision(admin.store, found))
@@ -162,6 +176,8 @@ async def _written(admin: Admin, revision: Revision, wait_s: float | None, **mor
     if wait_s is not None:
         revision = await admin.reconciler.finished(revision.number, wait_s)
         status = {"live": 200, "failed": 409, "superseded": 409}.get(revision.state, 202)
+        if status == 409 and admin.store.was_live(revision.number):  # and something newer is by now: a step, an alias
+            status = 200
     document = views.written(revision) | more
     compiled = admin.store.compiled(revision.number)
     if status == 200 and compiled is not None and wait_s is not None:  # the caller's next request finds it everywhere

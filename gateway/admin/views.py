@@ -59,6 +59,7 @@ def route(store: StateStore, fleet: Fleet, current: Revision) -> dict[str, Any]:
         "mirrors": [mirror["name"] for mirror in current.document.get("mirrors", ())],
         "workers": {"live": len(fleet.live), "active": len(answers.active & fleet.live)},
         "following": following(store, live) if live else None,
+        "steps": steps(store, live) if live else None,
         "alias_moves": store.alias_moves(endpoint=current.endpoint),
     }
     return {**current.document, "status": status}
@@ -84,6 +85,25 @@ def following(store: StateStore, live: Revision) -> dict[str, Any]:
         "revision": followed.revision,
         "problems": followed.problems,
         "summary": summary(followed, served),
+    }
+
+
+def steps(store: StateStore, live: Revision) -> dict[str, Any] | None:
+    """How far the steps of the live route have come; None where it has none, or they begin in a moment. Steps count from 1."""
+    ramp, route = store.ramp(live.endpoint), validate(live.document)
+    if ramp is None or not route.steps:
+        return None
+    until = time_text(ramp.due_unix_us) if ramp.state == "running" else None
+    count = f"step {ramp.step + 1} of {len(route.steps)}"
+    summary = {"running": f"{count} until {until}", "paused": f"{count}, paused: {ramp.reason}", "finished": "finished"}
+    return {
+        "state": ramp.state,
+        "step": ramp.step + 1,
+        "of": len(route.steps),
+        "until": until,
+        "left_s": ramp.left_us / 1e6 if ramp.state == "paused" else None,
+        "reason": ramp.reason or None,
+        "summary": summary[ramp.state],
     }
 
 

@@ -59,7 +59,9 @@ def make_dataset(
 def log_dataset(made: Dataset, path: Path, *, experiment: str, tracking_uri: str) -> dict[str, str]:
     """A run of its own in the experiment: the file and its lineage as artifacts, the dataset as the run's input."""
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="mlflow")  # hints about integer columns and local folders, for every data set
+    warnings.filterwarnings(
+        "ignore", module="mlflow"
+    )  # hints about integer columns and local folders, for every data set
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -108,7 +110,10 @@ def _lines(told: dict[str, Any]) -> list[str]:
         f"{told['file']}: {told['rows']} labelled rows of {told['predictions']} predictions, {len(told['features'])} inputs, label {told['label_type']}",
         f"  {told['digest']}",
         f"  revisions {', '.join(map(str, told['revisions']))}",
-        *(f"  {one['rows']} rows answered by {one['variant']}: {one['model']}/{one['version']}" for one in told["models"]),
+        *(
+            f"  {one['rows']} rows answered by {one['variant']}: {one['model']}/{one['version']}"
+            for one in told["models"]
+        ),
     ]
     if told["without_inputs"]:
         lines.append(f"  {told['without_inputs']} labelled rows left out: their inputs were not recorded")

@@ -55,7 +55,7 @@ def _read(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             documents = [msgspec.json.decode(raw)]
         else:
             documents = list(yaml.load_all(raw, Loader=Loader))
-    except (OSError, msgspec.DecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.DecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise CommandFailed(f"{path}: {' '.join(str(error).split())}") from error
     for document in documents:
         if document is None:  # an empty part between two `---`
@@ -65,8 +65,11 @@ def _read(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         yield path, document
 
 
+_MERGE: Final = "tag:yaml.org,2002:merge"
+
+
 def _mapping(loader: Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]
+    keys = [loader.construct_object(key) for key, _ in node.value if key.tag != _MERGE]
     for key in keys:
         if keys.count(key) > 1:
             raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=node.start_mark)

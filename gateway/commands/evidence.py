@@ -55,7 +55,9 @@ def show_ledger(reply: Answer) -> None:
             show_lines(f"  {mirror['mirror']}: {flip['rows']} rows {flip['live']} → {flip['mirror']}")
         for pair in mirror.get("earlier") or []:
             rest = f"{pair['rows']} rows, agreement {_percent(pair['agreement'])}"
-            show_lines(f"  {mirror['mirror']}: {_version(pair)} against {pair['live_model']}/{pair['live_version']}: {rest}")
+            show_lines(
+                f"  {mirror['mirror']}: {_version(pair)} against {pair['live_model']}/{pair['live_version']}: {rest}"
+            )
         if because := mirror.get("evidence", {}).get("because"):
             show_lines(f"  {mirror['mirror']}: {because}")
         _show_part(mirror.get("segments"), f"{mirror['mirror']} by segment")

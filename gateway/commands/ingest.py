@@ -26,7 +26,9 @@ def take_files(settings: Settings, source: str, *, table: str, as_json: bool) ->
             for one in ingest(uri, source, dt.datetime.now(dt.UTC)):
                 taken.append(one)
     except (OSError, CommitFailed, pa.ArrowException) as error:
-        raise CommandFailed(f"{error}; {len(taken)} files were taken before, the same command takes the rest") from error
+        raise CommandFailed(
+            f"{error}; {len(taken)} files were taken before, the same command takes the rest"
+        ) from error
     if as_json:
         show_json({"table": uri, "files": [msgspec.structs.asdict(one) for one in taken]})
     else:

@@ -48,5 +48,7 @@ def moment(option: str, text: str | None) -> float | None:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise CommandFailed(f"{option}: wanted a date or an RFC 3339 instant such as 2026-11-01T00:00:00Z, got {text!r}") from None
+        raise CommandFailed(
+            f"{option}: wanted a date or an RFC 3339 instant such as 2026-11-01T00:00:00Z, got {text!r}"
+        ) from None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -61,7 +61,11 @@ def run_replay(
     if not replayed.pairs.num_rows:
         raise CommandFailed(
             f"{endpoint}: {replayed.predictions} predictions in this window"
-            + (f", none with its inputs ({replayed.without_inputs} were recorded without)" if replayed.predictions else "")
+            + (
+                f", none with its inputs ({replayed.without_inputs} were recorded without)"
+                if replayed.predictions
+                else ""
+            )
         )
     if as_json:
         show_json({**told, "predictions": replayed.predictions, "without_inputs": replayed.without_inputs})

@@ -41,6 +41,7 @@ def screen(client: Runoff) -> Group:
             "active": f"{route['workers']['active']}/{route['workers']['live']}",
             "in flight max": route["document"]["limits"]["concurrency_max"] * max(workers, 1),
             "following": route["following"],
+            "steps": route["steps"],
             "problem": route["problem"],
         }
         for route in routes
@@ -54,6 +55,7 @@ def screen(client: Runoff) -> Group:
         "active",
         "in flight max",
         "following",
+        "steps",
         "problem",
     )
     parts: list[Any] = [_headline(runtime, workers), Text()]

@@ -66,12 +66,22 @@ class Changes:
         )
 
     def read(self, endpoint: str, document: object) -> Route:
-        """The route that a document means; raises RouteInvalid."""
+        """The route that a document means; raises RouteInvalid.
+
+        A document that began a ramp and is applied again means what it has come to: its weights are those that the ramp has set.
+        """
         route = validate(document)
         if route.endpoint != endpoint:
             text = f"the document is for endpoint '{route.endpoint}', the path for '{endpoint}'"
             raise RouteInvalid([Problem("endpoint", "endpoint_differs", text, "make them the same")])
-        return route
+        current, ramp = self._store.current(endpoint), self._store.ramp(endpoint)
+        if current is None or ramp is None or ramp.base != dict(route.weights):
+            return route
+        before = validate(current.document)
+        names = [variant.name for variant in route.variants]
+        if before.steps != route.steps or [variant.name for variant in before.variants] != names:
+            return route
+        return promotion.set_weights(route, dict(before.weights))
 
     def taken(self, route: Route) -> dict[str, CompiledModel]:
         """The versions to take without asking: those that are live, if the route differs from the live one in weights alone."""
@@ -84,12 +94,18 @@ class Changes:
         return live.resolutions if promotion.set_weights(served, dict(route.weights)) == route else {}
 
     def weights(
-        self, endpoint: str, weights: Mapping[str, float], *, expected: int | None, author: Author
+        self,
+        endpoint: str,
+        weights: Mapping[str, float],
+        *,
+        expected: int | None,
+        author: Author,
+        action: Action = "weights",
     ) -> tuple[Revision, Route]:
         """Sets the weights of the named variants; the others keep theirs."""
         current = self._current(endpoint)
         route = promotion.set_weights(validate(current.document), weights)
-        written = self._write("weights", endpoint, route, current.resolutions, expected=expected, author=author)
+        written = self._write(action, endpoint, route, current.resolutions, expected=expected, author=author)
         return written, route
 
     def promote(self, endpoint: str, arm: str, *, is_mirror: bool, expected: int | None, author: Author) -> Revision:

@@ -27,8 +27,10 @@ from gateway.control.fleet import Fleet
 from gateway.control.follow import Follower
 from gateway.control.planning import Planner
 from gateway.control.preparation import Preparation
+from gateway.control.ramp import Ramps
 from gateway.control.reconcile import Reconciler
 from gateway.control.registry import Registries
+from gateway.control.tuning import Tuning
 from gateway.inquiries import answered
 from gateway.keys.key_sets import KeySetSource
 from gateway.keys.watch import KeyWatch
@@ -38,6 +40,7 @@ from gateway.settings import Settings
 from gateway.state.documents import documents
 from gateway.state.store import StateStore
 from gateway.streams.answers import StagedAnswers
+from gateway.streams.sinks import relays
 from gateway.streams.tail import LakeStream
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.log import EventLog, configure
@@ -109,15 +112,18 @@ class Control:
             letters=state / "dead_letters",
             retention_s=partial(_retention, settings.state_file),
         )
+        self._relays = relays(settings)
         self._lake_stop = asyncio.Event()
         self._feedback = Feedback(settings, evidence, self._page)
         changes = Changes(self._store, self._reconciler)
+        self._ramps = Ramps(self._store, changes, self._reconciler)
         self._answering = Answering(changes, self._reconciler, self._fleet)
         self._answers: set[asyncio.Task[None]] = set()
         self._follower = Follower(
             self._store, changes, self._reconciler, registries.aliases, self._askers, poll_s=settings.registry_poll_s
         )
         self._keys = KeyWatch(settings)
+        self._tuning = Tuning(self._store, settings.artifacts_path, evidence, workers=settings.workers)
         admin = Admin(
             settings=settings,
             store=self._store,
@@ -127,8 +133,10 @@ class Control:
             reconciler=self._reconciler,
             evidence=evidence,
             follower=self._follower,
+            ramps=self._ramps,
             webhooks=Webhooks(settings.webhook_secret, self._follower.nudge) if settings.webhook_secret else None,
             artifacts=settings.artifacts_path,
+            tuning=self._tuning,
             principal=f"local:{_user()}",
             keys=self._keys,
         )
@@ -148,9 +156,12 @@ class Control:
             self._beat(),
             self._aliases.run(),
             self._follower.run(),
+            self._ramps.run(),
             self._keys.run(),
             self._feedback.run(),
+            self._tuning.run(),
         ]
+        lives += [relay.run(self._lake_stop) for relay in self._relays]
         oidc = self._settings.auth.oidc
         if oidc.issuer is not None:
             lives.append(KeySetSource(oidc, partial(self._store.keys.keep_key_set, oidc.issuer)).run())
@@ -178,6 +189,7 @@ class Control:
         await asyncio.gather(*tasks, *self._answers, return_exceptions=True)
         self._stagers.shutdown(wait=False, cancel_futures=True)
         self._askers.shutdown(wait=False, cancel_futures=True)
+        self._tuning.close()
         self._keys.close()
         self._store.close()
         self._page.close()
@@ -218,6 +230,11 @@ class Control:
         aside = self._page.counter("runoff_sink_rows_total", {"sink": "lake", "outcome": "dead_letter"})
         self._page.cells[stored] = sum(figures.rows.values())
         self._page.cells[aside] = figures.dead_letters
+        for relay in self._relays:
+            lag = self._page.gauge("runoff_sink_lag_seconds", {"sink": relay.name})
+            self._page.floats[lag] = relay.figures.lag_s
+            stored = self._page.counter("runoff_sink_rows_total", {"sink": relay.name, "outcome": "stored"})
+            self._page.cells[stored] = relay.figures.rows
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ Control may die at any step: what is unfinished in the store is taken up again a
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final
 
 from gateway.control.checks import Checks
@@ -97,6 +98,17 @@ class Reconciler:
             return list(prepared.problems)
         _, problems = self._checks.fit(route, prepared, live)
         return problems or await self._checks.answers(route, prepared, live)
+
+    def wake(self) -> None:
+        """Makes waiters look again, after something outside this object changed."""
+        self._note()
+
+    async def noted(self, timeout_s: float) -> None:
+        """Until some revision has ended, at most `timeout_s`."""
+        changed = self._changed
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await changed.wait()
 
     async def close(self) -> None:
         """Stops working; unfinished revisions go on at the next start."""

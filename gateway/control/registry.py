@@ -11,6 +11,8 @@ from pathlib import Path
 from gateway.control.preparation import Exact, Rows
 from gateway.settings import Settings
 from gateway.state.revision import AliasMove
+from gateway.telemetry.log import EventLog
+from models import profiles
 from models.artifacts import Artifacts
 from models.ref import ModelRef
 from models.registry import Registry
@@ -18,6 +20,11 @@ from models.registry.local import LocalRegistry
 from models.registry.mlflow import MlflowRegistry
 from models.staged import StagedModel
 from models.staging import Trust, stage
+from models.tensors import Array
+from models.tuning.job import TuningFailed
+from models.tuning.process import measure
+
+log = EventLog(__name__)
 
 
 class Registries:
@@ -28,11 +35,12 @@ class Registries:
         self._artifacts = artifacts
         self._trust = Trust(types=settings.trust_types, pickle=settings.trust_pickle)
         self._local = LocalRegistry(Path.cwd())
+        self._threads_max = profiles.threads_share(settings.workers)
         self._own = threading.local()
 
     def stage(self, ref: ModelRef, recorded: Callable[[], Rows]) -> StagedModel:
         """Makes what a reference means now ready to be served. Raises the errors of `models.errors`."""
-        return stage(ref, self._of(ref), self._artifacts, trust=self._trust, recorded=recorded)
+        return stage(ref, self._of(ref), self._artifacts, trust=self._trust, recorded=recorded, tune=self._tune)
 
     def resolve(self, ref: ModelRef) -> Exact:
         """The version that a reference means now. Raises the errors of `models.errors`."""
@@ -46,6 +54,13 @@ class Registries:
     def move(self, move: AliasMove) -> None:
         """Writes an alias. Raises RegistryUnavailable (try again) or ModelUnknown."""
         self._mlflow().set_alias(move.name, move.alias, move.version)
+
+    def _tune(self, folder: Path, staged: StagedModel, recorded: dict[str, Array] | None) -> None:
+        """Measures a model that was just converted. A model without a profile is served all the same."""
+        try:
+            measure(folder, staged, threads_max=self._threads_max, recorded=recorded)
+        except (TuningFailed, OSError) as error:
+            log.warning("model_not_tuned", model=str(staged.key), problem=str(error))
 
     def _of(self, ref: ModelRef) -> Registry:
         return self._local if ref.kind == "file" else self._mlflow()

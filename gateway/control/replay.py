@@ -166,12 +166,12 @@ def _alike(rows: pa.Table, signature: Signature) -> Iterator[pa.Table]:
             value = codes[name][place]
             same = pc.is_null(keys[name]) if not value.is_valid else pc.equal(keys[name], value)
             is_one = same if is_one is None else pc.and_(is_one, same)
-        yield rows.filter(pc.fill_null(is_one, False))  # noqa: FBT003  # its only form
+        yield rows.filter(pc.fill_null(is_one, False))  # its only form
 
 
 def _draw(rows: pa.Table, endpoint: str, signature: Signature) -> Draw:
     """The rows as the shadow reads a mirror frame."""
-    is_first = np.append(True, np.diff(pc.dictionary_encode(rows["prediction_id"].combine_chunks()).indices.to_numpy()) != 0)  # noqa: FBT003  # its only form
+    is_first = np.append(True, np.diff(pc.dictionary_encode(rows["prediction_id"].combine_chunks()).indices.to_numpy()) != 0)  # its only form
     starts = np.flatnonzero(is_first)
     counts = np.diff(np.append(starts, rows.num_rows)).tolist()
     heads = rows.take(pa.array(starts))

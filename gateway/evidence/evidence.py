@@ -14,7 +14,9 @@ from gateway.evidence.prediction import prediction
 from gateway.evidence.query import Queries
 from gateway.evidence.recorded import recorded_rows
 from gateway.evidence.settled import Settled, settle
+from gateway.evidence.shape import shape_of_traffic
 from models.signature import Answer, Signature
+from models.staged import Traffic
 from models.tensors import Array
 
 _TABLES: Final = ("predictions", "shadows", "labels")
@@ -49,6 +51,10 @@ class Evidence:
     def recorded(self, endpoint: str, signature: Signature) -> dict[str, Array]:
         """The newest recorded rows as `signature` takes them; empty where the lake has none whole."""
         return recorded_rows(self._queries, endpoint, signature)
+
+    def traffic(self, endpoint: str) -> Traffic | None:
+        """How many rows the endpoint's newest requests had; None where the lake has none of them."""
+        return shape_of_traffic(self._queries, endpoint)
 
     def recent(self, endpoint: str, rows_max: int) -> float | None:
         """Where a look at the newest `rows_max` predictions begins, in Unix seconds; None: there are none."""

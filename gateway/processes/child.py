@@ -64,10 +64,12 @@ class Child:
             code = await self._process.wait()
         finally:
             # What it said before it ended is still in the pipe; a grandchild that holds the other end must not hold us up.
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(reading, 0.5)
-            self._pipe.close()
-            self._sweep()
+            try:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(reading, 0.5)
+            finally:
+                self._pipe.close()
+                self._sweep()
         return f"status {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
 
     def kill(self) -> None:

@@ -53,7 +53,7 @@ def read_inputs(request: pb.ModelInferRequest) -> dict[str, Array]:
         arrays[name] = (
             read_raw(name, tensor.datatype, shape, raw[place])
             if raw
-            else _read_contents(name, tensor.datatype, shape, tensor.contents)
+            else read_contents(name, tensor.datatype, shape, tensor.contents)
         )
     return arrays
 
@@ -94,7 +94,8 @@ def write_parameters(target: Any, parameters: Iterable[tuple[str, Parameter]]) -
             target[name].string_param = value
 
 
-def _read_contents(name: str, datatype: str, shape: list[int], contents: pb.InferTensorContents) -> Array:
+def read_contents(name: str, datatype: str, shape: list[int], contents: pb.InferTensorContents) -> Array:
+    """The array of typed contents. Raises InputInvalid."""
     field = CONTENTS_OF.get(datatype)
     if field is None:
         if datatype in NUMPY_OF:

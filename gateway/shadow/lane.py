@@ -3,14 +3,14 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from gateway.shadow.breaker import Breaker
 from gateway.shadow.draw import AGE_MAX_S, Answered, Job
 from gateway.shadow.local import chunks
+from gateway.shadow.reading import read_remote
 from gateway.telemetry.log import EventLog
-from models.answer import read
-from models.runtime.remote import BodyTooLarge, InputRefused, RemoteAnswer, RemoteFailed, RemoteModel, RemoteTimeout
+from models.runtime.target import BodyTooLarge, InputRefused, Named, RemoteAnswer, RemoteFailed, RemoteTimeout
 from models.signature import Answer
 
 _log: Final = EventLog(__name__)
@@ -22,6 +22,16 @@ ROWS_MAX: Final = 64
 Chunk = tuple[Job, list[int]]
 
 
+class Remote(Protocol):
+    """A model that another server runs, over any protocol: `RemoteModel`, `MlflowModel`, `gateway.rpc.remote.GrpcModel`."""
+
+    async def infer(self, inputs: Sequence[Named], *, body_bytes_max: int) -> RemoteAnswer:
+        """One bounded call. Raises RemoteTimeout, RemoteRefused, InputRefused, BodyTooLarge or, for all else, RemoteFailed."""
+        ...
+
+    async def close(self) -> None: ...
+
+
 class Lane:
     """One remote candidate. Belongs to the loop; `landed` is called with each job that is done.
 
@@ -30,7 +40,7 @@ class Lane:
 
     def __init__(
         self,
-        remote: RemoteModel,
+        remote: Remote,
         model: str,
         *,
         body_bytes_max: int,
@@ -140,13 +150,10 @@ class Lane:
     def _read(self, job: Job, indexes: list[int], answer: RemoteAnswer, call_us: int) -> Answered | None:
         """The remote's outputs as an answer; None where they cannot stand beside production's."""
         rows = sum(job.draw.block.requests[index].rows for index in indexes)
-        names = [name for name, _ in answer.outputs]
-        outputs = [array for _, array in answer.outputs]
-        how = self._answers[id(job)]
-        wanted = {name for name in (how.label_output, how.score_output) if name is not None}
-        if not outputs or not wanted <= set(names) or any(array.ndim == 0 or len(array) != rows for array in outputs):
+        found = read_remote(self._answers[id(job)], answer, rows)
+        if found is None:
             return None
-        labels, scores = read(how, names, outputs)
+        names, outputs, labels, scores = found
         return Answered(
             indexes=indexes,
             names=names,

@@ -50,7 +50,7 @@ def run(
         bound[id(job.draw)] = inputs
         groups.setdefault(tuple(array.shape[1:] for array in inputs), []).extend((job, index) for index in waiting)
     for items in groups.values():
-        for chunk in chunks(items, rows_max if signature.is_batched else 1):
+        for chunk in chunks(items, rows_max if model.shares_runs else 1):
             if clock() < deadline:
                 _run_chunk(model, chunk, bound, before_run)
             else:

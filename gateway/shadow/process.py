@@ -15,11 +15,12 @@ from typing import Final
 
 from gateway.pipe import Pipe, PipeBroken
 from gateway.processes.place import resident_bytes
+from gateway.rpc.remote import GrpcModel
 from gateway.settings import Settings
 from gateway.shadow import local
 from gateway.shadow.draw import Draw, Job
 from gateway.shadow.inbox import Inbox
-from gateway.shadow.lane import CALLS_MAX, Lane
+from gateway.shadow.lane import Lane
 from gateway.shadow.loader import Loader
 from gateway.shadow.meter import Meter
 from gateway.shadow.outbox import Outbox
@@ -33,7 +34,9 @@ from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.log import EventLog
 from models.answer import read
 from models.catalog import Catalog, LoadedModel
-from models.runtime.remote import RemoteModel, RemoteRefused
+from models.runtime.remote import RemoteModel
+from models.runtime.remote_mlflow import MlflowModel
+from models.runtime.target import RemoteRefused
 from models.signature import Answer
 from routing.traffic import Mirror
 
@@ -55,6 +58,13 @@ DRAIN_S: Final = 4.0
 _BUSY_POLL_S: Final = 0.01
 _IDLE_POLL_S: Final = 0.1
 _TICK_S: Final = 1.0
+
+
+_CLIENTS: Final[Mapping[str, type[RemoteModel] | type[MlflowModel] | type[GrpcModel]]] = {
+    "v2": RemoteModel,
+    "v2-grpc": GrpcModel,
+    "mlflow": MlflowModel,
+}
 
 
 class Shadow:
@@ -261,13 +271,8 @@ class Shadow:
             token = self._environ.get(remote.auth.removeprefix("env:"))
             if token is None:
                 raise RemoteRefused(f"{endpoint}/{mirror.name}: the variable of {remote.auth} is not set")
-        client = RemoteModel(
-            remote.url,
-            remote.model,
-            allow=self._settings.remotes.allow,
-            token=token,
-            timeout_s=REMOTE_TIMEOUT_S,
-            calls_max=CALLS_MAX,
+        client = _CLIENTS[remote.protocol](
+            remote.url, remote.model, allow=self._settings.remotes.allow, token=token, timeout_s=REMOTE_TIMEOUT_S
         )
         bytes_max = mirror.body_bytes_max or self._settings.limits.body_bytes_binary_max
         return Lane(client, remote.model, body_bytes_max=bytes_max, landed=self._land, wall=self._wall)

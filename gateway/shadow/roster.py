@@ -11,7 +11,7 @@ from gateway.state.compiled import CompiledModel, CompiledRoute, RouteState
 from gateway.state.reader import StateReader
 from gateway.telemetry.log import EventLog
 from models.errors import ArtifactInvalid
-from models.runtime.remote import RemoteRefused
+from models.runtime.target import RemoteRefused
 from models.signature import Answer
 from models.staged import MANIFEST, ModelKey, StagedModel
 from routing.errors import RouteInvalid

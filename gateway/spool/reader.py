@@ -97,6 +97,11 @@ class SegmentReader:
         """Whether the writer is dead and `read` has come to the end of all that it wrote."""
         return self._is_drained
 
+    @property
+    def is_releasable(self) -> bool:
+        """Whether `release` or `remove` would delete anything, were all that was read taken."""
+        return bool(self._ends) or self._is_drained
+
     def read(self, bytes_max: int = 8 << 20) -> list[Frame]:
         """The next whole frames, about `bytes_max` bytes of them (at least one, if there is one); [] when there is none now.
 

@@ -89,7 +89,10 @@ class Audit:
         """The first sequence that does not follow from the one before it; None: the chain holds."""
         expected, previous_hash = 1, GENESIS
         for values in self._connection.execute(f"SELECT {_COLUMNS} FROM audit ORDER BY sequence"):  # noqa: S608
-            row = _row(values)
+            try:
+                row = _row(values)
+            except msgspec.MsgspecError:
+                return expected
             if row.sequence != expected or row.previous_hash != previous_hash or row.hash != row.digest():
                 return expected
             expected, previous_hash = expected + 1, row.hash

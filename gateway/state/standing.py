@@ -30,11 +30,13 @@ class Ramp(msgspec.Struct, frozen=True, kw_only=True):
     """How far the steps of a route have come.
 
     `revision` is the newest one that belongs to it: that of the route, or of the step. `step` counts from 0; its weights hold until
-    `due_unix_us`; while it is paused, `left_us` is what was left of it. `reason` says why it is paused.
+    `due_unix_us`; while it is paused, `left_us` is what was left of it. `reason` says why it is paused. `base` are the weights of the
+    document that it began with: while that is applied again, the ramp's own weights stay.
     """
 
     state: Literal["running", "paused", "finished"]
     revision: int
+    base: dict[str, float] = {}
     step: int = 0
     due_unix_us: int = 0
     left_us: int = 0

@@ -125,6 +125,11 @@ class StateStore:
         """The revisions that control has to take further, oldest first; at most one an endpoint."""
         return self._many(f"state IN {_UNFINISHED} ORDER BY number")
 
+    def was_live(self, number: int) -> bool:
+        """Whether the revision is, or once was, the live one."""
+        found = self._one("number = ?1 AND state = 'live' OR replaced = ?1", number)
+        return found is not None
+
     def compiled(self, number: int | None) -> CompiledRoute | None:
         """The resolved form of a revision; None before it was compiled, and for deletions."""
         row = self._connection.execute("SELECT compiled FROM revisions WHERE number = ?", (number,)).fetchone()
@@ -348,6 +353,11 @@ class StateStore:
                     revision=move.revision,
                     detail={"name": move.name, "alias": move.alias, "version": move.version, "problem": problem},
                 )
+
+    def note(self, action: str, *, author: str, reason: str, detail: dict[str, Any]) -> None:
+        """A line in the audit about something that is kept elsewhere."""
+        with self._transaction():
+            self._audit.append(at_unix_us=self._now(), author=author, action=action, reason=reason, detail=detail)
 
     # ---------------------------------------------------------------- staged models
 

@@ -78,7 +78,8 @@ def _column(values: Sequence[Any]) -> pa.Array:
         return pa.array(values)
     except (pa.ArrowException, OverflowError):
         texts = [
-            value if value is None or isinstance(value, str) else msgspec.json.encode(value).decode() for value in values
+            value if value is None or isinstance(value, str) else msgspec.json.encode(value).decode()
+            for value in values
         ]
         return pa.array(texts, pa.string())
 

@@ -102,12 +102,9 @@ class Lake:
 
     def commit(self) -> bool:
         """Commits what is held, then releases what was read; False when a table failed, whose frames then stay held."""
-        self.failure = None
-        for name in TABLES:
-            try:
-                self._commit(name)
-            except CommitFailed as error:
-                self.failure = f"{name}: {error}"
+        self.failure = self._each(self._commit)
+        if self.failure is None and any(reader.is_releasable for reader in self._readers.values()):
+            self.failure = self._each(lambda name: self._tables[name].sync())
         if self.failure is None:
             self._release()
         return self.failure is None
@@ -123,7 +120,10 @@ class Lake:
 
     def forget(self, units: Sequence[str]) -> Deleted:
         """Deletes all that is about these units in the tables; raises CommitFailed."""
-        return upkeep.forget(self._tables, units)
+        deleted = upkeep.forget(self._tables, units)
+        for table in self._tables.values():
+            table.sync()  # or a power loss would bring them back
+        return deleted
 
     def close(self) -> None:
         """Gives back the files; what is held is read again by the next process."""
@@ -143,6 +143,16 @@ class Lake:
 
     def _refuse(self, held: Held, reason: str) -> None:
         self._letters.put(held.writer, held.sequence, held.payload, reason)
+
+    def _each(self, act: Callable[[str], None]) -> str | None:
+        """Does it for every table; answers the last trouble, None for none."""
+        failure = None
+        for name in TABLES:
+            try:
+                act(name)
+            except CommitFailed as error:
+                failure = f"{name}: {error}"
+        return failure
 
     def _commit(self, name: str) -> None:
         """Appends the held frames of one table; after a failure asks again what is committed, and appends the rest."""

@@ -5,6 +5,8 @@ from typing import Final
 
 import msgspec
 
+from gateway.streams.shore import sync
+
 _NAME: Final = "{writer}-{sequence:012d}"
 
 
@@ -37,4 +39,6 @@ class DeadLetters:
             draft = file.with_name(file.name + ".new")
             draft.touch(mode=0o600)
             draft.write_bytes(data)
+            sync(draft)
             draft.replace(file)
+        sync(self._folder)  # its segment will be deleted

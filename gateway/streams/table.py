@@ -14,6 +14,8 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
 
+from gateway.streams.shore import Shore
+
 _PROPERTIES: Final[dict[str, str | None]] = {
     "delta.logRetentionDuration": "interval 1 days",
     "delta.checkpointInterval": "100",
@@ -38,6 +40,7 @@ class LakeTable:
             self._delta = DeltaTable(uri)
         except (DeltaError, OSError) as error:
             raise CommitFailed(str(error)) from error
+        self._shore = Shore(uri)
 
     @property
     def version(self) -> int:
@@ -65,6 +68,16 @@ class LakeTable:
             )
         except (DeltaError, OSError) as error:
             raise CommitFailed(str(error)) from error
+
+    def sync(self) -> None:
+        """What is committed as of this handle outlives power loss. Raises CommitFailed."""
+        try:
+            self._shore.sync(self.version, self._active)
+        except (DeltaError, OSError) as error:
+            raise CommitFailed(str(error)) from error
+
+    def _active(self) -> list[str]:
+        return list(pa.table(self._delta.get_add_actions())["path"].to_pylist())
 
     def reload(self) -> None:
         """Loads what is committed now. Raises CommitFailed."""
@@ -115,8 +128,9 @@ class LakeTable:
         """Joins small files, deletes files that no version of the last `vacuum_after_h` hours needs, and trims the log."""
         try:
             self._delta.optimize.compact(target_size=128 << 20)
-            self._delta.vacuum(retention_hours=vacuum_after_h, enforce_retention_duration=False, dry_run=False)
             self._delta.create_checkpoint()
+            self.sync()  # before anything is deleted that these stand for
+            self._delta.vacuum(retention_hours=vacuum_after_h, enforce_retention_duration=False, dry_run=False)
             self._delta.cleanup_metadata()
         except (DeltaError, OSError) as error:
             raise CommitFailed(str(error)) from error
@@ -138,11 +152,18 @@ class TableView:
             raise CommitFailed(str(error)) from error
         return None if self._delta is None else (int(self._delta.version()), self._delta.to_pyarrow_dataset())
 
+    def spans(self, column: str) -> list[tuple[int, int]]:
+        """The least and largest value of a whole-numbered column in each file, as of the last call of `dataset`; from the log alone."""
+        files = self._files()
+        if not files.num_rows:
+            return []
+        found = zip(files[f"min.{column}"].to_pylist(), files[f"max.{column}"].to_pylist(), strict=True)
+        return [(low, high) for low, high in found if low is not None]
+
     def rows_by_day(self, endpoint: str) -> dict[dt.date, int]:
         """How many rows of an endpoint each day has, from the table's log, without reading a row. Raises CommitFailed."""
-        if self.dataset() is None or self._delta is None:
-            return {}
-        files = pa.table(self._delta.get_add_actions(flatten=True))
+        self.dataset()
+        files = self._files()
         days: dict[dt.date, int] = {}
         if not files.num_rows:
             return days
@@ -151,6 +172,10 @@ class TableView:
             if of == endpoint:
                 days[day] = days.get(day, 0) + rows
         return days
+
+    def _files(self) -> pa.Table:
+        """A row a file, with what the log says of it."""
+        return pa.table({} if self._delta is None else self._delta.get_add_actions(flatten=True))
 
     def _newest(self) -> DeltaTable | None:
         if self._delta is None:

@@ -17,6 +17,7 @@ from models.signature import Signature
 from models.staged import Setting
 from models.tensors import Array
 
+_LONG_S: Final = 1e-3
 _TOGETHER: Final = 4
 """Runs of each thread in a measurement of several at once: starting the threads costs as much as a small run."""
 
@@ -25,7 +26,13 @@ class SessionBench:
     """Implements `search.Bench`. `samples` are rows in the signature's order; `twin` is the int8 file, None: there is none."""
 
     def __init__(
-        self, model: Path, signature: Signature, samples: Sequence[Array], *, twin: Path | None = None, no_twin: str = ""
+        self,
+        model: Path,
+        signature: Signature,
+        samples: Sequence[Array],
+        *,
+        twin: Path | None = None,
+        no_twin: str = "",
     ) -> None:
         self._model = model
         self._twin = twin
@@ -55,8 +62,9 @@ class SessionBench:
         session.run(batch, self._outputs)
         wall_s = time.perf_counter() - began
         own_s = time.thread_time() - own
-        # One thread's own time leaves out what other processes took of its core; of several threads only the wall clock knows the end.
-        return min(wall_s, own_s) if setting.threads == 1 else wall_s
+        # A long run is interrupted, and its own time leaves out what others took of the core. A short one is whole in the best of several,
+        # where that clock, corrected by the host, may be microseconds off. Of several threads only the wall clock knows the end.
+        return min(wall_s, own_s) if setting.threads == 1 and wall_s > _LONG_S else wall_s
 
     def drop(self, setting: Setting) -> None:
         self._sessions.pop(setting, None)

@@ -21,7 +21,9 @@ ROWS_MIN: Final = 32
 """Fewer rows say too little about a form that is only nearly the same."""
 _BATCH: Final = 64
 _ALONE_MAX: Final = 256
-_QUANTISED: Final = frozenset({"MatMulInteger", "DynamicQuantizeMatMul", "ConvInteger", "QGemm", "DynamicQuantizeLSTM", "QAttention"})
+_QUANTISED: Final = frozenset(
+    {"MatMulInteger", "DynamicQuantizeMatMul", "ConvInteger", "QGemm", "DynamicQuantizeLSTM", "QAttention"}
+)
 
 
 def quantise(model: Path, into: Path, *, reduce_range: bool) -> None:
@@ -32,7 +34,9 @@ def quantise(model: Path, into: Path, *, reduce_range: bool) -> None:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.getLogger().setLevel(logging.ERROR)  # it advises pre-processing, which the session does when it opens the file
+    logging.getLogger().setLevel(
+        logging.ERROR
+    )  # it advises pre-processing, which the session does when it opens the file
     try:
         quantize_dynamic(model, into, weight_type=QuantType.QInt8, reduce_range=reduce_range)
         made = {node.op_type for node in onnx.load(into, load_external_data=False).graph.node}
@@ -44,11 +48,22 @@ def quantise(model: Path, into: Path, *, reduce_range: bool) -> None:
 
 
 def certify(
-    model: Path, twin: Path, signature: Signature, answer: Answer, samples: Sequence[Array], ask: Ask, *, rows: int, recorded: int
+    model: Path,
+    twin: Path,
+    signature: Signature,
+    answer: Answer,
+    samples: Sequence[Array],
+    ask: Ask,
+    *,
+    rows: int,
+    recorded: int,
 ) -> Certificate:
     """Compares the twin with the plain file on `rows` rows, of which `recorded` were recorded. Raises StagingRefused where they differ."""
     if rows < ROWS_MIN or not signature.is_batched:
-        raise StagingRefused("int8_refused", f"wanted at least {ROWS_MIN} rows to compare int8 on, got {rows if signature.is_batched else 1}")
+        raise StagingRefused(
+            "int8_refused",
+            f"wanted at least {ROWS_MIN} rows to compare int8 on, got {rows if signature.is_batched else 1}",
+        )
     names = [spec.name for spec in signature.outputs]
     plain, quantised = _opened(model, signature), _opened(twin, signature)
     largest = 0.0
@@ -59,7 +74,9 @@ def certify(
                 wanted = dict(zip(names, plain.run(batch, names), strict=True))
                 got = dict(zip(names, quantised.run(batch, names), strict=True))
             except ModelsError as error:
-                raise StagingRefused("int8_refused", f"rows {start} to {start + size} cannot be compared: {error}") from error
+                raise StagingRefused(
+                    "int8_refused", f"rows {start} to {start + size} cannot be compared: {error}"
+                ) from error
             largest = max(largest, _compared(wanted, got, answer, ask, start))
     return Certificate(
         rows=rows,
@@ -90,7 +107,9 @@ def _compared(wanted: Mapping[str, Array], got: Mapping[str, Array], answer: Ans
             continue
         before, after = plain.astype(np.float64), other.astype(np.float64)
         if not np.array_equal(np.isnan(before), np.isnan(after)):
-            raise StagingRefused("int8_refused", f"output '{name}' is not a number in other places, from row {start} on")
+            raise StagingRefused(
+                "int8_refused", f"output '{name}' is not a number in other places, from row {start} on"
+            )
         off = np.nan_to_num(np.abs(before - after), nan=0.0)
         beyond = off > ask.score_tolerance + ask.score_tolerance * np.nan_to_num(np.abs(before))
         if beyond.any():

@@ -121,7 +121,8 @@ def _rows(request: Request, artifact: Path) -> tuple[list[Array], int]:
         specs = request.staged.signature.inputs
         if stored and all(spec.name in stored for spec in specs):
             rows = [
-                stored[spec.name].astype(object if spec.datatype == "BYTES" else NUMPY_OF[spec.datatype]) for spec in specs
+                stored[spec.name].astype(object if spec.datatype == "BYTES" else NUMPY_OF[spec.datatype])
+                for spec in specs
             ]
             return rows, len(rows[0]) if rows else 0
     return fill_samples(request.staged, artifact), 0

@@ -167,9 +167,7 @@ class _Search:
         """Whether a row costs the challenger less by 5%, twice. Leaves what was measured in its curve."""
         for _ in range(2):
             try:
-                seconds, best_s = self._side_by_side(
-                    (challenger.setting, challenger.rows), (best.setting, best.rows)
-                )
+                seconds, best_s = self._side_by_side((challenger.setting, challenger.rows), (best.setting, best.rows))
             except ModelsError as error:
                 self._skipped.append(f"{_difference(best.setting, challenger.setting)}: {error}")
                 return False
@@ -256,7 +254,9 @@ class _Search:
         """
         took: list[list[float]] = [[] for _ in runs]
         began = self._clock()
-        first = [self._bench.run(*run) for run in runs]  # pages, arenas and caches are filled; counts only where runs are long
+        first = [
+            self._bench.run(*run) for run in runs
+        ]  # pages, arenas and caches are filled; counts only where runs are long
         for rounds in itertools.count(1):
             for times, run in zip(took, runs, strict=True):
                 times.append(self._bench.run(*run))
@@ -297,7 +297,5 @@ def _with(standing: _Standing, **changes: object) -> Setting:
 
 def _difference(before: Setting, after: Setting) -> str:
     """What the challenger changes: `threads 2`, `arena off`."""
-    changed = {
-        name: value for name, value in msgspec.structs.asdict(after).items() if value != getattr(before, name)
-    }
+    changed = {name: value for name, value in msgspec.structs.asdict(after).items() if value != getattr(before, name)}
     return ", ".join(f"{name} {'off' if value is False else value}" for name, value in changed.items())

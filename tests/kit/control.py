@@ -22,7 +22,9 @@ from gateway.control.follow import Follower
 from gateway.control.planning import Planner
 from gateway.control.preparation import Exact, Preparation
 from gateway.control.process import Server, _evidence
+from gateway.control.ramp import Ramps
 from gateway.control.reconcile import Reconciler
+from gateway.control.tuning import Tuning
 from gateway.keys.watch import KeyWatch
 from gateway.settings import Settings
 from gateway.state.store import StateStore
@@ -153,11 +155,14 @@ class ControlPlane:
         self.follower = Follower(
             self.store, self.changes, self.reconciler, self.shelf.named, self._threads, poll_s=0.01
         )
+        self.ramps = Ramps(self.store, self.changes, self.reconciler)
         secret = self.settings.webhook_secret
         self.admin_webhooks = Webhooks(secret, self.follower.nudge) if secret else None
         self.planner = Planner(self.store, self.changes, self.preparation)
         self.keys = KeyWatch(self.settings)
         self.aliases = AliasMover(self.store, self.shelf.move, self._threads)
+        evidence = _evidence(self.settings.lake_uri, StagedAnswers(self.settings.artifacts_path))
+        self.tuning = Tuning(self.store, self.settings.artifacts_path, evidence, workers=self.settings.workers)
         self.app = build(
             Admin(
                 settings=self.settings,
@@ -167,8 +172,10 @@ class ControlPlane:
                 planner=self.planner,
                 reconciler=self.reconciler,
                 follower=self.follower,
+                ramps=self.ramps,
                 webhooks=self.admin_webhooks,
-                evidence=_evidence(self.settings.lake_uri, StagedAnswers(self.settings.artifacts_path)),
+                evidence=evidence,
+                tuning=self.tuning,
                 artifacts=self.settings.artifacts_path,
                 principal="local:ann",
                 keys=self.keys,
@@ -177,6 +184,7 @@ class ControlPlane:
 
     async def stop(self) -> None:
         await self.reconciler.close()
+        self.tuning.close()
         self.keys.close()
         self.store.close()
 

@@ -83,6 +83,25 @@ class Caller:
     def say(self, *sent: bytes) -> None:
         self.protocol.data_received(b"".join(sent))
 
+    def sweep(self, later_s: float) -> None:
+        """The server looks after its connections, so many seconds after the last byte."""
+        self.protocol.sweep(self.protocol._http.now_s + later_s)
+
+    @property
+    def open_streams(self) -> int:
+        return len(self.protocol._http.streams)
+
+    @property
+    def lingering(self) -> int:
+        """Calls without a caller that are not over yet."""
+        return self.protocol._lingering
+
+    @property
+    def fault(self) -> str | None:
+        """The code with which the server ended the connection, None while it has not."""
+        fault = self.protocol._http.fault
+        return None if fault is None else fault.code.name
+
     @property
     def frames(self) -> list[http2.Frame]:
         """All that has come back so far."""
@@ -132,7 +151,7 @@ def framed(message: bytes, flag: int = 0) -> bytes:
 
 def infer(rows: int = 1, **said: Any) -> bytes:
     """A ModelInfer of the kit's linear model, behind its prefix."""
-    request = pb.ModelInferRequest(model_name="line", **said)
+    request = pb.ModelInferRequest(**{"model_name": "line", **said})
     request.inputs.add(name="x", datatype="FP32", shape=[rows, 2])
     request.raw_input_contents.append(np.ones((rows, 2), np.float32).tobytes())
     return framed(request.SerializeToString())

@@ -59,6 +59,7 @@ def valid(draw: st.DrawFn) -> dict[str, Any]:
         "salt": TEXTS,
         "mirrors": st.tuples(*(_mirror(name) for name in names[count:])).map(list),
         "rules": st.lists(_rule(names[:count]), max_size=3, unique_by=lambda rule: rule["name"]),
+        "steps": st.lists(_step(names[:count]), max_size=4),
         "follow": st.sampled_from(["propose", "auto", "ignore"]),
         "limits": st.fixed_dictionaries(
             {}, optional={"concurrency_max": st.integers(1, 99), "timeout_s": st.floats(0.001, 60)}
@@ -90,6 +91,11 @@ def _mirror(name: str) -> st.SearchStrategy[dict[str, Any]]:
         st.fixed_dictionaries({"name": st.just(name), "model": REFERENCES}, optional=more),
         st.fixed_dictionaries({"name": st.just(name), "remote": st.just(remote)}, optional=more),
     )
+
+
+def _step(variants: list[str]) -> st.SearchStrategy[dict[str, Any]]:
+    weights = st.dictionaries(st.sampled_from(variants), st.floats(1e-9, 1e9), min_size=1)
+    return st.fixed_dictionaries({"weights": weights, "for": DURATIONS})
 
 
 def _rule(variants: list[str]) -> st.SearchStrategy[dict[str, Any]]:

@@ -68,7 +68,7 @@ class Call:
         """Its caller has gone, and its handler is not over yet."""
         self._line = line
         self._cutter = cutter
-        self._ungranted = self._queued_bytes = self._held_bytes = 0
+        self._queued_bytes = self._held_bytes = 0
         self._woken = asyncio.Event()
 
     def put(self, message: Message) -> None:
@@ -84,7 +84,6 @@ class Call:
         self._queued_bytes += sum(map(len, done))
         if not self._count():
             raise CallFault("RESOURCE_EXHAUSTED", "this process holds too many large messages now")
-        self._ungranted += stop - start
         self._grant()
         self.wake()
 
@@ -128,10 +127,15 @@ class Call:
         return self._line.hold(change)
 
     def _grant(self) -> None:
-        """Windows follow what is read: a caller whose messages wait here is not let send more than a window of them."""
-        if self._ungranted >= RECV_WINDOW // 2 and (not self.messages or self._queued_bytes < RECV_WINDOW):
-            self._line.grant(self.stream, self._ungranted)
-            self._ungranted = 0
+        """Windows follow what is read: a caller whose messages wait here is not let send more than a window of them.
+
+        A message that has begun, and behind which nobody waits, may come at once, whatever its size.
+        """
+        missing = 0 if self.messages else self._cutter.missing_bytes
+        window = self.stream.recv_window
+        short = missing + max(RECV_WINDOW - self._queued_bytes, 0) - window
+        if short >= RECV_WINDOW // 2 or (short > 0 and missing > window):
+            self._line.grant(self.stream, short)
 
 
 class CallContext(grpc.aio.ServicerContext[Any, Any]):

@@ -45,6 +45,11 @@ class MessageCutter:
         """What is here of a message that is not all here."""
 
     @property
+    def missing_bytes(self) -> int:
+        """What is still to come of the message that is half here."""
+        return self._left if self._message is not None else 0
+
+    @property
     def is_between(self) -> bool:
         """Whether no message is half here."""
         return self._message is None and not self._prefix

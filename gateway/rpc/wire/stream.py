@@ -5,7 +5,7 @@ from typing import Final
 
 from gateway.rpc.wire.headers import Head
 
-RECV_WINDOW: Final = 262_144
+RECV_WINDOW: Final = 1 << 20
 """What a caller may send on a stream before anything is granted; not below the default, so that no caller exceeds it by being early."""
 
 

@@ -79,3 +79,18 @@ def test_problems_are_a_line_each_and_a_good_document_has_none():
     assert problems_of(route()) == []
     found = problems_of({"endpoint": "a b", "variants": [], "colour": "red"})
     assert {line.partition(":")[0] for line in found} >= {"endpoint", "colour"}
+
+
+@pytest.mark.parametrize("text", ["since: 2026-13-01", "a: 0x_", "[" * 3000])
+def test_yaml_that_breaks_its_own_reader_is_one_clear_line(tmp_path, text):
+    path = tmp_path / "route.yaml"
+    path.write_text(text)
+    with pytest.raises(CommandFailed, match=r"route\.yaml"):
+        read_documents([path])
+
+
+def test_a_merge_key_is_read_as_yaml_has_it(tmp_path):
+    path = tmp_path / "route.yaml"
+    path.write_text("base: &base {weight: 1}\nendpoint: e\nvariant: {<<: *base, name: a}\n")
+    ((_, document),) = read_documents([path])
+    assert document["variant"] == {"weight": 1, "name": "a"}

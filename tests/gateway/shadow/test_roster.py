@@ -6,7 +6,8 @@ import pytest
 from gateway.shadow.lane import Lane
 from gateway.shadow.roster import Roster
 from gateway.state.reader import StateReader
-from models.runtime.remote import RemoteModel, RemoteRefused
+from models.runtime.remote import RemoteModel
+from models.runtime.target import RemoteRefused
 from routing.traffic import Mirror
 from tests.kit.shadowed import Shadowed
 

@@ -36,7 +36,7 @@ async def test_a_session_is_answered_call_by_call(door: WireDoor) -> None:
     status = {number: dict(answer.fields[-1])["grpc-status"] for number, answer in caller.answers.items()}
     assert status == {1: "0", 3: "0", 5: "0", 7: "0", 9: "13", 11: "0"}
     assert len(caller.messages(7)) == 2
-    assert not caller.protocol._http.streams
+    assert not caller.open_streams
     caller.leave()
 
 
@@ -75,13 +75,13 @@ async def test_whatever_is_received_nothing_is_raised_and_nothing_is_left(
             await asyncio.sleep(0)
         assert door.shared.held_bytes <= 500_000
     await door.settle()
-    caller.protocol.sweep(caller.protocol._http.now_s + 31.0)
-    caller.protocol.sweep(caller.protocol._http.now_s + 200.0)
+    caller.sweep(31.0)
+    caller.sweep(200.0)
     caller.leave()
     await door.settle(is_over=True)
     assert caller.frames
     assert [record.message for record in caplog.records if record.name.startswith("gateway.rpc.wire")] == []
-    assert (door.shared.held_bytes, door.plane.data.inflight, caller.protocol._lingering) == (0, 0, 0)
+    assert (door.shared.held_bytes, door.plane.data.inflight, caller.lingering) == (0, 0, 0)
     assert not door.shared.connections
 
 
@@ -90,10 +90,10 @@ async def test_calls_that_were_cancelled_keep_their_place_until_they_are_over(do
     door.shared.bounds = type(door.shared.bounds)(streams_max=4)
     caller = door.connect()
     caller.say(START, *(http2.call(n, infer(), fields("ModelInfer")) + http2.rst_stream(n) for n in range(1, 20, 2)))
-    assert caller.protocol._lingering == 4
+    assert caller.lingering == 4
     assert [answer.reset for answer in caller.answers.values()] == [7] * 6
     await door.settle()
-    assert caller.protocol._lingering == 0
+    assert caller.lingering == 0
     caller.leave()
 
 
@@ -124,9 +124,9 @@ async def test_a_body_that_came_too_slowly_is_refused_and_forgotten(door: WireDo
     caller = door.connect()
     caller.say(START, http2.headers(1, fields=fields("ModelInfer")), http2.frame(http2.DATA, 0, 1, infer(400)[:2000]))
     caller.say(http2.headers(3, fields=fields("ModelInfer")))
-    caller.protocol.sweep(caller.protocol._http.now_s + 29.0)
+    caller.sweep(29.0)
     assert not caller.answers
-    caller.protocol.sweep(caller.protocol._http.now_s + 31.0)
+    caller.sweep(31.0)
     assert [caller.status(stream)["grpc-status"] for stream in (1, 3)] == ["4", "4"]
     assert door.shared.held_bytes == 0
     caller.leave()
@@ -136,10 +136,10 @@ async def test_an_answer_that_is_not_taken_is_dropped(door: WireDoor) -> None:
     caller = door.connect()
     caller.say(START, http2.settings((4, 10)), http2.call(1, infer(), fields("ModelInfer")))
     await door.settle()
-    assert 1 in caller.protocol._http.streams
-    caller.protocol.sweep(caller.protocol._http.now_s + 31.0)
+    assert caller.open_streams
+    caller.sweep(31.0)
     assert caller.answers[1].reset == 8
-    assert not caller.protocol._http.streams
+    assert not caller.open_streams
     caller.leave()
 
 

@@ -1,0 +1,67 @@
+"""The feature store as a sink: each unit's newest answer goes to the online store of a Feast repository, within seconds.
+
+The repository says what is pushed: every push source whose batch source bears an endpoint's tag, as `runoff feast init` writes it.
+"""
+
+from typing import Any, Final, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from feast import FeatureStore, PushSource
+from feast.data_source import PushMode
+
+from gateway.streams.feast_store import ENDPOINT_TAG
+from gateway.streams.relay import SinkFailed
+
+_UNIT: Final = "unit"
+
+
+class FeastSink:
+    """The repository at `repo`. Raises SinkFailed where it is none, or has no push source of ours."""
+
+    def __init__(self, repo: str) -> None:
+        try:
+            self._store = FeatureStore(repo)
+            self._sources = self._found()
+        except Exception as error:  # Feast raises whatever its parts raise
+            raise SinkFailed(f"the feature repository {repo}: {error}") from error
+        if not self._sources:
+            raise SinkFailed(f"the feature repository {repo} has no push source of an endpoint: run `feast apply` there")
+
+    def send(self, table: str, rows: pa.Table) -> None:
+        """Answered rows with a unit; of several of one unit only the newest. A repetition changes nothing."""
+        if table != "predictions":
+            return
+        answered = rows.filter(pc.and_(pc.is_valid(rows[_UNIT]), pc.is_valid(rows["variant"])))
+        for endpoint, (source, columns) in self._sources.items():
+            mine = _newest(answered.filter(pc.equal(answered["endpoint"], endpoint)))
+            if mine.num_rows:
+                try:
+                    self._store.push(source, mine.select(columns).to_pandas(), to=PushMode.ONLINE)
+                except Exception as error:  # Feast raises whatever its parts raise
+                    raise SinkFailed(f"{source}: {error}") from error
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _found(self) -> dict[str, tuple[str, list[str]]]:
+        """By endpoint, the name of its push source and the columns that its views take."""
+        found = {}
+        for source in self._store.list_data_sources():
+            batch = getattr(source, "batch_source", None)
+            endpoint = ((batch and batch.tags) or {}).get(ENDPOINT_TAG)
+            if isinstance(source, PushSource) and endpoint is not None:
+                views = [
+                    view
+                    for view in cast("list[Any]", self._store.list_feature_views())
+                    if view.stream_source is not None and view.stream_source.name == source.name
+                ]
+                names = [field.name for view in views for field in (*view.entity_columns, *view.features)]
+                found[endpoint] = source.name, list(dict.fromkeys([*names, batch.timestamp_field]))
+        return found
+
+
+def _newest(rows: pa.Table) -> pa.Table:
+    """The row with the largest sequence of each unit."""
+    last = rows.group_by(_UNIT).aggregate([("sequence", "max")])["sequence_max"]
+    return rows.filter(pc.is_in(rows["sequence"], value_set=last.combine_chunks() if last.num_chunks else pa.array([], pa.int64())))

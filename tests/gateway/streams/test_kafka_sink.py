@@ -1,0 +1,73 @@
+import json
+
+import pyarrow as pa
+import pytest
+from confluent_kafka import Consumer, Producer
+
+from gateway.streams import kafka_sink
+from gateway.streams.feed import Feed
+from gateway.streams.kafka_sink import KafkaSink
+from gateway.streams.relay import SinkFailed
+from tests.kit.spooled import Place, label, labels, pid_text, predictions, request
+
+
+@pytest.fixture
+def brokers():
+    """librdkafka's own mock cluster, which listens on real sockets as long as its producer lives."""
+    cluster = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "unused"})
+    found = cluster.list_topics(timeout=10).brokers
+    yield ",".join(f"{one.host}:{one.port}" for one in found.values())
+
+
+def consumed(brokers, topic, count):
+    consumer = Consumer({"bootstrap.servers": brokers, "group.id": "g", "auto.offset.reset": "earliest"})
+    consumer.subscribe([topic])
+    found = []
+    try:
+        while len(found) < count:
+            message = consumer.poll(20)
+            assert message is not None, f"{len(found)} of {count} messages came"
+            if message.error() is None:
+                found.append(message)
+    finally:
+        consumer.close()
+    return found
+
+
+def test_each_row_is_one_message_with_its_id_and_the_key_of_its_prediction(brokers, tmp_path):
+    place = Place(tmp_path)
+    place.store(predictions([request(n, unit="u") for n in range(3)], [0.1, 0.9, 0.5]), labels(label(0, 1)))
+    sink = KafkaSink(brokers, "runoff.", {})
+    rows = Feed(place.uri, "predictions").after(0).rows
+    sink.send("predictions", rows)
+    sink.send("predictions", rows)  # a repetition after a failure: the same ids
+    sink.close()
+    messages = consumed(brokers, "runoff.predictions", 6)
+    assert [message.key().decode() for message in messages[:3]] == [pid_text(n) for n in range(3)]
+    ids = [dict(message.headers())["id"] for message in messages]
+    assert ids[:3] == ids[3:]
+    assert len(set(ids)) == 3
+    value = json.loads(messages[1].value())
+    assert (value["answer_label"], value["unit"], value["input_x"]) == ("1", "u", 1.0)
+    assert value["received_at"].startswith("20")
+    assert "code" not in value
+
+
+def test_brokers_that_do_not_answer_are_a_failure_and_nothing_waits_for_ever(monkeypatch):
+    monkeypatch.setattr(kafka_sink, "_FLUSH_S", 0.3)
+    sink = KafkaSink("127.0.0.1:9", "runoff.", {"log_level": "0"})
+    with pytest.raises(SinkFailed, match="1 messages were not acknowledged"):
+        sink.send("labels", pa.table({"sequence": [1], "prediction_id": ["p"]}))
+    sink.close()
+
+
+def test_a_property_that_is_none_is_refused():
+    with pytest.raises(SinkFailed, match="no.such"):
+        KafkaSink("127.0.0.1:9", "runoff.", {"no.such": "x"})
+
+
+def test_a_full_queue_waits_for_deliveries(brokers):
+    sink = KafkaSink(brokers, "t.", {"queue.buffering.max.messages": "10"})
+    sink.send("labels", pa.table({"sequence": list(range(200)), "prediction_id": [str(n) for n in range(200)]}))
+    sink.close()
+    assert len(consumed(brokers, "t.labels", 200)) == 200

@@ -1,0 +1,112 @@
+import asyncio
+import json
+
+import pytest
+
+from gateway.streams.relay import Relay, SinkFailed
+from tests.kit.spooled import START_UNIX_US, Place, label, labels, predictions, request
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+class Store:
+    """A sink in memory, as a real one behaves: it may refuse, and it knows a row by its sequence."""
+
+    def __init__(self):
+        self.rows = {}
+        self.given = 0
+        self.refuses = False
+        self.closed = 0
+
+    def send(self, table, rows):
+        self.given += rows.num_rows
+        if self.refuses:
+            raise SinkFailed("down")
+        for row in rows.to_pylist():
+            self.rows[row["sequence"]] = (table, row)
+
+    def close(self):
+        self.closed += 1
+
+
+def relay(place, store, tmp_path, **more):
+    options = {"position": tmp_path / "sinks" / "mine.json", "start": "all"} | more
+    return Relay("mine", place.uri, ("predictions", "labels"), lambda: store, **options)
+
+
+def block(*numbers):
+    return predictions([request(n) for n in numbers], [0.5] * len(numbers))
+
+
+def test_rows_of_all_tables_arrive_and_the_position_is_kept_over_restarts(place, tmp_path):
+    place.store(block(0, 1), labels(label(0, 1)))
+    store = Store()
+    first = relay(place, store, tmp_path)
+    assert first.step() is True
+    assert first.step() is False
+    assert sorted(table for table, _ in store.rows.values()) == ["labels", "predictions", "predictions"]
+    assert first.figures.rows == 3
+    place.store(block(2), writer="worker-2")
+    again = relay(place, store, tmp_path)
+    assert again.step() is True
+    assert store.given == 4
+    assert (tmp_path / "sinks" / "mine.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_sink_that_is_down_gets_the_same_rows_again_and_its_lag_grows(place, tmp_path):
+    place.store(block(0))
+    store, now = Store(), [START_UNIX_US / 1e6 + 10]
+    ours = relay(place, store, tmp_path, wall=lambda: now[0])
+    store.refuses = True
+    assert ours.step() is None
+    assert (ours.figures.lag_s, store.closed) == (pytest.approx(10), 1)
+    assert "down" in ours.figures.failure
+    now[0] += 60
+    assert ours.step() is None
+    assert ours.figures.lag_s == pytest.approx(70)
+    store.refuses = False
+    assert ours.step() is True
+    assert (ours.figures.lag_s, ours.figures.failure, len(store.rows)) == (0.0, None, 1)
+
+
+def test_a_new_sink_begins_with_what_comes_from_now_on_unless_it_wants_all(place, tmp_path):
+    place.store(block(0, 1, 2))
+    store = Store()
+    ours = relay(place, store, tmp_path, start="new")
+    assert ours.step() is False
+    place.store(block(3), writer="worker-2")
+    assert ours.step() is True
+    assert store.given == 1
+
+
+def test_a_connection_that_cannot_be_made_is_tried_again(place, tmp_path):
+    place.store(block(0))
+    tries = []
+
+    def connect():
+        tries.append(1)
+        if len(tries) == 1:
+            raise ValueError("whatever a client raises")
+        return Store()
+
+    ours = Relay("mine", place.uri, ("predictions",), connect, position=tmp_path / "p.json", start="all")
+    assert ours.step() is None
+    assert "whatever" in ours.figures.failure
+    assert ours.step() is True
+
+
+async def test_it_runs_until_it_is_told_to_stop(place, tmp_path):
+    store, stop = Store(), asyncio.Event()
+    ours = relay(place, store, tmp_path)
+    place.store(block(0, 1))
+    task = asyncio.create_task(ours.run(stop))
+    async with asyncio.timeout(20):
+        while len(store.rows) < 2:  # noqa: ASYNC110  # another thread writes it
+            await asyncio.sleep(0.01)
+        stop.set()
+        await task
+    assert store.closed == 1
+    assert json.loads((tmp_path / "sinks" / "mine.json").read_text())["predictions"] > 0

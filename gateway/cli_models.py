@@ -21,13 +21,12 @@ def models(
     from gateway.commands.talk import gateway, show_json
 
     with gateway(url, key_file) as client:
-        found = client.models() if version is None else client.model(*commands.version_of(version))
-    if as_json:
-        show_json(found)
-    elif version is None:
-        commands.show_models(found)
-    else:
-        commands.show_model(found)
+        if version is None:
+            table = client.models()
+            show_json(table) if as_json else commands.show_models(table)
+        else:
+            model = client.model(*commands.version_of(version))
+            show_json(model) if as_json else commands.show_model(model)
 
 
 @app.command()

@@ -10,6 +10,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -97,7 +98,12 @@ def _graph(
 
 
 def _stage(
-    folder: Path, graph: onnx.GraphProto, name: str, tail: tuple[int, ...], rows: np.ndarray, opsets: list | None = None
+    folder: Path,
+    graph: onnx.GraphProto,
+    name: str,
+    tail: tuple[int, ...],
+    rows: np.ndarray,
+    opsets: list[onnx.OperatorSetIdProto] | None = None,
 ) -> StagedModel:
     """Stages the graph with sample rows; outputs are what the graph says."""
     import msgspec
@@ -135,7 +141,7 @@ def sweep(bench: SessionBench, threads_max: int, target_s: float) -> tuple[Setti
         setting = Setting(threads=threads, arena=arena, optimisation=level)
         bench.load(setting)
         for rows in ROWS:
-            seconds = least(lambda setting=setting, rows=rows: bench.run(setting, rows), _SWEEP_S)
+            seconds = least(partial(bench.run, setting, rows), _SWEEP_S)
             points += 1
             if seconds <= target_s and rows / seconds > best[0]:
                 best = (rows / seconds, setting, rows)
@@ -157,7 +163,7 @@ def duel(bench: SessionBench, tuned: tuple[Setting, int], swept: tuple[Setting, 
         bench.load(setting)
     ratios = []
     for _ in range(_DUELS):
-        times = [least(lambda run=run: bench.run(*run), _SWEEP_S) for run in (tuned, swept)]
+        times = [least(partial(bench.run, *run), _SWEEP_S) for run in (tuned, swept)]
         ratios.append((tuned[1] / times[0]) / (swept[1] / times[1]))
     return median(ratios)
 

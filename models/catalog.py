@@ -85,7 +85,7 @@ class LoadedModel:
         self.staged = msgspec.structs.replace(other.staged, key=self.staged.key, uri=self.staged.uri)
         self.session = other.session
         self.rows_max, self.is_tuned = other.rows_max, other.is_tuned
-        self._curve_rows, self._curve = other._curve_rows, other._curve
+        self._curve_rows, self._curve = other._curve_rows, other._curve  # noqa: SLF001  # one of our own kind
 
     def adopt(self, profile: Profile, samples: Sequence[Array], clock: Callable[[], float] = time.perf_counter) -> bool:
         """Takes batch size and curve from the profile, unless a few runs of one row and of a full batch contradict it.

@@ -51,8 +51,10 @@ def test_promote_alias_moves_rollback_and_restart_leave_what_the_contract_says(g
     eventually(lambda: registry.alias("champion") == "2")  # the alias follows the promotion
     assert gateway.client.route(NAME)["status"]["weights"] == {"champion": 1, "challenger": 0}
 
-    registry.point("champion", "3")  # forth
-    in_time(gateway, "3")
+    registry.point("champion", "3")  # forth, and control dies over it
+    gateway.kill("control")
+    in_time(gateway, "3", 40)
+    eventually(lambda: gateway.is_managed)
     registry.point("champion", "2")  # and back
     in_time(gateway, "2")
 

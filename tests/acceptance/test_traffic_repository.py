@@ -126,8 +126,8 @@ def test_the_same_over_grpc(served):
     served.call("RepositoryModelLoad", request, pb.RepositoryModelLoadResponse, authorization=f"Bearer {served.key}")
     index = served.call("RepositoryIndex", pb.RepositoryIndexRequest(ready=True), pb.RepositoryIndexResponse)
     assert (NAME, "3", "READY") in {(one.name, one.version, one.state) for one in index.models}
+    unload = pb.RepositoryModelUnloadRequest(model_name=NAME)
     with pytest.raises(grpc.RpcError) as error:
-        unload = pb.RepositoryModelUnloadRequest(model_name=NAME)
         served.call("RepositoryModelUnload", unload, pb.RepositoryModelUnloadResponse, **{"x-api-key": served.key})
     assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 

@@ -28,6 +28,7 @@ class MemoryTransport(asyncio.Transport):
         super().__init__()
         self.written = bytearray()
         self.is_closed = False
+        self.is_aborted = False
         self.is_paused = False
 
     def write(self, data: Any) -> None:
@@ -43,6 +44,9 @@ class MemoryTransport(asyncio.Transport):
 
     def close(self) -> None:
         self.is_closed = True
+
+    def abort(self) -> None:
+        self.is_closed = self.is_aborted = True
 
     def pause_reading(self) -> None:
         self.is_paused = True

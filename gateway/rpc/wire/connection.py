@@ -330,6 +330,16 @@ class Connection:
         self.out.data(stream, parts, trailers)
         self._settle(stream)
 
+    def hold(self) -> None:
+        """The socket takes no more."""
+        self.out.is_held = True
+
+    def go_on(self) -> None:
+        """The socket takes more."""
+        self.out.is_held = False
+        for stream in self.out.go_on():
+            self._settle(stream)
+
     def grant(self, stream: Stream, size: int) -> None:
         """Lets the peer send `size` more bytes on a stream."""
         if size > 0 and not stream.is_ended and not stream.is_closed:

@@ -15,12 +15,23 @@ _LARGE_BYTES = 65_536
 class Outflow:
     """Frames that are ready to be written, in `ready`; data beyond the windows waits in the outbox of its stream."""
 
-    __slots__ = ("_block_prefix", "_blocked", "frame_bytes_max", "has_views", "initial_window", "ready", "window")
+    __slots__ = (
+        "_block_prefix",
+        "_blocked",
+        "frame_bytes_max",
+        "has_views",
+        "initial_window",
+        "is_held",
+        "ready",
+        "window",
+    )
 
     def __init__(self) -> None:
         self.ready: list[Buffer] = []
         self.has_views = False
         """Whether `ready` holds large parts that are better not joined."""
+        self.is_held = False
+        """The socket takes no more: data waits in outboxes, as if the peer's window were closed."""
         self.window = frames.WINDOW_DEFAULT
         self.initial_window = frames.WINDOW_DEFAULT
         self.frame_bytes_max = frames.FRAME_BYTES_DEFAULT
@@ -36,6 +47,7 @@ class Outflow:
             or data_bytes > stream.send_window
             or data_bytes > self.frame_bytes_max
             or self._block_prefix
+            or self.is_held
         ):
             return False
         self.window -= data_bytes
@@ -71,9 +83,9 @@ class Outflow:
             return False
         has_moved = False
         while outbox:
-            room = min(self.window, stream.send_window, self.frame_bytes_max)
+            room = 0 if self.is_held else min(self.window, stream.send_window, self.frame_bytes_max)
             if room <= 0:
-                if self.window <= 0:
+                if self.window <= 0 or self.is_held:
                     self._blocked[stream] = None
                 return has_moved
             self._frame(stream, outbox, room)
@@ -118,13 +130,17 @@ class Outflow:
     # ── what the peer allows ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def widen(self, increment: int) -> list[Stream]:
-        """WINDOW_UPDATE of the connection; answers the streams that could go on, in the order in which they were held up."""
+        """WINDOW_UPDATE of the connection; answers the streams that moved, in the order in which they were held up."""
         self.window += increment
         if self.window > frames.WINDOW_MAX:
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "the connection's window is beyond 2^31-1")
+        return self.go_on()
+
+    def go_on(self) -> list[Stream]:
+        """Sends for the streams that the connection held up; answers those that moved."""
         waiting, self._blocked = self._blocked, {}
         for stream in waiting:
-            if self.window <= 0:
+            if self.window <= 0 or self.is_held:
                 self._blocked[stream] = None
             else:
                 self.pump(stream)

@@ -57,6 +57,7 @@ class GrpcProtocol(asyncio.Protocol):
         self._lingering = 0
         self._received_ns = 0
         self._is_flush_due = False
+        self._closed_s: float | None = None
         self._peer: str | None = None
         self._peer_name = "unknown"
         self._transport: asyncio.Transport
@@ -95,15 +96,22 @@ class GrpcProtocol(asyncio.Protocol):
         self._http.lost()
 
     def pause_writing(self) -> None:
-        """The caller reads slower than it asks: stop reading its requests until it has caught up."""
+        """The caller reads slower than it asks: neither read its requests nor write more data until it has caught up."""
+        self._http.hold()
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self._http.go_on()
+        self.flush()
         self._transport.resume_reading()
 
     def sweep(self, now_s: float) -> None:
         """About twice a second: what came too slowly, waits too long to be taken, or stands idle."""
         limits = self._shared.limits
+        if self._closed_s is not None:
+            if now_s - self._closed_s > limits.header_s:  # what we said last is not read either
+                self._transport.abort()
+            return
         for stream in list(self._http.streams.values()):
             waited_s = now_s - stream.since_s
             call = stream.call
@@ -267,6 +275,7 @@ class GrpcProtocol(asyncio.Protocol):
         if http.is_over and not self._transport.is_closing():
             if http.fault is not None and http.fault.code is not Code.NO_ERROR:
                 self._count_refused(f"http2_{http.fault.code.name.lower()}")
+            self._closed_s = time.monotonic()
             self._transport.close()
 
     # ── all other calls ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -97,12 +98,29 @@ async def test_calls_that_were_cancelled_keep_their_place_until_they_are_over(do
     caller.leave()
 
 
-async def test_a_reader_that_does_not_keep_up_is_not_read(door: WireDoor) -> None:
+async def test_a_reader_that_does_not_keep_up_is_neither_read_nor_sent_more_data(door: WireDoor) -> None:
     caller = door.connect()
+    caller.say(START, http2.call(1, infer(), fields("ModelInfer")))
     caller.protocol.pause_writing()
     assert caller.transport.is_paused
+    await door.settle()
+    assert not caller.answers[1].body
     caller.protocol.resume_writing()
     assert not caller.transport.is_paused
+    assert caller.answers[1].is_ended
+    assert len(caller.messages(1)) == 1
+    caller.leave()
+
+
+async def test_a_connection_that_does_not_close_is_cut(door: WireDoor) -> None:
+    caller = door.connect()
+    caller.say(b"GET / HTTP/1.1\r\n\r\n")
+    assert caller.transport.is_closed
+    now_s = time.monotonic()
+    caller.protocol.sweep(now_s + 9.0)
+    assert not caller.transport.is_aborted
+    caller.protocol.sweep(now_s + 11.0)
+    assert caller.transport.is_aborted
     caller.leave()
 
 

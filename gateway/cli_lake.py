@@ -18,7 +18,9 @@ app = typer.Typer()
 feast = typer.Typer(help="Work with the feature store (needs the extra `feast`).", no_args_is_help=True)
 app.add_typer(feast, name="feast")
 
-StateDir = Annotated[str | None, typer.Option("--state-dir", help="directory of all state; default: as the settings say")]
+StateDir = Annotated[
+    str | None, typer.Option("--state-dir", help="directory of all state; default: as the settings say")
+]
 From = Annotated[str | None, typer.Option("--from", help="only what arrived from this date or moment on, RFC 3339")]
 To = Annotated[str | None, typer.Option("--to", help="only what arrived before this date or moment, RFC 3339")]
 
@@ -49,7 +51,9 @@ def replay(
     against: Annotated[str, typer.Option("--against", help="the version to try: models:/phishing/7")],
     since: From = None,
     until: To = None,
-    variant: Annotated[str | None, typer.Option(help="whose rows, and whom to compare with; default: the champion")] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="whose rows, and whom to compare with; default: the champion")
+    ] = None,
     segment_by: Annotated[str | None, typer.Option(help="a column of the predictions, such as input_age")] = None,
     rows: Annotated[int, typer.Option(min=1, help="the newest rows of the window, at most")] = 1_000_000,
     state_dir: StateDir = None,

@@ -2,7 +2,7 @@
 
 Three models (gradient boosting, an MLP of 8 MB, a small CNN) are tuned as staging does it, in the process of low priority, and swept
 exhaustively: every batch × threads × arena × optimisation. Then the two winners run side by side, in turns, and the ratio of their
-rows a second is printed. Temporary files only; a minute or two.
+rows a second is printed, the way to a thread counted for runs above a millisecond. Temporary files only; a minute or two.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from models.signature import Answer, Signature, TensorSpec
 from models.staged import Ask, ModelKey, Setting, StagedModel
 from models.tuning.bench import SessionBench
 from models.tuning.process import measure
-from models.tuning.search import ROWS
+from models.tuning.search import ROWS, cost_s
 from tests.kit.staged import write
 
 _SWEEP_S = 0.1
@@ -143,8 +143,8 @@ def sweep(bench: SessionBench, threads_max: int, target_s: float) -> tuple[Setti
         for rows in ROWS:
             seconds = least(partial(bench.run, setting, rows), _SWEEP_S)
             points += 1
-            if seconds <= target_s and rows / seconds > best[0]:
-                best = (rows / seconds, setting, rows)
+            if seconds <= target_s and rows / cost_s(seconds) > best[0]:
+                best = (rows / cost_s(seconds), setting, rows)
         bench.drop(setting)
     return best[1], best[2], points
 
@@ -164,7 +164,7 @@ def duel(bench: SessionBench, tuned: tuple[Setting, int], swept: tuple[Setting, 
     ratios = []
     for _ in range(_DUELS):
         times = [least(partial(bench.run, *run), _SWEEP_S) for run in (tuned, swept)]
-        ratios.append((tuned[1] / times[0]) / (swept[1] / times[1]))
+        ratios.append((tuned[1] / cost_s(times[0])) / (swept[1] / cost_s(times[1])))
     return median(ratios)
 
 

@@ -39,7 +39,18 @@ def apply_all(
 
 def _planned(plan: Document) -> Document:
     state = "refused" if plan["problems"] else "planned" if plan["changes"] else "unchanged"
-    kept = ("endpoint", "revision", "problems", "changes", "models", "memory_bytes", "moves", "moved", "shares")
+    kept = (
+        "endpoint",
+        "revision",
+        "problems",
+        "changes",
+        "models",
+        "memory_bytes",
+        "moves",
+        "moved",
+        "shares",
+        "warnings",
+    )
     return {name: plan[name] for name in kept if name in plan} | {"state": state}
 
 
@@ -53,5 +64,6 @@ def _show(result: Document) -> None:
     show_lines(*(f"  {change}" for change in result["changes"]))
     if result["state"] == "planned":
         show_lines(f"  shares: {percents(result['shares'])}; {result['moved']:.1%} of units move")
+    show_lines(*(f"  note: {note['path']}: {note['message']}" for note in result.get("warnings", ())))
     if "error" not in result:
         show_lines(*(f"  {problem['path']}: {problem['message']}" for problem in result.get("problems", ())))

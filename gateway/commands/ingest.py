@@ -23,8 +23,7 @@ def take_files(settings: Settings, source: str, *, table: str, as_json: bool) ->
     taken: list[Taken] = []
     try:
         with waiting(f"reading {source} …"):
-            for one in ingest(uri, source, dt.datetime.now(dt.UTC)):
-                taken.append(one)
+            taken.extend(ingest(uri, source, dt.datetime.now(dt.UTC)))  # what was taken stays there when one raises
     except (OSError, CommitFailed, pa.ArrowException) as error:
         raise CommandFailed(
             f"{error}; {len(taken)} files were taken before, the same command takes the rest"

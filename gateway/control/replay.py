@@ -65,7 +65,10 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def replay(
-    queries: Queries, question: Question, model: LoadedModel, on_progress: Callable[[int, int], None] = lambda _a, _b: None
+    queries: Queries,
+    question: Question,
+    model: LoadedModel,
+    on_progress: Callable[[int, int], None] = lambda _a, _b: None,
 ) -> Replayed:
     """Runs `model` on the newest rows of the window; `on_progress` is told the rows done and those to do. Raises NotRecorded."""
     since_us = int((question.since_unix_s or 0) * 1e6)
@@ -129,7 +132,11 @@ def _whole_requests(reader: Any) -> Iterator[pa.Table]:
 
 def _pairs(rows: pa.Table, endpoint: str, model: LoadedModel) -> list[pa.Table]:
     sequences = dict(
-        zip(zip(rows["prediction_id"].to_pylist(), rows["row"].to_pylist(), strict=True), rows["sequence"].to_pylist(), strict=True)
+        zip(
+            zip(rows["prediction_id"].to_pylist(), rows["row"].to_pylist(), strict=True),
+            rows["sequence"].to_pylist(),
+            strict=True,
+        )
     )
     made: list[ShadowBlock] = []
     for part in _alike(rows, model.staged.signature):
@@ -171,7 +178,9 @@ def _alike(rows: pa.Table, signature: Signature) -> Iterator[pa.Table]:
 
 def _draw(rows: pa.Table, endpoint: str, signature: Signature) -> Draw:
     """The rows as the shadow reads a mirror frame."""
-    is_first = np.append(True, np.diff(pc.dictionary_encode(rows["prediction_id"].combine_chunks()).indices.to_numpy()) != 0)  # its only form
+    is_first = np.append(
+        True, np.diff(pc.dictionary_encode(rows["prediction_id"].combine_chunks()).indices.to_numpy()) != 0
+    )  # its only form
     starts = np.flatnonzero(is_first)
     counts = np.diff(np.append(starts, rows.num_rows)).tolist()
     heads = rows.take(pa.array(starts))
@@ -196,7 +205,9 @@ def _draw(rows: pa.Table, endpoint: str, signature: Signature) -> Draw:
             experiment=bool(one["experiment"]),
             mirrors=1,
         )
-        for one, count in zip(heads.select(["prediction_id", "unix_us", "unit", "experiment"]).to_pylist(), counts, strict=True)
+        for one, count in zip(
+            heads.select(["prediction_id", "unix_us", "unit", "experiment"]).to_pylist(), counts, strict=True
+        )
     ]
     given = [spec for spec in signature.inputs if f"in_{spec.name}" in rows.column_names]
     block = MirrorBlock(

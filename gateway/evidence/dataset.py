@@ -53,9 +53,7 @@ def dataset(queries: Queries, question: Question) -> Dataset:
     until_us = _EVER_US if question.until_unix_s is None else int(question.until_unix_s * 1e6)
     bounds = [question.endpoint, since_us, until_us]
     with queries.snapshot("predictions", "labels") as snapshot:
-        resolve(
-            snapshot, question.endpoint, since_unix_s=question.since_unix_s, window_s=question.label_window_s
-        )
+        resolve(snapshot, question.endpoint, since_unix_s=question.since_unix_s, window_s=question.label_window_s)
         hold_latest(snapshot)
         inputs = _inputs(snapshot, bounds)
         is_whole = " OR ".join(f"{quoted(name)} IS NOT NULL" for name in inputs) or "FALSE"

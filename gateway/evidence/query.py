@@ -102,9 +102,7 @@ class Queries:
             connection = self._connection.cursor()  # what is registered and made in it is its own
         try:
             connection.execute(_MACROS)
-            yield Snapshot(
-                connection, {name: one or (-1, SCHEMAS[name].empty_table()) for name, one in found.items()}
-            )
+            yield Snapshot(connection, {name: one or (-1, SCHEMAS[name].empty_table()) for name, one in found.items()})
         finally:
             connection.close()
 

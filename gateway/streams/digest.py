@@ -30,7 +30,9 @@ def _absorb(digest: Any, values: pa.Array) -> None:
     elif pa.types.is_floating(type_) or pa.types.is_integer(type_):
         digest.update(pc.fill_null(values, 0).to_numpy(zero_copy_only=False).tobytes())
     elif pa.types.is_boolean(type_):
-        digest.update(np.packbits(pc.fill_null(values, False).to_numpy(zero_copy_only=False)).tobytes())  # its only form
+        digest.update(
+            np.packbits(pc.fill_null(values, False).to_numpy(zero_copy_only=False)).tobytes()
+        )  # its only form
     else:
         texts = values.cast(pa.int64()) if pa.types.is_timestamp(type_) else values
         texts = pc.fill_null(texts.cast(pa.large_string()), "")

@@ -26,7 +26,9 @@ class FeastSink:
         except Exception as error:  # Feast raises whatever its parts raise
             raise SinkFailed(f"the feature repository {repo}: {error}") from error
         if not self._sources:
-            raise SinkFailed(f"the feature repository {repo} has no push source of an endpoint: run `feast apply` there")
+            raise SinkFailed(
+                f"the feature repository {repo} has no push source of an endpoint: run `feast apply` there"
+            )
 
     def send(self, table: str, rows: pa.Table) -> None:
         """Answered rows with a unit; of several of one unit only the newest. A repetition changes nothing."""
@@ -48,8 +50,8 @@ class FeastSink:
         """By endpoint, the name of its push source and the columns that its views take."""
         found = {}
         for source in self._store.list_data_sources():
-            batch = getattr(source, "batch_source", None)
-            endpoint = ((batch and batch.tags) or {}).get(ENDPOINT_TAG)
+            batch: Any = getattr(source, "batch_source", None)
+            endpoint = None if batch is None else (batch.tags or {}).get(ENDPOINT_TAG)
             if isinstance(source, PushSource) and endpoint is not None:
                 views = [
                     view
@@ -64,4 +66,6 @@ class FeastSink:
 def _newest(rows: pa.Table) -> pa.Table:
     """The row with the largest sequence of each unit."""
     last = rows.group_by(_UNIT).aggregate([("sequence", "max")])["sequence_max"]
-    return rows.filter(pc.is_in(rows["sequence"], value_set=last.combine_chunks() if last.num_chunks else pa.array([], pa.int64())))
+    return rows.filter(
+        pc.is_in(rows["sequence"], value_set=last.combine_chunks() if last.num_chunks else pa.array([], pa.int64()))
+    )

@@ -40,7 +40,7 @@ _LABELS: Final = f"""
 """  # noqa: S608  # our own names
 
 
-class DeltaOfflineStoreConfig(FeastConfigBaseModel):
+class DeltaOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]  # Feast is not followed by mypy
     """`offline_store` in feature_store.yaml."""
 
     type: StrictStr = "gateway.streams.feast_store.DeltaOfflineStore"
@@ -52,7 +52,7 @@ class NotOurs(Exception):
     """A write to one of the gateway's own tables: the gateway alone writes them, each record once."""
 
 
-class DeltaOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # Feast is not followed by mypy
+class DeltaOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # see above
     """Every read is of one snapshot of the table's log; every write one commit. All else as Feast's DuckDB store."""
 
     @staticmethod

@@ -91,11 +91,15 @@ class Relay:
     def step(self) -> bool | None:
         """Sends one portion of each table. Whether there was any; None: it failed, and is tried again."""
         try:
-            moved = [self._carry(table, feed) for table, feed in self._feeds.items()]
+            # Connected before there are rows, so that what is wrong shows at once and the first row does not wait for an import.
+            sink = self._sink = self._sink or self._connect()
+            moved = [self._carry(sink, table, feed) for table, feed in self._feeds.items()]
         except Exception as error:  # noqa: BLE001  # clients of others raise what they like; none of it may end the relay
             is_expected = isinstance(error, SinkFailed | CommitFailed | OSError)
             if self.figures.failure is None:
-                _log.warning("sink_failed", sink=self.name, reason=str(error), error=None if is_expected else repr(error))
+                _log.warning(
+                    "sink_failed", sink=self.name, reason=str(error), error=None if is_expected else repr(error)
+                )
             self._show(f"{type(error).__name__}: {error}")
             self._close()
             return None
@@ -105,15 +109,13 @@ class Relay:
         self._show(None)
         return any(moved)
 
-    def _carry(self, table: str, feed: Feed) -> bool:
+    def _carry(self, sink: Sink, table: str, feed: Feed) -> bool:
         positions = self._known()
         portion = feed.after(positions[table])
         if portion is None:
             return False
         self._waiting = portion
-        if self._sink is None:
-            self._sink = self._connect()
-        self._sink.send(table, portion.rows)
+        sink.send(table, portion.rows)
         positions[table] = portion.last
         self._write(positions)
         self.figures = msgspec.structs.replace(self.figures, rows=self.figures.rows + portion.rows.num_rows)
@@ -126,7 +128,11 @@ class Relay:
                 known = msgspec.json.decode(self._path.read_bytes(), type=dict[str, int])
             except FileNotFoundError:
                 known = {}
-            new = {table: feed.end() if self._start == "new" else 0 for table, feed in self._feeds.items() if table not in known}
+            new = {
+                table: feed.end() if self._start == "new" else 0
+                for table, feed in self._feeds.items()
+                if table not in known
+            }
             self._positions = known | new
             self._write(self._positions)
         return self._positions

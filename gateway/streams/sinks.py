@@ -1,4 +1,4 @@
-"""Which further sinks the settings ask for, each as a relay. Their libraries are extras, and are imported when a sink first has rows."""
+"""Which further sinks the settings ask for, each as a relay. Their libraries are extras, imported on the sink's own thread."""
 
 from pathlib import Path
 
@@ -15,12 +15,26 @@ def relays(settings: Settings) -> list[Relay]:
     if sinks.feast.repo is not None:
         position = folder / "feast.json"
         found.append(
-            Relay("feast", settings.lake_uri, ("predictions",), lambda: _feast(settings), position=position, start=sinks.start)
+            Relay(
+                "feast",
+                settings.lake_uri,
+                ("predictions",),
+                lambda: _feast(settings),
+                position=position,
+                start=sinks.start,
+            )
         )
     if sinks.kafka.brokers is not None:
         position = folder / "kafka.json"
         found.append(
-            Relay("kafka", settings.lake_uri, sinks.kafka.tables, lambda: _kafka(settings), position=position, start=sinks.start)
+            Relay(
+                "kafka",
+                settings.lake_uri,
+                sinks.kafka.tables,
+                lambda: _kafka(settings),
+                position=position,
+                start=sinks.start,
+            )
         )
     return found
 

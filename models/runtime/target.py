@@ -78,6 +78,7 @@ class Target:
         self.path = parts.path.rstrip("/")
         self._clock = clock
         self._address: str | None = None
+        self._failures = 0
         self._resolved_at = -_RESOLVED_S
 
     async def address(self) -> str:
@@ -88,11 +89,12 @@ class Target:
         allowed = [str(address) for *_, (address, *_) in found if is_allowed_address(str(address))]
         if not allowed:
             raise RemoteRefused(f"remote host {self.host!r} resolves to link-local or otherwise refused addresses only")
-        self._address, self._resolved_at = allowed[0], self._clock()
+        self._address, self._resolved_at = allowed[self._failures % len(allowed)], self._clock()
         return self._address
 
     def forget(self) -> None:
-        """After a failure: the name may have moved."""
+        """After a failure: the name may have moved, and where it has several addresses the next one may be the one that listens."""
+        self._failures += 1
         self._resolved_at = -_RESOLVED_S
 
 

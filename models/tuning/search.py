@@ -27,6 +27,10 @@ WIN: Final = 0.95
 """A challenger's time for a row must be below this share of the incumbent's."""
 NEAR: Final = 1.03
 """The smallest batch within 3% of the cheapest row is taken: it answers earlier."""
+INLINE_S: Final = 1e-3
+"""Workers run what is shorter than this on their event loop."""
+_HANDOFF_S: Final = 100e-6
+"""What handing a longer run to a thread costs (PERFORMANCE.md 6, rule 4)."""
 _SPLIT_S: Final = 50e-6
 _SLICE_S: Final = 0.1
 _ROUNDS: Final = (8, 300)
@@ -80,7 +84,12 @@ class _Standing(msgspec.Struct, kw_only=True):
 
     @property
     def row_s(self) -> float:
-        return self.curve[self.rows] / self.rows / self.setting.runs
+        return cost_s(self.curve[self.rows]) / self.rows / self.setting.runs
+
+
+def cost_s(seconds: float) -> float:
+    """What a run costs the gateway: its time, and the way to a thread and back where it is too long for the event loop."""
+    return seconds if seconds <= INLINE_S else seconds + _HANDOFF_S
 
 
 def search(bench: Bench, bounds: Bounds, clock: Callable[[], float] = time.perf_counter) -> Found:
@@ -128,7 +137,7 @@ class _Search:
     def _doubled(self, best: _Standing, knob: str, most: int) -> _Standing:
         """Doubles threads or runs while that wins."""
         for count in _doublings(most):
-            if best.curve[best.rows] < _SPLIT_S:
+            if best.curve[self._widest(best)] < _SPLIT_S:
                 self._skipped.append(f"{knob} {count}: a run takes less than {_SPLIT_S * 1e6:g} µs")
                 return best
             challenger = self._challenge(best, _with(best, **{knob: count}))
@@ -148,8 +157,7 @@ class _Search:
         except ModelsError as error:
             self._skipped.append(f"{what}: {error}")
             return None
-        rows = best.rows if setting.form == best.setting.form else self._typical_rows
-        standing = _Standing(setting=setting, curve={}, rows=rows, load_s=load_s)
+        standing = _Standing(setting=setting, curve={}, rows=self._duel_rows(best, setting), load_s=load_s)
         has_won = self._wins(standing, best)
         if has_won:
             standing.curve |= self._curve(setting)
@@ -174,14 +182,19 @@ class _Search:
             known = challenger.curve.get(challenger.rows, seconds)
             challenger.curve[challenger.rows] = min(known, seconds)
             is_late = seconds > self._bounds.target_s and best_s <= self._bounds.target_s
-            if is_late or challenger.row_s > WIN * best_s / best.rows / best.setting.runs:
+            if is_late or challenger.row_s > WIN * cost_s(best_s) / best.rows / best.setting.runs:
                 return False
         return True
 
-    @property
-    def _typical_rows(self) -> int:
-        """The rows of one request, where requests do not share a run."""
-        return self._bounds.traffic.rows_p50 if self._bounds.traffic else 1
+    def _duel_rows(self, best: _Standing, setting: Setting) -> int:
+        """What the challenger runs: the incumbent's batch; the widest where rows are shared out; one request where none is shared."""
+        if setting.form != best.setting.form:
+            return self._bounds.traffic.rows_p50 if self._bounds.traffic else 1
+        return self._widest(best) if setting.threads > best.setting.threads else best.rows
+
+    def _widest(self, best: _Standing) -> int:
+        """The largest batch that was measured and is within the target."""
+        return max((rows for rows, seconds in best.curve.items() if seconds <= self._bounds.target_s), default=best.rows)
 
     @property
     def _left_s(self) -> float:
@@ -214,8 +227,9 @@ class _Search:
                 break
             (seconds,) = self._side_by_side((setting, rows))
             curve[rows] = seconds
-            idle = 0 if seconds / rows < WIN * best_row_s else idle + 1
-            best_row_s = min(best_row_s, seconds / rows)
+            row_s = cost_s(seconds) / rows
+            idle = 0 if row_s < WIN * best_row_s else idle + 1
+            best_row_s = min(best_row_s, row_s)
             if idle == 2 or seconds > self._bounds.target_s:
                 break
         return curve
@@ -274,7 +288,7 @@ def _is_settled(times: Sequence[float]) -> bool:
 
 def _best_rows(curve: dict[int, float], target_s: float) -> int:
     """The smallest batch near the cheapest row, among those within the target; one row where none is."""
-    within = {rows: seconds / rows for rows, seconds in curve.items() if seconds <= target_s}
+    within = {rows: cost_s(seconds) / rows for rows, seconds in curve.items() if seconds <= target_s}
     if not within:
         return min(curve)
     cheapest = min(within.values())

@@ -2,7 +2,10 @@
 
 import json
 import os
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -14,6 +17,7 @@ from gateway.cli import main
 from gateway.commands.dataset import lineage_of
 from routing.records import Column
 from tests.kit import files
+from tests.kit.gateway import environment
 from tests.kit.spooled import Place, label, labels, pid_text, predictions, request
 
 pytestmark = pytest.mark.slow
@@ -111,6 +115,26 @@ def test_files_are_ingested_once_and_what_is_no_table_is_said(run, place, tmp_pa
     assert [one["state"] for one in json.loads(out)["files"]] == ["known", "refused"]
     assert "no such file" in run("ingest", tmp_path / "none", "--table", "customers")[2]
     assert "--table: wanted" in run("ingest", inbox, "--table", "../../up")[2]
+
+
+@pytest.mark.timeout(300)
+def test_a_feature_repository_is_applied_and_gives_the_training_rows(run, place, tmp_path):
+    pytest.importorskip("feast")
+    now_us = time.time_ns() // 1000 - 60_000_000
+    rows = [request(n, received_unix_us=now_us) for n in range(20)]
+    place.store(predictions(rows, [0.9] * 20), labels(*[label(n, 1) for n in range(5)]))
+    status, out, err = run("feast", "init", "repo", "--endpoint", "phishing")
+    assert (status, err) == (0, "")
+    assert "feast apply" in out
+    assert "is there already" in run("feast", "init", "repo", "--endpoint", "phishing")[2]
+    assert run("feast", "init", "repo", "--endpoint", "phishing", "--force")[0] == 0
+    assert "nothing of it is recorded yet" in run("feast", "init", "other", "--endpoint", "nobody")[2]
+    for command in ([Path(sys.executable).with_name("feast"), "apply"], [sys.executable, "train.py"]):
+        done = subprocess.run(
+            command, cwd=tmp_path / "repo", env=environment(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert "20 predictions, 5 of them with a label" in done.stdout
 
 
 @pytest.mark.parametrize(

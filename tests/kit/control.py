@@ -230,6 +230,14 @@ class ServedControlPlane:
         """One look at the shelf's aliases."""
         asyncio.run_coroutine_threadsafe(self._plane.follower.step(), self._loop).result(20)
 
+    def rehearsed(self) -> None:
+        """Waits until what is proposed has been checked."""
+
+        async def wait() -> None:
+            await asyncio.gather(*self._plane.follower._rehearsals.values())
+
+        asyncio.run_coroutine_threadsafe(wait(), self._loop).result(20)
+
     async def _serve(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             async with ControlPlane(self._folder) as plane:

@@ -147,10 +147,9 @@ def test_keys_that_are_not_built_are_refused_by_name_and_their_content_is_checke
 
     assert {path for path, code in found if code == "not_built_yet"} == {
         "features",
-        "mirrors[0].remote.protocol",
         "record.sensitive",
     }
-    assert len(NOT_BUILT) == 3
+    assert len(NOT_BUILT) == 2
     assert ("steps[0].weights.nobody", "variant_unknown") in found
 
 

@@ -20,6 +20,7 @@ from gateway.rpc.wire.stream import RECV_WINDOW, Stream
 
 OUTBOX_BYTES_MAX: Final = 262_144
 """What a streaming handler may be ahead of its caller's windows."""
+TOO_MUCH_HELD: Final = "this process holds too many messages that are not complete yet"
 _LOG: Final = logging.getLogger(__name__)
 
 Handler = Any
@@ -83,7 +84,7 @@ class Call:
         self.messages += done
         self._queued_bytes += sum(map(len, done))
         if not self._count():
-            raise CallFault("RESOURCE_EXHAUSTED", "this process holds too many large messages now")
+            raise CallFault("RESOURCE_EXHAUSTED", TOO_MUCH_HELD)
         self._grant()
         self.wake()
 

@@ -15,7 +15,7 @@ from gateway.errors import GatewayError
 from gateway.rest.headers import earliest, request_id_of
 from gateway.rpc.refusals import trailing_metadata, wire_of
 from gateway.rpc.wire import calls, status
-from gateway.rpc.wire.calls import Call, CallContext
+from gateway.rpc.wire.calls import TOO_MUCH_HELD, Call, CallContext
 from gateway.rpc.wire.codec import InferReader
 from gateway.rpc.wire.connection import Connection
 from gateway.rpc.wire.frames import Code
@@ -115,10 +115,10 @@ class GrpcProtocol(asyncio.Protocol):
         for stream in list(self._http.streams.values()):
             waited_s = now_s - stream.since_s
             call = stream.call
-            if not stream.is_ended and (call is None or (type(call) is Call and call.task is None)):
+            if not stream.is_ended and not (type(call) is Call and call.task is not None):
                 plan = stream.head.plan
                 timeout_s = plan.timeout_s if type(plan) is Plan else None
-                if waited_s > min(limits.body_s, timeout_s or limits.body_s):
+                if waited_s > (limits.body_s if timeout_s is None else min(limits.body_s, timeout_s)):
                     self._fault(stream, CallFault("DEADLINE_EXCEEDED", "the request did not arrive in time"))
             elif stream.outbox and waited_s > limits.body_s:
                 self._http.reset(stream, Code.CANCEL)
@@ -157,23 +157,28 @@ class GrpcProtocol(asyncio.Protocol):
 
     def received(self, stream: Stream, data: bytes, start: int, stop: int, *, ends: bool) -> None:
         call = stream.call
-        if call is None:
+        if type(call) is not Call:
             plan = stream.head.plan
             assert type(plan) is Plan
-            size = stop - start - PREFIX_BYTES
-            if (
-                0 <= size <= self._message_bytes_max
-                and ends
-                and not data[start]
-                and int.from_bytes(data[start + 1 : start + 5], "big") == size
-            ):
-                self._infer(stream, plan, data[start + PREFIX_BYTES : stop], self._received_ns)
+            if call is None and _is_whole(data, start, stop, self._message_bytes_max):
+                message = data[start + PREFIX_BYTES : stop]
+                if ends:
+                    self._infer(stream, plan, message, self._received_ns)
+                else:
+                    self._put_aside(stream, message)
                 return
+            aside = call if type(call) is bytes else None
+            if aside is not None:
+                self.hold(-len(aside))
+                stream.call = None
+                if ends and stop == start:
+                    self._infer(stream, plan, aside, _ns(stream.since_s))
+                    return
             call = self._begin(stream, plan)
             if call is None:
                 return
-        if type(call) is not Call:
-            return
+            if aside is not None:
+                call.put(aside)
         try:
             if stop > start:
                 call.arrived(data, start, stop)
@@ -184,6 +189,12 @@ class GrpcProtocol(asyncio.Protocol):
             return
         if ends and call.task is None:
             self._complete(stream, call)
+
+    def _put_aside(self, stream: Stream, message: bytes) -> None:
+        """A whole message whose stream has not ended: many clients say so in a frame of its own, mostly in the same read."""
+        stream.call = message
+        if not self.hold(len(message)):
+            self._fault(stream, CallFault("RESOURCE_EXHAUSTED", TOO_MUCH_HELD))
 
     def gone(self, stream: Stream) -> None:
         call = stream.call
@@ -196,6 +207,9 @@ class GrpcProtocol(asyncio.Protocol):
                 call.is_lingering = True
                 self._lingering += 1
             call.gone()
+        elif type(call) is bytes:
+            self.hold(-len(call))
+            stream.call = None
 
     def moved(self, stream: Stream) -> None:
         call = stream.call
@@ -210,7 +224,7 @@ class GrpcProtocol(asyncio.Protocol):
         caller = plan.caller
         assert caller is not None
         if form is None or caller.explain:
-            call = self._begin(stream, plan, received_ns)
+            call = self._begin(stream, plan)
             if call is not None:
                 call.put(message)
                 self._start(call)
@@ -280,7 +294,7 @@ class GrpcProtocol(asyncio.Protocol):
 
     # ── all other calls ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _begin(self, stream: Stream, plan: Plan, received_ns: int | None = None) -> Call | None:
+    def _begin(self, stream: Stream, plan: Plan) -> Call | None:
         """A call that is not over within one read. None: nobody has its method."""
         handler = self._shared.handler(plan)
         if handler is None:
@@ -288,7 +302,7 @@ class GrpcProtocol(asyncio.Protocol):
             return None
         limits = self._shared.limits
         cutter = MessageCutter(limits.body_bytes_binary_max, limits.body_bytes_json_max, plan.encoding)
-        call = stream.call = Call(self, stream, plan, received_ns or self._received_ns, cutter)
+        call = stream.call = Call(self, stream, plan, _ns(stream.since_s), cutter)
         if handler.request_streaming:
             self._start(call)
         return call
@@ -360,6 +374,16 @@ class GrpcProtocol(asyncio.Protocol):
     def _count_refused(self, reason: str) -> None:
         """What the corridor never saw. The reasons are codes of the two protocols, so their number is bounded."""
         self._plane.meter.refused("", reason)
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)
+
+
+def _is_whole(data: bytes, start: int, stop: int, bytes_max: int) -> bool:
+    """Whether `data[start:stop]` is one message, neither compressed nor too large, and nothing else."""
+    size = stop - start - PREFIX_BYTES
+    return 0 <= size <= bytes_max and not data[start] and int.from_bytes(data[start + 1 : start + 5], "big") == size
 
 
 def _peer(name: Any) -> tuple[str | None, str]:

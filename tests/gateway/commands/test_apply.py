@@ -93,3 +93,17 @@ def test_without_a_gateway_nothing_is_tried(capsys):
     with Runoff("http://127.0.0.1:1", transport=transport) as client, pytest.raises(GatewayUnreachable):
         apply_all(client, [(FILE, pair("a"))], reason="x", wait_s=1, dry_run=False, as_json=False)
     assert capsys.readouterr().out == ""
+
+
+def test_a_dry_run_notes_what_is_known_to_stand_against_a_version(apply, served, capsys):
+    document = route("noted", champion=("models:/noted@champion", 1))
+    served.shelf.publish("noted", "1", alias="champion")
+    assert apply(document)
+    served.shelf.publish("noted", "2", inputs=("x", "extra"), alias="champion")
+    served.look()
+    served.rehearsed()
+    capsys.readouterr()
+    apply(document, dry_run=True)
+    shown = capsys.readouterr().out
+    assert "noted/2 now (was noted/1)" in shown
+    assert "note: variants[0].model" in shown

@@ -48,7 +48,7 @@ def test_a_recorded_window_gives_the_ledger_that_a_mirror_would_have_given(place
     assert (told["mirror"], told["model"], told["version"]) == (MIRROR, "line", "9")
     assert (told["rows"], told["agreement"]) == (4, 0.75)
     assert told["against"] == {"model": "phishing", "version": "1"}
-    assert [row["prediction_id"] for row in told["worst"]][0] == pid_text(2)
+    assert told["worst"][0]["prediction_id"] == pid_text(2)
     assert (told["evidence"]["units"], told["evidence"]["wins"], told["evidence"]["losses"]) == (4, 1, 0)
 
 
@@ -137,7 +137,9 @@ def test_values_come_back_as_the_model_was_given_them(place, datatype, values):
 
     data = np.array(values, NUMPY_OF[datatype])
     place.store(predictions([request(0, rows=2)], [0.5, 0.5], inputs=[Column("v", datatype, (1,), data.tobytes())]))
-    echo = Echo(spec("v", datatype, -1, 1), spec("w", "FP32", -1, 1, optional=True), spec("t", "BYTES", -1, optional=True))
+    echo = Echo(
+        spec("v", datatype, -1, 1), spec("w", "FP32", -1, 1, optional=True), spec("t", "BYTES", -1, optional=True)
+    )
     replay(Queries(place.uri), Question(endpoint="phishing"), echo)
     assert echo.given[0].dtype == data.dtype
     assert np.array_equal(echo.given[0].ravel(), data, equal_nan=datatype.startswith("FP"))

@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 
 from gateway.processes.place import resident_bytes
+from gateway.rest.app import build
+from gateway.rpc.server import serve
+from gateway.settings import Settings
 from gateway.shadow.process import Shadow
 from gateway.spool.reader import writers
 from routing.records import ShadowBlock
+from tests.kit.asgi_server import listening
+from tests.kit.plane import Plane
 from tests.kit.remote_server import failing, hanging, linear, saying, serving, slow
 from tests.kit.shadowed import Shadowed, outcomes, pairs
 from tests.kit.staged import stage_linear
@@ -214,6 +219,41 @@ async def test_a_change_of_routes_is_followed_without_losing_a_row(world: Shadow
     totals = world.totals()
     assert totals.value("runoff_mirrored_total", endpoint="line", variant="candidate-0", outcome="recorded") == 10
     assert totals.value("runoff_mirrored_total", endpoint="line", variant="candidate-2", outcome="recorded") == 5
+
+
+async def test_remotes_of_every_protocol_answer_as_the_same_model_does_here(world: Shadowed, tmp_path: Path) -> None:
+    """Another gateway, reached over the doors that applications use."""
+    there = Plane(tmp_path / "there")
+    served = there.serve({"champion": stage_linear(there.artifacts, version="7", slope=-0.5)})
+    settings = Settings(state_dir=str(tmp_path / "there"))
+    rpc = await serve(there.corridor, "127.0.0.1:0", settings)
+    try:
+        async with listening(build(there.corridor, there.labels, settings)) as url:
+            kinds = {"v2": url, "v2-grpc": f"http://127.0.0.1:{rpc.port}", "mlflow": f"{url}/endpoints/line"}
+            remotes = {kind: {"url": at, "model": "line", "protocol": kind} for kind, at in kinds.items()}
+            world.route(remotes)
+            for turn in range(10):
+                world.serve(4, rows=1 + turn % 3)
+            async with running(world):
+                blocks = await all_written(world)
+    finally:
+        await rpc.stop(0)
+        there.close()
+
+    assert outcomes(blocks) == {(kind, "recorded"): 40 for kind in kinds}
+    assert set(pairs(blocks).values()) == {1}
+    assert {block.version for block in blocks} == {"7"}
+    found = answers(blocks)
+    alone = there.catalog.load(served.champion.model.staged.digest)
+    for (kind, prediction), inputs in world.drawn.items():
+        labels, scores, live_labels, _ = found[kind, prediction]
+        label, probabilities = alone.run([inputs])
+        assert labels == [str(value) for value in label.tolist()]
+        assert None not in live_labels
+        if kind == "mlflow":  # `predict` of a classifier gives its labels alone
+            assert scores == [None] * len(inputs)
+        else:
+            np.testing.assert_allclose(scores, probabilities[:, 1], rtol=1e-6)
 
 
 async def test_every_remote_fault_has_its_reason_and_a_hanging_one_holds_up_nobody(world: Shadowed) -> None:

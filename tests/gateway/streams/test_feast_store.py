@@ -48,7 +48,9 @@ def applied(folder, place, endpoint="phishing"):
     (folder / "data").mkdir(exist_ok=True)
     store = feast.FeatureStore(str(folder))
     made = runpy.run_path(str(folder / f"{endpoint}.py")).values()
-    store.apply([one for one in made if isinstance(one, Entity | FeatureView | FileSource | PushSource | FeatureService)])
+    store.apply(
+        [one for one in made if isinstance(one, Entity | FeatureView | FileSource | PushSource | FeatureService)]
+    )
     return store
 
 
@@ -177,4 +179,3 @@ def test_other_formats_are_refused_with_the_format_to_use(tmp_path):
 def test_a_folder_without_a_repository_is_a_failed_sink(tmp_path):
     with pytest.raises(SinkFailed, match="feature repository"):
         FeastSink(str(tmp_path))
-

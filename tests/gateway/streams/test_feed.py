@@ -52,7 +52,9 @@ def test_compaction_and_deletion_neither_repeat_nor_hide_a_row(place, monkeypatc
     lake = place.lake()
     forget(lake._tables, ["gone"])
     lake.compact(0)
-    assert sorted({*first.rows["sequence"].to_pylist(), *drained(feed, first.last), *range(7, 13)}) == list(range(1, 25))
+    assert sorted({*first.rows["sequence"].to_pylist(), *drained(feed, first.last), *range(7, 13)}) == list(
+        range(1, 25)
+    )
 
 
 def test_a_table_that_is_not_there_yet_has_nothing(place):

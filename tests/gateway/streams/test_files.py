@@ -18,7 +18,9 @@ def test_csv_has_types_by_all_of_its_values():
     assert pa.types.is_string(read("b.csv", late)["n"].type)
 
 
-@pytest.mark.parametrize(("text", "names"), [("a;b\n1;2\n", ["a", "b"]), ("a\tb\n1\t2\n", ["a", "b"]), ("a|b\n1|2\n", ["a", "b"])])
+@pytest.mark.parametrize(
+    ("text", "names"), [("a;b\n1;2\n", ["a", "b"]), ("a\tb\n1\t2\n", ["a", "b"]), ("a|b\n1|2\n", ["a", "b"])]
+)
 def test_csv_is_split_by_what_its_first_line_is_split_by(text, names):
     assert read("a.csv", text).column_names == names
 

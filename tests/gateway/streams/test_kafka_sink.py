@@ -17,6 +17,7 @@ def brokers():
     cluster = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "unused"})
     found = cluster.list_topics(timeout=10).brokers
     yield ",".join(f"{one.host}:{one.port}" for one in found.values())
+    cluster.flush(1)
 
 
 def consumed(brokers, topic, count):
@@ -63,7 +64,7 @@ def test_brokers_that_do_not_answer_are_a_failure_and_nothing_waits_for_ever(mon
 
 
 def test_a_property_that_is_none_is_refused():
-    with pytest.raises(SinkFailed, match="no.such"):
+    with pytest.raises(SinkFailed, match=r"no\.such"):
         KafkaSink("127.0.0.1:9", "runoff.", {"no.such": "x"})
 
 

@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 
 from models.runtime.target import RemoteRefused, Target, is_allowed_address
@@ -57,3 +59,16 @@ async def test_a_name_is_resolved_once_for_a_while_and_anew_after_a_failure() ->
     target.forget()
     with pytest.raises(OSError):  # noqa: PT011  # the resolver's own words
         await target.address()
+
+
+async def test_of_several_addresses_each_is_tried_after_the_one_before_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resolve(*_: object, **__: object) -> list[tuple[object, ...]]:
+        return [(0, 0, 0, "", (address, 1)) for address in ("::1", "fe80::1", "127.0.0.1")]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve, raising=False)
+    target = Target("http://localhost:1", allow=LOOPBACK)
+    found = []
+    for _ in range(3):
+        found.append(await target.address())
+        target.forget()
+    assert found == ["::1", "127.0.0.1", "::1"]

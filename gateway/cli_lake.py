@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.cli_options import Config, Endpoint, Json, settings_file
+from gateway.cli_options import Config, Endpoint, Json, KeyFile, Reason, Url, settings_file
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -89,6 +89,28 @@ def ingest(
 
     if not take_files(_settings(config, state_dir), source, table=table, as_json=as_json):
         raise typer.Exit(1)
+
+
+@app.command()
+def forget(
+    unit: Annotated[str, typer.Option("--unit", help="who, as callers name them: the user, the customer")],
+    reason: Reason,
+    url: Url = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Delete what is recorded about one unit: its predictions, their shadows and labels. Needs the running gateway."""
+    from gateway.commands.talk import gateway, show_json, show_lines, waiting
+
+    with gateway(url, key_file) as client, waiting("rewriting the lake …"):
+        reply = client.forget(unit, reason=reason)
+    if as_json:
+        show_json(reply)
+        return
+    show_lines(", ".join(f"{rows} {table}" for table, rows in reply["deleted"].items()) + " deleted")
+    show_lines(
+        "  out of the tables now, and out of the files within a day; what sinks were sent before is theirs to delete"
+    )
 
 
 @feast.command()

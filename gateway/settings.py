@@ -125,7 +125,8 @@ class KafkaSinkSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 class Sinks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     start: Annotated[
-        Literal["new", "all"], Meta(description="where a sink begins that was never there: new rows, or all of the lake")
+        Literal["new", "all"],
+        Meta(description="where a sink begins that was never there: new rows, or all of the lake"),
     ] = "new"
     feast: FeastSinkSettings = FeastSinkSettings()
     kafka: KafkaSinkSettings = KafkaSinkSettings()
@@ -167,6 +168,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     door: Annotated[Literal["wire", "asgi"], Meta(description="who reads REST: the wire protocol, or plain ASGI")] = (
         "wire"
     )
+    grpc_door: Annotated[
+        Literal["grpcio", "wire"],
+        Meta(description="who reads gRPC: grpcio's server, or the HTTP/2 protocol of our own"),
+    ] = "grpcio"
     open_data: Annotated[bool, Meta(description="serve predict and metadata beyond loopback without keys")] = False
     bootstrap_key_file: Annotated[
         str | None,

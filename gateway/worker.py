@@ -30,6 +30,8 @@ from gateway.rest.listener import RestListener
 from gateway.rest.protocol import HotPaths, WireProtocol
 from gateway.retuning import retune
 from gateway.rpc.server import RpcServer, serve
+from gateway.rpc.wire import server as wire
+from gateway.rpc.wire.server import WireServer
 from gateway.spool.segment import SegmentWriter
 from gateway.state.reader import StateReader
 from gateway.telemetry.counters import CounterPage
@@ -123,10 +125,8 @@ class Worker:
         hot_keys = None if is_open else self._doorkeeper
         protocol = WireProtocol.bind(self._plane, paths, settings.limits, hot_keys) if settings.door == "wire" else None
         self._rest = RestListener(app, protocol, adopt(birth.rest_fd), settings)
-        with adopt(birth.grpc_fd) as reserved:  # grpcio binds for itself; the supervisor's own sockets keep the port
-            host, port = reserved.getsockname()[:2]
-        self._grpc_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._rpc: RpcServer | None = None
+        self._grpc_socket = adopt(birth.grpc_fd)
+        self._rpc: RpcServer | WireServer | None = None
         self._draining = asyncio.Event()
         self._is_warm = asyncio.Event()
         self._inflight: dict[str, int] = {}
@@ -137,7 +137,13 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             parts = [
                 group.create_task(part)
-                for part in (self._hear(), self._activation.run(), self._keys.run(), self._beat(), retune(self._catalog))
+                for part in (
+                    self._hear(),
+                    self._activation.run(),
+                    self._keys.run(),
+                    self._beat(),
+                    retune(self._catalog),
+                )
             ]
             if await self._warm():
                 await self._open()
@@ -160,17 +166,33 @@ class Worker:
         gc.freeze()  # what was made so far stays: the collector need not walk it again and again
         gc.set_threshold(_GC_THRESHOLD)
         self._rest.open()
-        self._rpc = await serve(
+        self._rpc = await self._serve_grpc()
+        self._tell_beat(0.0)  # before `ready`, so that nobody takes a worker without endpoints for one without routes
+        self._pipe.send({"event": "ready"})
+        log.info("worker_listening", grpc_port=self._rpc.port)
+
+    async def _serve_grpc(self) -> RpcServer | WireServer:
+        """The gRPC listener that the settings name. grpcio binds for itself; the supervisor's own sockets keep the port for it."""
+        if self._settings.grpc_door == "wire":
+            return await wire.serve(
+                self._plane,
+                self._corridor,
+                self._grpc_socket,
+                self._settings,
+                doorkeeper=self._doorkeeper,
+                statistics=self._statistics,
+                repository=self._repository,
+            )
+        with self._grpc_socket as reserved:
+            host, port = reserved.getsockname()[:2]
+        return await serve(
             self._corridor,
-            self._grpc_address,
+            f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
             self._settings,
             doorkeeper=self._doorkeeper,
             statistics=self._statistics,
             repository=self._repository,
         )
-        self._tell_beat(0.0)  # before `ready`, so that nobody takes a worker without endpoints for one without routes
-        self._pipe.send({"event": "ready"})
-        log.info("worker_listening", grpc_port=self._rpc.port)
 
     async def _close(self) -> None:
         """Doors first, then what they used: nothing is closed that a request in flight still needs."""

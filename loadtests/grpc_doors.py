@@ -174,26 +174,32 @@ def _compare(options: argparse.Namespace, folder: Path) -> int:
     body = folder / "body"
     try:
         for door, server in servers.items():
-            _check(server.port, folder / door)
+            reply_bytes = _check(server.port, folder / door)
         message = _request(np.linspace(0, 30, COLUMNS, dtype=np.float32).reshape(1, -1)).SerializeToString()
         body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
         print(f"{'load':>7} {'door':>7} {'requests/s':>11} {'CPU µs/request':>15} {'least':>9} {'most':>9}")
         for load in options.load or ["32x1", "1x32", "1x1"]:
-            _compare_load(options, load, servers, body)
+            _compare_load(options, load, servers, body, reply_bytes)
     finally:
         for server in servers.values():
             server.stop()
     return 0
 
 
-def _compare_load(options: argparse.Namespace, load: str, servers: dict[str, Server], body: Path) -> None:
+def _compare_load(
+    options: argparse.Namespace, load: str, servers: dict[str, Server], body: Path, reply_bytes: int
+) -> None:
     rates: dict[str, list[float]] = {door: [] for door in DOORS}
     costs: dict[str, list[float]] = {door: [] for door in DOORS}
     connections, streams = load.split("x")
     for _ in range(options.windows):
         for door, server in servers.items():
             before_s = server.cpu_s()
-            rate, count = _window(server.port, connections, streams, options, body)
+            rate, count, data_bytes = _window(server.port, connections, streams, options, body)
+            if abs(data_bytes - count * reply_bytes) > int(connections) * int(streams) * reply_bytes:
+                raise RuntimeError(
+                    f"{door}: {data_bytes} bytes in {count} replies of {reply_bytes}: some were no success"
+                )
             rates[door].append(rate)
             costs[door].append((server.cpu_s() - before_s) / count * 1e6)
     for door in DOORS:
@@ -203,8 +209,13 @@ def _compare_load(options: argparse.Namespace, load: str, servers: dict[str, Ser
     print(f"{load:>7} the wire door answers {ratio:.1f} times as many")
 
 
-def _window(port: int, connections: str, streams: str, options: argparse.Namespace, body: Path) -> tuple[float, int]:
-    """Requests a second over one window, and how many there were. Raises RuntimeError when any failed."""
+def _window(
+    port: int, connections: str, streams: str, options: argparse.Namespace, body: Path
+) -> tuple[float, int, int]:
+    """Requests a second over one window, how many there were, and the bytes of DATA in their replies.
+
+    Raises RuntimeError when any failed. h2load sees statuses of HTTP only; that a reply is a success shows in its size.
+    """
     command = [
         *("taskset", "-c", str(options.client_core), "h2load", "-t1", f"-c{connections}", f"-m{streams}"),
         *(f"-D{options.seconds}", "-d", str(body), "-H", "te: trailers", "-H", "content-type: application/grpc"),
@@ -213,31 +224,33 @@ def _window(port: int, connections: str, streams: str, options: argparse.Namespa
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     rate = re.search(r"finished in [^,]+, ([0-9.]+) req/s", told)
     counts = re.search(r"(\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored", told)
-    if rate is None or counts is None or counts[3] != "0":
+    data = re.search(r"headers.*, [^,]+ \((\d+)\) data", told)
+    if rate is None or counts is None or data is None or counts[3] != "0":
         raise RuntimeError(f"the load failed: {told}")
-    return float(rate[1]), int(counts[1])
+    return float(rate[1]), int(counts[1]), int(data[1])
 
 
-def _check(port: int, folder: Path) -> None:
-    """Many callers at once, each with its own row: everyone gets what ONNX Runtime says of that row."""
+def _check(port: int, folder: Path) -> int:
+    """Many callers at once, each with its own row: everyone gets what ONNX Runtime says of that row. The bytes of a reply's DATA."""
     (path,) = (folder / "artifacts").glob("*/model.onnx")
     session = onnxruntime.InferenceSession(path)
     rows = np.random.default_rng(7).normal(15, 10, (ROWS_CHECKED, COLUMNS)).astype(np.float32)
     wanted = session.run(None, {"X": rows})[1]
 
-    async def ask() -> list[bytes]:
+    async def ask() -> list[pb.ModelInferResponse]:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             infer: Callable[..., Any] = channel.unary_unary(
                 METHOD,
                 request_serializer=pb.ModelInferRequest.SerializeToString,
                 response_deserializer=pb.ModelInferResponse.FromString,
             )
-            replies = await asyncio.gather(*(infer(_request(row.reshape(1, -1)), timeout=10) for row in rows))
-            return [reply.raw_output_contents[1] for reply in replies]
+            return await asyncio.gather(*(infer(_request(row.reshape(1, -1)), timeout=10) for row in rows))
 
-    got = np.frombuffer(b"".join(asyncio.run(ask())), np.float32).reshape(-1, 2)
+    replies = asyncio.run(ask())
+    got = np.frombuffer(b"".join(reply.raw_output_contents[1] for reply in replies), np.float32).reshape(-1, 2)
     if not np.allclose(got, wanted, atol=1e-6):
         raise RuntimeError("the answers are not those of ONNX Runtime")
+    return 5 + replies[0].ByteSize()
 
 
 def _request(rows: np.ndarray[Any, np.dtype[np.float32]]) -> pb.ModelInferRequest:

@@ -191,6 +191,14 @@ class Runoff:
         headers = {"If-Match": self._etag(endpoint)}
         return self._change("DELETE", f"/admin/v1/routes/{_quoted(endpoint)}", reason=reason, headers=headers)
 
+    def forget(self, unit: str, *, reason: str) -> Reply:
+        """Deletes what is recorded about one unit: its predictions, their shadows and labels, over all endpoints."""
+        # Deleting rewrites files of the lake, so this may take as long as any other change.
+        reply = self._admin.call(
+            "POST", "/admin/v1/records:forget", body={"unit": unit}, query={"reason": reason}, wait_s=WAIT_S
+        )
+        return Reply(reply.json())
+
     # ---------------------------------------------------------------- looking
 
     def history(self, endpoint: str, *, limit: int = 50) -> Table:

@@ -4,7 +4,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from gateway.admin import keys, looking, routes, tuning, webhooks
+from gateway.admin import keys, looking, records, routes, tuning, webhooks
 from gateway.admin.context import Handler
 from gateway.keys.scopes import Declared
 
@@ -53,6 +53,11 @@ PARAMETERS: Final[dict[str, tuple[str, Schema, bool]]] = {
     "If-None-Match": ("`*` to make a new endpoint", {"type": "string"}, False),
 }
 
+_FORGET: Final[Schema] = {
+    "type": "object",
+    "required": ["unit"],
+    "properties": {"unit": {"type": "string", "minLength": 1}, "reason": {"type": "string"}},
+}
 _DOCUMENT: Final[Schema] = {
     "type": "object",
     "required": ["endpoint", "variants"],
@@ -392,6 +397,21 @@ def calls() -> list[Call]:
             tag="evidence",
             summary="A record, its shadows, its labels",
             answers=_FOUND,
+        ),
+        Call(
+            method="POST",
+            path="/admin/v1/records:forget",
+            handler=records.forget,
+            scope="route:write",  # whoever may set a retention of an hour may delete as well
+            tag="evidence",
+            summary="Delete what is recorded about one unit, over all endpoints; audited under its keyed hash",
+            query=("reason",),
+            body=_FORGET,
+            answers={
+                200: "deleted, with the rows by table",
+                400: "no reason or no unit",
+                503: "the lake cannot be written",
+            },
         ),
         Call(
             method="GET",

@@ -1,6 +1,6 @@
 """What the handlers of the admin API work with, made once by the control process."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,7 +32,7 @@ WAIT_S_MAX: Final = 300.0
 class Admin(msgspec.Struct, frozen=True, kw_only=True):
     """`principal` writes where no key says who does; `keys` know who has one. `evidence` is called on a thread: its first call imports DuckDB (0.4 s).
 
-    `webhooks` None: no secret is set, so there are none.
+    `webhooks` None: no secret is set, so there are none. `forget` deletes what is recorded about units; None: nobody writes a lake here.
     """
 
     settings: Settings
@@ -49,6 +49,7 @@ class Admin(msgspec.Struct, frozen=True, kw_only=True):
     tuning: Tuning
     principal: str
     keys: KeyWatch
+    forget: Callable[[Sequence[str]], Awaitable[dict[str, int]]] | None = None
 
 
 Handler = Callable[[Admin, Request], Awaitable[Response]]

@@ -1,8 +1,10 @@
-"""Labels in files: a JSON list or object, JSON lines, or CSV with the columns of the label call."""
+"""Labels in files: a JSON list or object, JSON lines, or CSV or Parquet with the columns of the label call."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,12 +12,16 @@ import msgspec
 
 from gateway.commands.talk import CommandFailed
 
+_PARQUET: Final = (".parquet", ".pq")
 _COLUMNS: Final = ("prediction_id", "endpoint", "request_id", "row", "label", "at")
 PORTION: Final = 10_000
 
 
 def read_labels(path: Path) -> Iterator[list[dict[str, Any]]]:
     """The labels in portions of at most 10,000, as the gateway takes them. Raises CommandFailed with the line that is wrong."""
+    if path.suffix in _PARQUET:
+        yield from _parquet(path)
+        return
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = (
@@ -29,6 +35,32 @@ def read_labels(path: Path) -> Iterator[list[dict[str, Any]]]:
                 yield portion
     except (OSError, UnicodeDecodeError) as error:
         raise CommandFailed(f"{path}: cannot be read: {error}") from error
+
+
+def _parquet(path: Path) -> Iterator[list[dict[str, Any]]]:
+    """Nulls are left out, but for `label`, where null retracts; times are instants, UTC where they have no zone."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            _check(path, file.schema_arrow.names)
+            for batch in file.iter_batches(PORTION):
+                yield [
+                    {name: _plain(value) for name, value in row.items() if value is not None or name == "label"}
+                    for row in batch.to_pylist()
+                ]
+    except (OSError, pa.ArrowException) as error:
+        raise CommandFailed(f"{path}: cannot be read: {error}") from error
+
+
+def _plain(value: object) -> object:
+    """As JSON has it."""
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
+    if isinstance(value, float) and not isfinite(value):
+        raise CommandFailed(f"a label of {value} is no truth; leave the row out, or write null to retract it")
+    return value
 
 
 def _json(path: Path) -> Iterator[dict[str, Any]]:
@@ -52,18 +84,21 @@ def _lines(path: Path, lines: Iterator[str]) -> Iterator[dict[str, Any]]:
 def _csv(path: Path, lines: Iterator[str]) -> Iterator[dict[str, Any]]:
     """Empty cells are left out, but for an empty `label`, which retracts; numbers and true/false are read as what they are."""
     reader = csv.DictReader(lines)
-    names = reader.fieldnames or ()
-    unknown = [name for name in names if name not in _COLUMNS]
-    if unknown or "label" not in names:
-        raise CommandFailed(
-            f"{path}: wanted the columns {', '.join(_COLUMNS)} (at least an id and label), got {', '.join(names)}"
-        )
+    _check(path, reader.fieldnames or ())
     for cells in reader:
         row: dict[str, Any] = {name: cell for name, cell in cells.items() if cell}
         if "row" in row:
             row["row"] = _value(row["row"])
         row["label"] = _value(cells["label"])
         yield row
+
+
+def _check(path: Path, names: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in _COLUMNS]
+    if unknown or "label" not in names:
+        raise CommandFailed(
+            f"{path}: wanted the columns {', '.join(_COLUMNS)} (at least an id and label), got {', '.join(names)}"
+        )
 
 
 def _value(text: str | None) -> object:

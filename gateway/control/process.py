@@ -139,6 +139,7 @@ class Control:
             tuning=self._tuning,
             principal=f"local:{_user()}",
             keys=self._keys,
+            forget=self._lake.forget,
         )
         self._server = Server(_config(build(admin), settings))
         self._admin_fd = birth.admin_fd

@@ -82,6 +82,7 @@ class LakeStream:
         self._clock_us = clock_us
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lake")
         self._lake: Lake | None = None
+        self._stalled_us: int | None = None
         self._tally = Tally()
         self.figures = SinkFigures(rows=dict(self._tally.rows), commits=dict(self._tally.commits))
 
@@ -123,14 +124,17 @@ class LakeStream:
             done = self._advance(self._lake, flush)
             self._compact(self._lake)
             self._expire(self._lake)
-            self._show(self._lake, self._lake.failure)
+            self._show(self._lake, self._lake.failure, None if done else self._stalled_us)
         except Exception as error:  # noqa: BLE001  # a stream that ended would fill the spool: whatever it is, start over from the segments
             is_expected = isinstance(error, CommitFailed | OSError)
             _log.error("lake_failed", reason=str(error), error=None if is_expected else error)
+            self._stalled_us = self._stalled_us or self._clock_us()
             self._close()
-            self._show(None, f"{type(error).__name__}: {error}")
+            self._show(None, f"{type(error).__name__}: {error}", self._stalled_us)
             return False
-        if not done:
+        if done:
+            self._stalled_us = None
+        else:
             _log.warning("lake_failed", reason=self._lake.failure)
         return done
 
@@ -172,9 +176,11 @@ class LakeStream:
             since is not None and self._clock_us() - since >= self._commit_us
         )
 
-    def _show(self, lake: Lake | None, failure: str | None) -> None:
+    def _show(self, lake: Lake | None, failure: str | None, stalled_us: int | None) -> None:
+        """A lake that cannot even be opened holds nothing: then its lag counts from when that began."""
         tally = self._tally
-        since_us = None if lake is None else lake.held_since_us
+        held_us = None if lake is None else lake.held_since_us
+        since_us = min((since for since in (held_us, stalled_us) if since is not None), default=None)
         self.figures = SinkFigures(
             lag_s=0.0 if since_us is None else max(self._clock_us() - since_us, tally.lag_us) / 1e6,
             rows=dict(tally.rows),

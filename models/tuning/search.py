@@ -5,7 +5,8 @@
 What is skipped, and why that loses nothing:
 
 - a larger batch, once two doublings made a row no cheaper, or once a run takes longer than the target;
-- more threads, once a doubling did not win, and at all for runs below 50 µs, which cost less than waking a thread;
+- more threads, once a doubling did not win on the widest batch within the target, and at all where even that takes less than 50 µs,
+  which is less than waking a thread;
 - more runs at once than threads are left, and a lower level of optimisation once the one above it did not win;
 - whatever the time is over for: opening a large model may take longer than all runs together.
 
@@ -14,7 +15,8 @@ A challenger must win by 5%, twice: settings that cost more (threads) or do less
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from heapq import nsmallest
 from typing import Final, Protocol
 
 import msgspec
@@ -32,8 +34,10 @@ INLINE_S: Final = 1e-3
 _HANDOFF_S: Final = 100e-6
 """What handing a longer run to a thread costs (PERFORMANCE.md 6, rule 4)."""
 _SPLIT_S: Final = 50e-6
-_SLICE_S: Final = 0.1
-_ROUNDS: Final = (8, 300)
+_WIDE_S: Final = 0.02
+_WINDOW_S: Final = (0.02, 0.1)
+"""How long one run is watched, at least and at most: a neighbour's burst lasts milliseconds, and slows every run in it alike."""
+_ROUNDS_MIN: Final = 8
 _SETTLED: Final = 1.03
 
 
@@ -86,6 +90,10 @@ class _Standing(msgspec.Struct, kw_only=True):
     def row_s(self) -> float:
         return cost_s(self.curve[self.rows]) / self.rows / self.setting.runs
 
+    def run_s(self, rows: int) -> float:
+        """What a run of `rows` should take, from the best batch."""
+        return self.curve[self.rows] * rows / self.rows
+
 
 def cost_s(seconds: float) -> float:
     """What a run costs the gateway: its time, and the way to a thread and back where it is too long for the event loop."""
@@ -137,7 +145,7 @@ class _Search:
     def _doubled(self, best: _Standing, knob: str, most: int) -> _Standing:
         """Doubles threads or runs while that wins."""
         for count in _doublings(most):
-            if best.curve[self._widest(best)] < _SPLIT_S:
+            if best.run_s(self._widest(best)) < _SPLIT_S:
                 self._skipped.append(f"{knob} {count}: a run takes less than {_SPLIT_S * 1e6:g} µs")
                 return best
             challenger = self._challenge(best, _with(best, **{knob: count}))
@@ -193,8 +201,10 @@ class _Search:
         return self._widest(best) if setting.threads > best.setting.threads else best.rows
 
     def _widest(self, best: _Standing) -> int:
-        """The largest batch that was measured and is within the target."""
-        return max((rows for rows, seconds in best.curve.items() if seconds <= self._bounds.target_s), default=best.rows)
+        """The largest batch that should be within the target: where threads gain most, if they gain at all."""
+        within_s = min(self._bounds.target_s, _WIDE_S)
+        wider = [rows for rows in ROWS if rows > best.rows and best.run_s(rows) <= within_s]
+        return max(wider, default=best.rows) if self._bounds.is_batched else best.rows
 
     @property
     def _left_s(self) -> float:
@@ -264,26 +274,22 @@ class _Search:
     def _side_by_side(self, *runs: tuple[Setting, int]) -> list[float]:
         """The least seconds of each, run in turns, so that a slow moment of the machine meets all of them.
 
-        Ends when the three best of each agree within 3%, after a tenth of a second, or after 300 rounds.
+        Ends when the three best of each agree within 3%, at the earliest after 20 ms for each, or after 100 ms for each.
         """
-        took: list[list[float]] = [[] for _ in runs]
+        least_s, most_s = (window_s * len(runs) for window_s in _WINDOW_S)
         began = self._clock()
-        first = [
-            self._bench.run(*run) for run in runs
-        ]  # pages, arenas and caches are filled; counts only where runs are long
+        lowest = [
+            [self._bench.run(*run)] for run in runs
+        ]  # fills pages, arenas and caches; counts only where runs are long
         for rounds in itertools.count(1):
-            for times, run in zip(took, runs, strict=True):
-                times.append(self._bench.run(*run))
+            for place, run in enumerate(runs):
+                lowest[place] = nsmallest(3, [*lowest[place], self._bench.run(*run)])
             spent_s = self._clock() - began
-            is_settled = rounds >= _ROUNDS[0] and all(_is_settled(times) for times in took)
-            if is_settled or rounds >= _ROUNDS[1] or spent_s > min(_SLICE_S * len(runs), max(self._left_s, 0.0)):
+            is_watched = rounds >= _ROUNDS_MIN and spent_s >= least_s
+            is_settled = is_watched and all(times[-1] <= _SETTLED * times[0] for times in lowest)
+            if is_settled or spent_s > min(most_s, max(self._left_s, 0.0)):
                 break
-        return [min(one, *times) for one, times in zip(first, took, strict=True)]
-
-
-def _is_settled(times: Sequence[float]) -> bool:
-    lowest = sorted(times)[:3]
-    return lowest[-1] <= _SETTLED * lowest[0]
+        return [times[0] for times in lowest]
 
 
 def _best_rows(curve: dict[int, float], target_s: float) -> int:

@@ -30,10 +30,12 @@ with module.InferenceServerClient(address) as client:
 """
 
 
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory):
+@pytest.fixture(
+    scope="module", params=[{}, {"door": "asgi", "grpc_door": "wire"}], ids=["the doors by default", "the other doors"]
+)
+def gateway(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("first")
-    with Gateway(folder) as running:
+    with Gateway(folder, **request.param) as running:
         document = route("phishing", ("champion", files.binary(folder / "phishing.onnx"), 1))
         done = running.run("apply", write_yaml(folder / "route.yaml", document), "-m", "first light")
         assert done.returncode == 0, done.stderr

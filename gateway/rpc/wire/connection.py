@@ -20,6 +20,7 @@ from gateway.rpc.wire.stream import RECV_WINDOW, Stream
 CONNECTION_WINDOW: Final = 16 << 20
 """What a peer may have on the way to us on all streams together. Bytes are counted free as they arrive: streams hold the bounds."""
 _LATELY_MAX: Final = 1024
+_SETTINGS_BYTES_MAX: Final = 6 * 32
 _DRAIN_PING: Final = b"draining"
 _ALIVE_PING: Final = b"alive?\0\0"
 _FIRST_LAST_ID: Final = 2**31 - 1
@@ -234,7 +235,9 @@ class Connection:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "SETTINGS on a stream")
         if len(payload) % 6 or (flags & frames.ACK and payload):
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, "SETTINGS of a size that none has")
-        self._patience.charge(patience.SETTINGS + len(payload) // 6, self.now_s, "SETTINGS frames")
+        self._patience.charge(patience.SETTINGS, self.now_s, "SETTINGS frames")
+        if len(payload) > _SETTINGS_BYTES_MAX:  # each may touch every stream
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a SETTINGS frame with too many settings")
         if flags & frames.ACK:
             return
         for name, value in frames.read_settings(payload):

@@ -316,6 +316,9 @@ class GrpcProtocol(asyncio.Protocol):
             self._start(call)
 
     def _start(self, call: Call) -> None:
+        if len(self._shared.tasks) >= self._shared.limits.inflight_max:
+            self._fault(call.stream, CallFault("RESOURCE_EXHAUSTED", "this process runs as many calls as it may"))
+            return
         timeout_s = call.plan.timeout_s
         deadline_s = None if timeout_s is None else call.received_ns / 1e9 + timeout_s
         context = CallContext(call, self, self._peer_name, deadline_s, time.monotonic)

@@ -1,4 +1,8 @@
+from datetime import datetime
+
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from gateway.commands.labels import read_labels
 from gateway.commands.talk import CommandFailed
@@ -55,3 +59,35 @@ def test_large_files_come_in_portions(tmp_path):
 def test_a_missing_file_is_said(tmp_path):
     with pytest.raises(CommandFailed, match="cannot be read"):
         list(read_labels(tmp_path / "nix.csv"))
+
+
+def test_parquet_says_the_same_with_its_own_types(tmp_path):
+    path = tmp_path / "x.parquet"
+    at = datetime(2026, 1, 2, 3, 4, 5)  # noqa: DTZ001  # a file may have no zone
+    columns = {
+        "prediction_id": ["a", "b", "c"],
+        "row": [None, 2, None],
+        "label": [1.5, None, 0.0],
+        "at": [at, None, None],
+    }
+    parquet.write_table(pa.table(columns), path)
+    assert list(read_labels(path)) == [
+        [
+            {"prediction_id": "a", "label": 1.5, "at": "2026-01-02T03:04:05+00:00"},
+            {"prediction_id": "b", "row": 2, "label": None},
+            {"prediction_id": "c", "label": 0.0},
+        ]
+    ]
+
+
+def test_parquet_that_is_no_file_of_labels_is_refused(tmp_path):
+    path = tmp_path / "x.parquet"
+    path.write_bytes(b"PAR1")
+    with pytest.raises(CommandFailed, match="cannot be read"):
+        list(read_labels(path))
+    parquet.write_table(pa.table({"id": [1]}), path)
+    with pytest.raises(CommandFailed, match="wanted the columns"):
+        list(read_labels(path))
+    parquet.write_table(pa.table({"prediction_id": ["a"], "label": [float("nan")]}), path)
+    with pytest.raises(CommandFailed, match="no truth"):
+        list(read_labels(path))

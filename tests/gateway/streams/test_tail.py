@@ -89,6 +89,19 @@ async def test_a_lake_that_cannot_be_written_is_shown_and_loses_nothing(place, s
     assert count(place) == 10
 
 
+async def test_a_lake_that_cannot_even_be_opened_falls_behind_all_the_while(place, stream, writer, clock, tmp_path):
+    obstacle = tmp_path / "lake"
+    obstacle.write_text("in the way")
+    writer.append(encode(predictions([request(0)], [0.5])))
+    for seconds in (0, 3, 6):
+        assert not await stream.step()
+        assert stream.figures.lag_s == pytest.approx(seconds)
+        clock.now_us += 3_000_000
+    obstacle.unlink()
+    assert await stream.step(flush=True)
+    assert stream.figures.lag_s == 0
+
+
 async def test_a_frame_that_can_neither_be_read_nor_set_aside_is_kept(place, stream, writer, tmp_path):
     (tmp_path / "letters").write_text("in the way")
     writer.append([b"\xc1", *encode(predictions([request(0)], [0.5]))])

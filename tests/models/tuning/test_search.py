@@ -206,7 +206,7 @@ def test_every_trial_is_told_beside_the_plain_setting() -> None:
     assert found.trials[1].rows_per_s > found.trials[0].rows_per_s
 
 
-@hypothesis(max_examples=60, deadline=None)
+@hypothesis(max_examples=40, deadline=None)
 @given(
     start_us=st.floats(1, 2000),
     rows_us=st.one_of(st.tuples(st.just(1), st.floats(0.01, 2000)), st.tuples(st.just(2), st.floats(5, 2000))),

@@ -136,6 +136,7 @@ CONNECTION_FAULTS: dict[str, tuple[bytes, Code]] = {
     "6.5.2 INITIAL_WINDOW_SIZE": (http2.settings((4, 2**31)), F),
     "6.5.2 MAX_FRAME_SIZE too small": (http2.settings((5, 16_383)), P),
     "6.5.2 MAX_FRAME_SIZE too large": (http2.settings((5, 2**24)), P),
+    "more settings than anybody has": (http2.settings(*[(4, 1)] * 33), Code.ENHANCE_YOUR_CALM),
     "6.6 PUSH_PROMISE": (OPEN + http2.frame(http2.PUSH_PROMISE, END_HEADERS, 1, bytes(8)), P),
     "6.7 PING on a stream": (http2.frame(http2.PING, 0, 1, bytes(8)), P),
     "6.7 PING of wrong size": (http2.frame(http2.PING, 0, 0, bytes(7)), S),

@@ -1,6 +1,7 @@
 """One connection without a socket: any bytes at all, and what is left of them afterwards."""
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -84,6 +85,33 @@ async def test_whatever_is_received_nothing_is_raised_and_nothing_is_left(
     assert [record.message for record in caplog.records if record.name.startswith("gateway.rpc.wire")] == []
     assert (door.shared.held_bytes, door.plane.data.inflight, caller.lingering) == (0, 0, 0)
     assert not door.shared.connections
+
+
+async def test_a_hot_call_leaves_nothing_to_the_collector(door: WireDoor) -> None:
+    caller = door.connect()
+    caller.say(START, http2.call(1, infer(), fields("ModelInfer")))
+    await door.settle()
+    gc.collect()
+    gc.disable()
+    try:
+        for stream in range(3, 203, 2):
+            caller.say(http2.call(stream, infer(), fields("ModelInfer")))
+            await asyncio.sleep(0)
+        assert not door.plane.data.inflight
+        assert gc.collect() < 10
+    finally:
+        gc.enable()
+    caller.leave()
+
+
+async def test_only_so_many_handlers_run_at_once_in_a_process(door: WireDoor) -> None:
+    door.shared.limits = Limits(inflight_max=2)
+    caller = door.connect()
+    caller.say(START, *(http2.headers(stream, fields=fields("ModelStreamInfer")) for stream in (1, 3, 5)))
+    assert caller.status(5)["grpc-status"] == "8"
+    assert len(door.shared.tasks) == 2
+    caller.leave()
+    await door.settle(is_over=True)
 
 
 async def test_calls_that_were_cancelled_keep_their_place_until_they_are_over(door: WireDoor) -> None:

@@ -35,8 +35,9 @@ _HANDOFF_S: Final = 100e-6
 """What handing a longer run to a thread costs (PERFORMANCE.md 6, rule 4)."""
 _SPLIT_S: Final = 50e-6
 _WIDE_S: Final = 0.02
-_WINDOW_S: Final = (0.02, 0.1)
+_WATCH_S: Final = (0.02, 0.1)
 """How long one run is watched, at least and at most: a neighbour's burst lasts milliseconds, and slows every run in it alike."""
+_SECOND_LOOK_S: Final = (0.15, 0.3)
 _ROUNDS_MIN: Final = 8
 _SETTLED: Final = 1.03
 
@@ -127,7 +128,7 @@ class _Search:
             best = challenger
         if self._bounds.int8:
             best = self._challenge(best, _with(best, form="int8")) or best
-        self._check_neighbours(best)
+        self._look_again(best)
         self._add_recorded_rows(best)
         self._bench.drop(best.setting)
         return Found(
@@ -244,18 +245,24 @@ class _Search:
                 break
         return curve
 
-    def _check_neighbours(self, best: _Standing) -> None:
-        """The winner's batch once more beside half, double and four times as much, in turns: a slow moment may have ended its curve early."""
-        if best.setting.form == "int8":
+    def _look_again(self, best: _Standing) -> None:
+        """The winner's batch and what came near it, or may lie behind the end of its curve, longer and in turns.
+
+        The curve was measured point by point, and a busy moment of the machine may have ended it early, or made one point dear.
+        """
+        if best.setting.form == "int8" or not self._bounds.is_batched:
             return
-        sizes = [rows for rows in ROWS if best.rows // 2 <= rows <= 4 * best.rows] if self._bounds.is_batched else []
-        row_s = best.curve[best.rows] / best.rows
-        sizes = [rows for rows in sizes if rows <= best.rows or row_s * rows <= self._bounds.target_s]
-        if self._left_s < 4 * row_s * sum(sizes):
-            self._skipped.append("a second look at the batch: no time left")
-            return
+        near_s = 1.2 * cost_s(best.curve[best.rows]) / best.rows
+        sizes = [
+            rows
+            for rows in ROWS
+            if (rows <= 4 * best.rows and best.run_s(rows) <= self._bounds.target_s)
+            and (rows >= best.rows // 2 or cost_s(best.curve[rows]) / rows <= near_s)
+        ]
+        while len(sizes) > 1 and self._left_s < 4 * sum(map(best.run_s, sizes)):
+            self._skipped.append(f"{sizes.pop()} rows a second time: no time left")
         if len(sizes) > 1:
-            again = self._side_by_side(*((best.setting, rows) for rows in sizes))
+            again = self._side_by_side(*((best.setting, rows) for rows in sizes), watch_s=_SECOND_LOOK_S)
             best.curve |= dict(zip(sizes, again, strict=True))
             best.rows = _best_rows(best.curve, self._bounds.target_s)
 
@@ -271,12 +278,12 @@ class _Search:
             else:
                 self._skipped.append(f"{rows} rows, as recorded: no time left")
 
-    def _side_by_side(self, *runs: tuple[Setting, int]) -> list[float]:
+    def _side_by_side(self, *runs: tuple[Setting, int], watch_s: tuple[float, float] = _WATCH_S) -> list[float]:
         """The least seconds of each, run in turns, so that a slow moment of the machine meets all of them.
 
-        Ends when the three best of each agree within 3%, at the earliest after 20 ms for each, or after 100 ms for each.
+        Ends when the three best of each agree within 3%, but is given at least and at most `watch_s` for each.
         """
-        least_s, most_s = (window_s * len(runs) for window_s in _WINDOW_S)
+        least_s, most_s = (seconds * len(runs) for seconds in watch_s)
         began = self._clock()
         lowest = [
             [self._bench.run(*run)] for run in runs

@@ -37,7 +37,7 @@ _SPLIT_S: Final = 50e-6
 _WIDE_S: Final = 0.02
 _WATCH_S: Final = (0.02, 0.1)
 """How long one run is watched, at least and at most: a neighbour's burst lasts milliseconds, and slows every run in it alike."""
-_SECOND_LOOK_S: Final = (0.15, 0.3)
+_SECOND_LOOK_S: Final = (0.1, 0.3)
 _ROUNDS_MIN: Final = 8
 _SETTLED: Final = 1.03
 

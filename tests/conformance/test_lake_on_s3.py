@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import threading
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pytest
@@ -41,7 +42,7 @@ def bucket():
         "AWS_ALLOW_HTTP": "true",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    with pytest.MonkeyPatch.context() as patch:
+    with stopped(server), pytest.MonkeyPatch.context() as patch:
         for name, value in keys.items():
             patch.setenv(name, value)
 
@@ -54,8 +55,15 @@ def bucket():
 
         eventually(made, 60, 0.2)
         yield "s3://lake"
-    server.terminate()
-    server.wait()
+
+
+@contextmanager
+def stopped(server):
+    try:
+        yield
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def test_records_are_stored_asked_and_tidied_up(bucket, tmp_path):

@@ -79,6 +79,30 @@ def stage_linear(
     return write(artifacts, graph, signature, answer, ModelKey(name, version))
 
 
+def stage_dense(artifacts: Path, *, width: int, layers: int, name: str = "dense") -> StagedModel:
+    """`y` = x through so many square layers (each width² × 4 bytes) with ReLU between them; `x` and `y` FP32 [-1, width]."""
+    random = np.random.default_rng(0)
+    weights = [random.normal(0, width**-0.5, (width, width)).astype(np.float32) for _ in range(layers)]
+    nodes, last = [], "x"
+    for place in range(layers):
+        nodes.append(helper.make_node("MatMul", [last, f"w{place}"], [f"h{place}"]))
+        nodes.append(helper.make_node("Relu", [f"h{place}"], [f"a{place}"]))
+        last = f"a{place}"
+    nodes.append(helper.make_node("Identity", [last], ["y"]))
+    graph = helper.make_graph(
+        nodes,
+        name,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, width])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, width])],
+        [numpy_helper.from_array(matrix, f"w{place}") for place, matrix in enumerate(weights)],
+    )
+    signature = Signature(
+        inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, width)),),
+        outputs=(TensorSpec(name="y", datatype="FP32", shape=(-1, width)),),
+    )
+    return write(artifacts, graph, signature, Answer(kind="regression", score_output="y"), ModelKey(name, "1"))
+
+
 def write(
     artifacts: Path,
     graph: onnx.GraphProto,

@@ -280,9 +280,7 @@ def follow(
 
 
 @app.command()
-def pause(
-    endpoint: Endpoint, reason: Reason, url: Url = None, key_file: KeyFile = None, as_json: Json = False
-) -> None:
+def pause(endpoint: Endpoint, reason: Reason, url: Url = None, key_file: KeyFile = None, as_json: Json = False) -> None:
     """Stay at the present step of the route's steps."""
     _change(lambda client: client.pause(endpoint, reason=reason), url, key_file, as_json)
 

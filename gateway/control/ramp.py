@@ -56,7 +56,9 @@ class Ramps:
 
     def step(self) -> bool:
         """One look at every endpoint; answers whether a ramp runs."""
-        running = [self._look(endpoint) for endpoint in self._store.endpoints()]  # each is looked at, also after the first
+        running = [
+            self._look(endpoint) for endpoint in self._store.endpoints()
+        ]  # each is looked at, also after the first
         return any(running)
 
     def pause(self, endpoint: str, *, author: Author) -> Ramp:

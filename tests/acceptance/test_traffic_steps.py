@@ -28,7 +28,7 @@ def test_steps_survive_pauses_restarts_and_a_file_that_is_applied_again(gateway,
         ("champion", files.binary(tmp_path / "champion.onnx"), 100),
         ("challenger", files.binary(tmp_path / "challenger.onnx", 1, 2, 3, 4), 0),
         steps=[
-            {"weights": {"challenger": 1}, "for": "4s"},
+            {"weights": {"challenger": 1}, "for": "15s"},
             {"weights": {"challenger": 10}, "for": "1h"},
             {"weights": {"challenger": 50, "champion": 50}, "for": "1h"},
         ],
@@ -36,17 +36,20 @@ def test_steps_survive_pauses_restarts_and_a_file_that_is_applied_again(gateway,
     file = write_yaml(tmp_path / "route.yaml", document)
     assert gateway.run("apply", file, "-m", "ramp up").returncode == 0
     eventually(lambda: weights(gateway) == {"champion": 100, "challenger": 1})
-    assert "step 1 of 3 until" in " ".join(gateway.run("routes").stdout.split())
+    assert steps(gateway)["summary"].startswith("step 1 of 3 until")
 
-    assert gateway.run("pause", "phishing", "-m", "look at it first").returncode == 0
+    gateway.client.pause("phishing", reason="look at it first")
     assert steps(gateway)["state"] == "paused"
+    assert "step 1 of 3, paused: by local:" in " ".join(gateway.run("routes").stdout.split())
+    twice = gateway.run("pause", "phishing", "-m", "again")
+    assert (twice.returncode, len(twice.stderr.splitlines())) == (1, 1)
     again = gateway.run("apply", file, "-m", "the same file")
     assert "unchanged" in again.stdout, again.stdout
     assert gateway.run("resume", "phishing", "-m", "looks good").returncode == 0
 
     gateway.kill("control")
     eventually(lambda: gateway.is_managed)
-    eventually(lambda: weights(gateway) == {"champion": 100, "challenger": 10}, 30)
+    eventually(lambda: weights(gateway) == {"champion": 100, "challenger": 10}, 60)
 
     gateway.client.split("phishing", challenger=0, reason="something is wrong")
     eventually(lambda: steps(gateway)["state"] == "paused")

@@ -20,8 +20,16 @@ MIRRORED_ELSEWHERE = {
     "models/signature.py": "tests/models/test_signature_check.py",
     "models/staged.py": "tests/models/test_catalog.py",
     "models/tensors.py": "tests/models/test_signature_check.py",
+    # reached through the one thing that uses them
+    "gateway/admin/tuning.py": "tests/gateway/commands/test_models.py",
+    "gateway/control/tuning.py": "tests/gateway/commands/test_models.py",
+    "gateway/cli_models.py": "tests/gateway/commands/test_models.py",
+    "gateway/evidence/shape.py": "tests/gateway/commands/test_models.py",
+    "gateway/rpc/wire/inflow.py": "tests/gateway/rpc/wire/test_connection.py",
+    "gateway/rpc/wire/outflow.py": "tests/gateway/rpc/wire/test_connection.py",
+    "gateway/rpc/wire/shared.py": "tests/gateway/rpc/wire/test_protocol.py",
 }
-"""Types without behaviour of their own, and the test that uses them most."""
+"""Types without behaviour of their own, parts of one noun, and the test that uses them most."""
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

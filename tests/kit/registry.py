@@ -86,7 +86,18 @@ class MlflowServer:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.uri = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+        ]
         store = ["--backend-store-uri", f"sqlite:///{self._folder}/server.db"]
         files = ["--artifacts-destination", str(self._folder / "artifacts")]
         webhooks = {

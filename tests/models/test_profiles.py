@@ -1,44 +1,64 @@
-"""A profile is this machine's own, kept by rename, and one that does not fit counts as not being there."""
+"""A profile counts for the machine that it was measured on, and a damaged one counts as none."""
 
 from pathlib import Path
 
+import msgspec
+
 from models import profiles
 from models.runtime.onnx import VERSION
-from models.staged import Profile
+from models.staged import Ask, Profile
 
 
-def mine(**changes: object) -> Profile:
-    given = {"processor": profiles.processor(), "onnxruntime": VERSION, "seconds_by_rows": {1: 1e-5, 8: 2e-5}} | changes
-    return Profile(**given)  # type: ignore[arg-type]  # by name
+def made(**fields: object) -> Profile:
+    plain = Profile(processor=profiles.processor(), onnxruntime=VERSION, seconds_by_rows={1: 1e-5})
+    return msgspec.structs.replace(plain, **fields)
 
 
-def test_a_profile_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    assert profiles.read(tmp_path) is None
-    assert profiles.stamp(tmp_path) == 0
-    profiles.write(tmp_path, mine(rows_max=8))
-    assert profiles.read(tmp_path) == mine(rows_max=8)
-    assert profiles.stamp(tmp_path) > 0
-    assert profiles.newest(tmp_path) == mine(rows_max=8)
+def test_what_is_written_is_read_on_the_same_machine(tmp_path: Path) -> None:
+    profiles.write(tmp_path, made(rows_max=8))
+    assert profiles.read(tmp_path) == made(rows_max=8)
 
 
-def test_a_profile_of_another_machine_or_release_does_not_count(tmp_path: Path) -> None:
-    for other in (mine(processor="another"), mine(onnxruntime="0.1"), mine(seconds_by_rows={})):
+def test_another_processor_or_onnxruntime_has_no_say(tmp_path: Path) -> None:
+    for other in (made(processor="another"), made(onnxruntime="0.1"), made(seconds_by_rows={})):
         profiles.write(tmp_path, other)
         assert profiles.read(tmp_path) is None
 
 
-def test_a_damaged_profile_counts_as_none(tmp_path: Path) -> None:
-    profiles.write(tmp_path, mine())
+def test_a_damaged_profile_is_none(tmp_path: Path) -> None:
+    profiles.write(tmp_path, made())
     profiles.path(tmp_path).write_bytes(b"{")
     assert profiles.read(tmp_path) is None
+    assert profiles.newest(tmp_path) is None
 
 
-def test_a_profile_is_current_only_for_the_threads_it_was_measured_with() -> None:
+def test_the_file_name_holds_processor_and_onnxruntime_and_no_separator(tmp_path: Path) -> None:
+    name = profiles.path(tmp_path).name
+    assert name.endswith(f"-{VERSION}.json")
+    assert "/" not in name
+    assert " " not in name
+
+
+def test_a_profile_for_another_number_of_threads_is_not_current() -> None:
+    assert profiles.is_current(made(threads_max=2), 2)
+    assert not profiles.is_current(made(threads_max=2), 1)
     assert not profiles.is_current(None, 1)
-    assert profiles.is_current(mine(threads_max=2), 2)
-    assert not profiles.is_current(mine(threads_max=2), 1)
 
 
-def test_threads_are_shared_out_over_the_workers() -> None:
-    assert profiles.threads_share(10_000) == 1
-    assert profiles.threads_share(1) >= 1
+def test_what_was_asked_for_on_another_machine_is_still_known(tmp_path: Path) -> None:
+    profiles.write(tmp_path, made(tuned_at_unix=1.0))
+    elsewhere = made(processor="another", ask=Ask(target_s=0.002, int8=True), tuned_at_unix=2.0)
+    (tmp_path / profiles.FOLDER / "another-1.0.json").write_bytes(msgspec.json.encode(elsewhere))
+    assert profiles.newest(tmp_path) == elsewhere
+
+
+def test_a_stamp_is_nought_until_there_is_a_profile(tmp_path: Path) -> None:
+    assert profiles.stamp(tmp_path) == 0
+    profiles.write(tmp_path, made())
+    assert profiles.stamp(tmp_path) > 0
+
+
+def test_threads_are_shared_out_over_workers_and_never_below_one() -> None:
+    cores = profiles.threads_share(1)
+    assert profiles.threads_share(cores) == 1
+    assert profiles.threads_share(cores * 4) == 1

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from models import profiles
 from models.artifacts import Artifacts
 from models.errors import ArtifactInvalid, ModelUnknown, RegistryUnavailable, StagingRefused
 from models.ref import ModelRef, parse_ref
@@ -17,6 +18,7 @@ from models.registry.local import LocalRegistry
 from models.registry.mlflow import MlflowRegistry
 from models.staged import ModelKey, StagedModel
 from models.staging import Step, Trust, stage
+from models.tuning.process import measure
 from tests.kit import registered
 
 
@@ -182,6 +184,24 @@ def test_two_that_stage_the_same_files_at_once_convert_them_once(tmp_path: Path)
 
     assert first == second
     assert steps.count("converting") == 1
+
+
+def test_a_model_is_measured_before_it_is_kept_and_its_profile_comes_with_it(
+    registry: MlflowRegistry, tmp_path: Path
+) -> None:
+    artifacts = Artifacts(tmp_path)
+    steps: list[Step] = []
+
+    def tune(folder: Path, staged: StagedModel, recorded: Any) -> None:
+        assert not artifacts.path(staged.digest).exists()
+        measure(folder, staged, recorded=recorded, budget_s=0.3)
+
+    staged = stage(parse_ref("models:/boosted/1"), registry, artifacts, tune=tune, on_progress=steps.append)
+
+    assert steps == ["resolving", "fetching", "converting", "tuning", "staged"]
+    profile = profiles.read(artifacts.path(staged.digest))
+    assert profile is not None
+    assert profile.memory_bytes > 0
 
 
 def test_a_link_in_a_models_folder_is_refused(folder: Path, artifacts: Artifacts) -> None:

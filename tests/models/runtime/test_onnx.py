@@ -7,6 +7,7 @@ import pytest
 
 from models.errors import ArtifactInvalid, InputInvalid
 from models.runtime.onnx import OnnxSession
+from models.staged import Setting
 from tests.kit.staged import stage_linear
 
 
@@ -32,3 +33,12 @@ def test_what_only_the_model_can_refuse_is_the_callers_to_mend(tmp_path: Path) -
     assert "666" not in str(refused.value)
     with pytest.raises(InputInvalid):
         session.run([np.array([[1, 2, 3]], np.float32)], ["label"])
+
+
+@pytest.mark.parametrize("setting", [Setting(threads=2), Setting(arena=False), Setting(optimisation="basic")])
+def test_every_setting_answers_the_same(tmp_path: Path, setting: Setting) -> None:
+    staged = stage_linear(tmp_path)
+    path = tmp_path / staged.digest / staged.file
+    row, names = [np.array([[1, 2]], np.float32)], ["probabilities"]
+    (plain,), (tuned,) = OnnxSession(path).run(row, names), OnnxSession(path, setting).run(row, names)
+    assert plain == pytest.approx(tuned)

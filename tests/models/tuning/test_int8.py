@@ -30,7 +30,7 @@ def test_a_twin_is_smaller_and_its_certificate_says_how_near_it_answers(tmp_path
 
 
 def test_scores_outside_the_tolerance_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(StagingRefused, match="output 'y' is off by .* allowed is 1e-06"):
+    with pytest.raises(StagingRefused, match=r"output 'y' is off by .* allowed is 1e-06"):
         certified(tmp_path, stage_dense(tmp_path, width=64, layers=2), ROWS, 1e-6)
 
 

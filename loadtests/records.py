@@ -1,7 +1,7 @@
 """How fast records are written, stored and asked: `python -m loadtests.records`. Temporary files only; ends in under a minute.
 
 Prints the cost of one spool append (by bytes a turn), records a second from spool to lake on one core (by requests a block), and the
-seconds of each question over 100,000 predictions with a mirror and half of them labelled.
+seconds of each question over 100,000 predictions with a mirror and half of them labelled, and of what the next iteration needs of them.
 """
 
 import shutil
@@ -12,11 +12,22 @@ from pathlib import Path
 
 import numpy as np
 
+from gateway.control.replay import Question as ReplayQuestion
+from gateway.control.replay import replay
 from gateway.evidence import ledger, quality
+from gateway.evidence.dataset import Question as DatasetQuestion
+from gateway.evidence.dataset import dataset
 from gateway.evidence.evidence import Evidence
+from gateway.evidence.query import Queries
 from gateway.spool.segment import SegmentWriter
+from gateway.streams.feed import Feed
+from gateway.streams.schema import PARTITIONS, SCHEMAS
+from gateway.streams.table import LakeTable
+from gateway.streams.upkeep import forget
+from models.catalog import Catalog
 from routing.records import Column, PredictionBlock
 from tests.kit.spooled import BINARY, Place, encode, label, labels, pid_text, predictions, request, shadows
+from tests.kit.staged import stage_linear
 
 _RECORDS = 40_000
 _PREDICTIONS = 100_000
@@ -87,6 +98,21 @@ def ask(folder: Path) -> None:
     timed("the same again", lambda: evidence.ledger(exogenous))
     timed("quality", lambda: evidence.quality(quality.Question(endpoint="phishing")))
     timed("one prediction", lambda: evidence.prediction(pid_text(50_000)))
+    timed("labels settled", lambda: evidence.settle(0, 4e9))
+    queries = Queries(place.uri)
+    timed("data set of 50,000 labelled rows", lambda: dataset(queries, DatasetQuestion(endpoint="phishing")))
+    staged = stage_linear(folder / "artifacts", columns=1)
+    model = Catalog(folder / "artifacts").load(staged.digest)
+    timed("replay of 100,000 rows", lambda: replay(queries, ReplayQuestion(endpoint="phishing"), model))
+    timed("all rows through a feed", lambda: drain(Feed(place.uri, "predictions")))
+    tables = {name: LakeTable(f"{place.uri}/{name}", schema, PARTITIONS) for name, schema in SCHEMAS.items()}
+    timed("forgetting one unit", lambda: forget(tables, [f"{5:032x}"]))
+
+
+def drain(feed: Feed) -> None:
+    position = 0
+    while (portion := feed.after(position)) is not None:
+        position = portion.last
 
 
 def timed(name: str, question: Callable[[], object]) -> None:

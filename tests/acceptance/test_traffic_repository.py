@@ -17,9 +17,9 @@ SERVICE = "/inference.GRPCInferenceService/"
 
 
 class Served:
-    def __init__(self, folder, registry):
+    def __init__(self, gateway, registry):
         registry.point("champion", "1")
-        self.gateway = Gateway(folder, workers=2, registry_uri=registry.uri, registry_poll_s=3600).start()
+        self.gateway = gateway
         self.gateway.apply(route(NAME, ("champion", CHAMPION, 1), allow_pin=True, follow="ignore"))
         made = self.gateway.run("keys", "create", "ci", "-s", f"model:write:{NAME}", "-m", "test", "--json")
         assert made.returncode == 0, made.stderr
@@ -57,9 +57,9 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, registry):
-    made = Served(tmp_path_factory.mktemp("repository"), registry)
-    yield made
-    made.gateway.stop()
+    folder = tmp_path_factory.mktemp("repository")
+    with Gateway(folder, workers=2, registry_uri=registry.uri, registry_poll_s=3600) as gateway:
+        yield Served(gateway, registry)
 
 
 def test_loading_needs_a_key_that_may(served):

@@ -28,15 +28,17 @@ class Registry:
         self._mlflow = mlflow
         self.file = folder / "mlflow.db"
         self.uri = f"sqlite:///{self.file}"
-        mlflow.set_tracking_uri(self.uri)
         self.client = mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
-        experiment = self.client.create_experiment("tests", artifact_location=str(folder / "runs"))
-        mlflow.set_experiment(experiment_id=experiment)
+        self._experiment = self.client.create_experiment("tests", artifact_location=str(folder / "runs"))
 
     def publish(self, name: str, path: str, alias: str | None = None) -> str:
         """Logs an ONNX file as a version of a registered model, the way a training run does; answers the version."""
         from mlflow.models import infer_signature
 
+        # MLflow keeps these for the whole process, and other kits of this process set them too.
+        self._mlflow.set_tracking_uri(self.uri)
+        self._mlflow.set_registry_uri(self.uri)
+        self._mlflow.set_experiment(experiment_id=self._experiment)
         sample = np.zeros((2, 4), np.float32)
         with self._mlflow.start_run():
             logged = self._mlflow.onnx.log_model(

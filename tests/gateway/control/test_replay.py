@@ -1,17 +1,19 @@
 import numpy as np
+import onnx
 import pytest
 
-from gateway.control.replay import MIRROR, NotRecorded, Question, replay
+from gateway.control.replay import MIRROR, NotRecorded, Question, _tensor, replay
 from gateway.evidence import ledger
 from gateway.evidence.paired import PairedTests
 from gateway.evidence.query import Queries
 from models.catalog import Catalog
 from models.signature import Signature
 from models.staged import ModelKey
+from models.tensors import NUMPY_OF
 from routing.records import Column
-from tests.kit.onnx_models import spec
+from tests.kit.onnx_models import MadeModel, echo, spec
 from tests.kit.spooled import START_UNIX_US, Place, label, labels, pid_text, predictions, request
-from tests.kit.staged import stage_linear
+from tests.kit.staged import stage_linear, write
 
 
 @pytest.fixture
@@ -104,23 +106,6 @@ def test_a_masked_input_is_no_number(place, model):
         replay(Queries(place.uri), Question(endpoint="phishing"), model)
 
 
-class Echo:
-    """The least that a loaded model is, to look at what it is given: answers its inputs."""
-
-    rows_max = 64
-    output_names = ()
-
-    def __init__(self, *inputs):
-        self.staged = type("Staged", (), {})()
-        self.staged.signature = Signature(inputs=inputs, outputs=())
-        self.staged.key, self.staged.digest = ModelKey("echo", "1"), "e"
-        self.given = []
-
-    def run(self, inputs):
-        self.given = list(inputs)
-        raise ValueError
-
-
 @pytest.mark.parametrize(
     ("datatype", "values"),
     [
@@ -133,38 +118,51 @@ class Echo:
     ],
 )
 def test_values_come_back_as_the_model_was_given_them(place, datatype, values):
-    from models.tensors import NUMPY_OF
-
+    """Looks inside: what a model was given is nowhere told, and a score would round it."""
     data = np.array(values, NUMPY_OF[datatype])
     place.store(predictions([request(0, rows=2)], [0.5, 0.5], inputs=[Column("v", datatype, (1,), data.tobytes())]))
-    echo = Echo(
-        spec("v", datatype, -1, 1), spec("w", "FP32", -1, 1, optional=True), spec("t", "BYTES", -1, optional=True)
-    )
-    replay(Queries(place.uri), Question(endpoint="phishing"), echo)
-    assert echo.given[0].dtype == data.dtype
-    assert np.array_equal(echo.given[0].ravel(), data, equal_nan=datatype.startswith("FP"))
-    assert np.isnan(echo.given[1]).all()
-    assert echo.given[2].tolist() == ["", ""]
+    with Queries(place.uri).snapshot("predictions") as snapshot:
+        column = snapshot.batches("SELECT input_v FROM predictions ORDER BY row", rows=10).read_all()["input_v"]
+    given = _tensor(spec("v", datatype, -1, 1), column)
+    assert given.dtype == data.dtype
+    assert np.array_equal(given.ravel(), data, equal_nan=datatype.startswith("FP"))
 
 
-def test_an_input_that_changed_its_type_is_read_from_both_columns(place):
-    first = predictions([request(0)], [0.5], inputs=[Column("v", "FP32", (1,), np.float32([1.5]).tobytes())])
-    second = predictions([request(1)], [0.5], inputs=[Column("v", "INT64", (1,), np.int64([2]).tobytes())])
+def loaded(tmp_path, made):
+    key = ModelKey("made", "1")
+    staged = write(tmp_path / "artifacts", onnx.load_from_string(made.model).graph, made.signature, made.answer, key)
+    return Catalog(tmp_path / "artifacts").load(staged.digest)
+
+
+def test_an_input_that_changed_its_type_is_read_from_both_columns(place, tmp_path):
+    first = predictions([request(0)], [0.5], inputs=[Column("x", "FP32", (1,), np.float32([1.5]).tobytes())])
+    second = predictions([request(1)], [0.5], inputs=[Column("x", "INT64", (1,), np.int64([-2]).tobytes())])
     place.store(first)
     place.store(second, writer="worker-2")
-    echo = Echo(spec("v", "FP32", -1, 1))
-    found = replay(Queries(place.uri), Question(endpoint="phishing"), echo)
+    staged = stage_linear(tmp_path / "artifacts", columns=1)
+    found = replay(
+        Queries(place.uri), Question(endpoint="phishing"), Catalog(tmp_path / "artifacts").load(staged.digest)
+    )
     assert found.without_inputs == 0
-    assert found.pairs.num_rows == 2
+    assert found.pairs["answer_label"].to_pylist() == ["1", "0"]
 
 
-def test_texts_and_lists_of_free_width_are_replayed_row_by_row(place):
-    wide = lambda rows: Column("v", "FP32", (len(rows[0]),), np.asarray(rows, "<f4").tobytes())
-    text = Column("t", "BYTES", (1,), ["ä"])
-    place.store(predictions([request(0)], [0.5], inputs=[wide([[1, 2]]), text]))
-    place.store(predictions([request(1)], [0.5], inputs=[wide([[1, 2, 3]]), text]), writer="worker-2")
-    echo = Echo(spec("v", "FP32", -1, -1), spec("t", "BYTES", -1))
-    found = replay(Queries(place.uri), Question(endpoint="phishing"), echo)
-    assert found.pairs["outcome"].to_pylist() == ["model_failed"] * 2
-    assert echo.given[0].shape == (1, 3)
-    assert echo.given[1].tolist() == ["ä"]
+@pytest.mark.parametrize("datatype", ["FP32", "BYTES"])
+def test_rows_of_different_widths_are_replayed_each_with_its_own(place, tmp_path, datatype):
+    def of(width):
+        data = ["ä"] * width if datatype == "BYTES" else np.ones(width, "<f4").tobytes()
+        return Column("x", datatype, (width,), data)
+
+    place.store(predictions([request(0)], [0.5], inputs=[of(2)]))
+    place.store(predictions([request(1)], [0.5], inputs=[of(3)]), writer="worker-2")
+    found = replay(Queries(place.uri), Question(endpoint="phishing"), loaded(tmp_path, echo(datatype)))
+    assert found.pairs["outcome"].to_pylist() == ["recorded"] * 2
+
+
+def test_an_optional_input_that_was_never_recorded_is_left_out(place, tmp_path):
+    made = echo("FP32", (-1, 1))
+    optional = Signature(inputs=(spec("x", "FP32", -1, 1, optional=True),), outputs=made.signature.outputs)
+    model = loaded(tmp_path, MadeModel(made.model, optional, made.answer))
+    place.store(predictions([request(0)], [0.5], inputs=[Column("other", "FP32", (1,), bytes(4))]))
+    found = replay(Queries(place.uri), Question(endpoint="phishing"), model)
+    assert (found.without_inputs, found.pairs["outcome"].to_pylist()) == (0, ["recorded"])

@@ -24,8 +24,6 @@ CREATE TEMP VIEW {name} AS FROM read_parquet(
     [{files}], union_by_name = true, hive_partitioning = true, hive_types = {{'endpoint': VARCHAR, 'date': DATE}})
 """
 """The files of one version of a table on a local disk, read by DuckDB itself: half the cost of reading them by way of Arrow."""
-_FILES_MAX: Final = 32
-"""Above so many (before the next compaction) opening each of them costs more than that."""
 
 Row = dict[str, Any]
 
@@ -39,7 +37,7 @@ class Snapshot:
         self.versions = {name: version for name, (version, _) in tables.items()}
         for name, (_, source) in tables.items():
             files = [f"{uri}/{name}/{file}" for file in getattr(source, "files", ())]
-            if "://" in uri or not 0 < len(files) <= _FILES_MAX:
+            if not files or "://" in uri:
                 connection.register(name, source)
             else:
                 connection.execute(_FILES.format(name=name, files=", ".join(map(literal, files))))

@@ -142,15 +142,21 @@ class TableView:
     def __init__(self, uri: str) -> None:
         self._uri = uri
         self._delta: DeltaTable | None = None
+        self._dataset: tuple[int, Any] | None = None
 
     def dataset(self) -> tuple[int, Any] | None:
         """The newest version and its rows as a pyarrow dataset; None while there is no such table. Raises CommitFailed."""
         try:
             self._delta = self._newest()
         except (DeltaError, OSError) as error:
-            self._delta = None
+            self._delta = self._dataset = None
             raise CommitFailed(str(error)) from error
-        return None if self._delta is None else (int(self._delta.version()), self._delta.to_pyarrow_dataset())
+        if self._delta is None:
+            return None
+        version = int(self._delta.version())
+        if self._dataset is None or self._dataset[0] != version:
+            self._dataset = version, self._delta.to_pyarrow_dataset()
+        return self._dataset
 
     def spans(self, column: str) -> list[tuple[int, int]]:
         """The least and largest value of a whole-numbered column in each file, as of the last call of `dataset`; from the log alone."""

@@ -32,6 +32,7 @@ def in_sql():
 @example("TRUE")
 @example("1_000")
 @example("-0")
+@example("+-0")
 @example("infinity")
 def test_labels_have_the_same_plain_form_in_sql_and_in_python(in_sql, text):
     assert in_sql("SELECT plain(?)", text) == plain(text)

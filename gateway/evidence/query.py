@@ -13,7 +13,8 @@ from gateway.streams.table import TableView
 
 _MACROS: Final = """
 CREATE TEMP MACRO plain(label) AS CASE lower(label) WHEN 'true' THEN '1.0' WHEN 'false' THEN '0.0'
-    ELSE CASE WHEN length(label) <= 15 AND NOT contains(label, '+-') THEN coalesce(CAST(try_cast(label AS DOUBLE) AS VARCHAR), label) ELSE label END END;
+    ELSE CASE WHEN length(label) <= 15 AND regexp_full_match(label, '[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?')
+    THEN CAST(CAST(label AS DOUBLE) AS VARCHAR) ELSE label END END;
 CREATE TEMP MACRO unix_us_of(id) AS CASE WHEN uuid_extract_version(id) = 7 THEN epoch_us(uuid_extract_timestamp(id)) END
 """
 """`plain`: two labels are equal when their plain forms are: as text, as numbers (`1`, `1.0`), or as booleans (`true`, `1`).

@@ -7,10 +7,13 @@ after that are appended with the same handle; after any failure the handle is lo
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import and_
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
 
@@ -32,6 +35,7 @@ class LakeTable:
     def __init__(self, uri: str, schema: pa.Schema, partitions: Sequence[str]) -> None:
         """Raises CommitFailed where the table can be neither opened nor made."""
         self._uri = uri
+        self._partitions = tuple(partitions)
         try:
             if not DeltaTable.is_deltatable(uri):
                 if "://" not in uri:
@@ -103,26 +107,39 @@ class LakeTable:
         except (DeltaError, OSError, pa.ArrowException) as error:
             raise CommitFailed(str(error)) from error
 
-    def delete(self, where: str) -> int:
-        """Deletes the rows that fit the SQL condition, and says how many. It is written to the table's log: name no person in it.
+    def drop_partitions(self, where: str) -> int:
+        """Drops the partitions that fit the SQL condition, which names partition columns only; answers how many rows that was.
 
         Their files go with a later `compact`. Raises CommitFailed.
         """
         try:
-            return int(self._delta.delete(where)["num_deleted_rows"] or 0)
+            dropped = int(self._delta.delete(where)["num_deleted_rows"] or 0)
         except (DeltaError, OSError) as error:
             raise CommitFailed(str(error)) from error
+        return dropped
 
-    def delete_matching(self, keys: pa.Table) -> int:
-        """Deletes the rows whose columns of these names have the values of a row of `keys`, and says how many. Raises CommitFailed."""
-        if not keys.num_rows:
-            return 0
-        matches = " AND ".join(f't."{name}" = s."{name}"' for name in keys.column_names)
+    def drop(self, is_gone: Any) -> int:
+        """Writes every partition that has rows which fit the pyarrow expression anew, without them; answers how many rows that was.
+
+        Not by Delta's own DELETE or MERGE: what those rewrite has a text type (string_view) that pyarrow's filters refuse from then on,
+        and they keep the condition in the table's log, where a person must not be named. Raises CommitFailed.
+        """
+        dropped = 0
         try:
-            merged = self._delta.merge(keys.group_by(keys.column_names).aggregate([]), matches, "s", "t")
-            return int(merged.when_matched_delete().execute()["num_target_rows_deleted"])
-        except (DeltaError, OSError) as error:
+            dataset = self._delta.to_pyarrow_dataset()
+            gone = dataset.to_table(columns=list(self._partitions), filter=is_gone).group_by(list(self._partitions))
+            for found in gone.aggregate([([], "count_all")]).to_pylist():
+                dropped += found.pop("count_all")
+                is_here = reduce(and_, (_is(name, value) for name, value in found.items()))
+                kept = dataset.scanner(filter=is_here & ~pc.coalesce(is_gone, pc.scalar(value=False)))
+                where = " AND ".join(_sql(name, value) for name, value in found.items())
+                if kept.count_rows():
+                    write_deltalake(self._delta, kept.to_reader(), mode="overwrite", predicate=where)
+                else:
+                    self._delta.delete(where)
+        except (DeltaError, OSError, pa.ArrowException) as error:
             raise CommitFailed(str(error)) from error
+        return dropped
 
     def compact(self, vacuum_after_h: int) -> None:
         """Joins small files, deletes files that no version of the last `vacuum_after_h` hours needs, and trims the log."""
@@ -134,6 +151,15 @@ class LakeTable:
             self._delta.cleanup_metadata()
         except (DeltaError, OSError) as error:
             raise CommitFailed(str(error)) from error
+
+
+def _is(name: str, value: object) -> Any:
+    return pc.field(name).is_null() if value is None else pc.field(name) == pc.scalar(value)
+
+
+def _sql(name: str, value: object) -> str:
+    """A partition in the log's own language; its values are names of endpoints and days."""
+    return f"{name} IS NULL" if value is None else f"{name} = '{str(value).replace(chr(39), chr(39) * 2)}'"
 
 
 class TableView:

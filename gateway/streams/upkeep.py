@@ -20,6 +20,9 @@ METRICS_KEPT_S: Final = 400 * 86_400
 _WHOLE_DAYS_FROM_S: Final = 2 * 86_400
 """From this retention on days go whole, which costs no file its rewriting; a row then stays up to a day longer."""
 
+_ENDPOINTLESS: Final = pc.field("endpoint").is_null()
+"""Labels by prediction id do not say whose they are."""
+
 Tables = Mapping[str, LakeTable]
 Deleted = dict[str, int]
 """Rows that were deleted, by table."""
@@ -41,40 +44,53 @@ def expire(tables: Tables, retention_s: Mapping[str, int], now_us: int) -> Delet
             deleted["labels"] += _expire_labels_of(tables, endpoint, cutoff)
         for name in ("labels", "predictions", "shadows"):
             if endpoint in stored[name]:
-                deleted[name] += tables[name].delete(f"endpoint = {_text(endpoint)} AND {_is_before(cutoff)}")
+                deleted[name] += _expire_rows_of(tables[name], endpoint, cutoff)
     if None in stored["labels"]:
         oldest = id_floor(_cutoff(now_us, max(retention_s.values())).timestamp())
-        deleted["labels"] += tables["labels"].delete(f"endpoint IS NULL AND prediction_id < {_text(oldest)}")
-    deleted["metrics"] += tables["metrics"].delete(_is_before(_cutoff(now_us, METRICS_KEPT_S)))
+        deleted["labels"] += tables["labels"].drop(_ENDPOINTLESS & (pc.field("prediction_id") < oldest))
+    deleted["metrics"] += tables["metrics"].drop_partitions(f"date < '{_cutoff(now_us, METRICS_KEPT_S).date()}'")
     return deleted
 
 
 def forget(tables: Tables, units: Sequence[str]) -> Deleted:
     """Deletes every prediction of these units (as they are stored), its shadows and its labels; raises CommitFailed."""
-    deleted = dict.fromkeys(("predictions", "shadows", "labels"), 0)
     is_theirs = pc.field("unit").isin(list(units))
     requests = tables["predictions"].rows(("prediction_id", "endpoint", "request_id"), is_theirs)
     mirrored = tables["shadows"].rows(("prediction_id",), is_theirs)
-    ids = pa.concat_tables([requests.select(["prediction_id"]), mirrored])
-    named = requests.select(["endpoint", "request_id"]).filter(pc.is_valid(requests["request_id"]))
-    deleted["labels"] += tables["labels"].delete_matching(ids)
-    deleted["labels"] += tables["labels"].delete_matching(named)
-    theirs = pa.table({"unit": pa.array(units, pa.string())})
-    for name in ("predictions", "shadows"):
-        deleted[name] += tables[name].delete_matching(theirs)
-    return deleted
+    ids = pa.concat_tables([requests.select(["prediction_id"]), mirrored])["prediction_id"]
+    labels = tables["labels"].drop(pc.field("prediction_id").isin(ids.unique()))
+    for endpoint in requests["endpoint"].unique().to_pylist():
+        named = requests.filter(pc.equal(requests["endpoint"], endpoint))["request_id"].drop_null()
+        is_named = (pc.field("endpoint") == endpoint) & pc.field("request_id").isin(named.unique())
+        labels += tables["labels"].drop(is_named & pc.field("prediction_id").is_null())
+    return {
+        "predictions": tables["predictions"].drop(is_theirs),
+        "shadows": tables["shadows"].drop(is_theirs),
+        "labels": labels,
+    }
+
+
+def _expire_rows_of(table: LakeTable, endpoint: str, cutoff: dt.datetime) -> int:
+    """Of whole days only the partition is asked, so that their files are dropped unread; the day of the cutoff is written anew."""
+    dropped = table.drop_partitions(f"endpoint = {_text(endpoint)} AND date < '{cutoff.date()}'")
+    if cutoff.time() != dt.time(0):
+        is_day: Any = (pc.field("endpoint") == endpoint) & (pc.field("date") == cutoff.date())
+        dropped += table.drop(is_day & (pc.field("received_at") < pa.scalar(cutoff)))
+    return dropped
 
 
 def _expire_labels_of(tables: Tables, endpoint: str, cutoff: dt.datetime) -> int:
     """Labels by prediction id of this endpoint's predictions that are about to go."""
-    old_labels = (pc.field("endpoint").is_null()) & (pc.field("prediction_id") < id_floor(cutoff.timestamp()))
+    old_labels = _ENDPOINTLESS & (pc.field("prediction_id") < id_floor(cutoff.timestamp()))
     labelled = tables["labels"].rows(("prediction_id",), old_labels)
     if not labelled.num_rows:
         return 0
     is_old: Any = (pc.field("endpoint") == endpoint) & (pc.field("date") <= cutoff.date())
     gone = tables["predictions"].rows(("prediction_id",), is_old & (pc.field("received_at") < pa.scalar(cutoff)))
     is_gone = pc.is_in(labelled["prediction_id"], value_set=gone["prediction_id"].combine_chunks())
-    return tables["labels"].delete_matching(labelled.filter(is_gone))
+    return tables["labels"].drop(
+        _ENDPOINTLESS & pc.field("prediction_id").isin(labelled.filter(is_gone)["prediction_id"].unique())
+    )
 
 
 def _cutoff(now_us: int, kept_s: int) -> dt.datetime:
@@ -82,13 +98,6 @@ def _cutoff(now_us: int, kept_s: int) -> dt.datetime:
     moment = dt.datetime.fromtimestamp(now_us / 1e6, dt.UTC) - dt.timedelta(seconds=kept_s)
     is_whole = kept_s >= _WHOLE_DAYS_FROM_S
     return moment.replace(hour=0, minute=0, second=0, microsecond=0) if is_whole else moment
-
-
-def _is_before(cutoff: dt.datetime) -> str:
-    """Of whole days only the partition is asked, so that their files are dropped unread."""
-    if cutoff.time() == dt.time(0):
-        return f"date < '{cutoff.date()}'"
-    return f"date <= '{cutoff.date()}' AND received_at < '{cutoff:%Y-%m-%dT%H:%M:%S.%fZ}'"
 
 
 def _endpoints(table: LakeTable) -> set[str | None]:

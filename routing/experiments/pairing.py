@@ -4,6 +4,7 @@ Rows of one unit share their fate; counting rows instead of units gave 54% false
 (research/PERFORMANCE.md 8). So the second row of a unit, a repeated delivery, a corrected label and a retraction change nothing.
 """
 
+import re
 from enum import StrEnum
 from typing import Final
 
@@ -15,6 +16,7 @@ UNITS_MAX: Final = 1_000_000
 """A test takes no more units than this (some 100 MB of keys); one that a million units cannot decide has no difference worth a promotion."""
 
 _BOOLEANS: Final = {"true": "1.0", "false": "0.0"}
+_NUMBER: Final = re.compile(r"[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?")
 _NUMBER_CHARACTERS_MAX: Final = 15
 """Longer ones may be ids that differ in digits which a float does not hold."""
 
@@ -100,11 +102,8 @@ def is_right(label: str | float | bool, predicted: str) -> bool:
 
 
 def plain(label: str) -> str:
-    """The form in which labels are compared: numbers of up to 15 characters as floats, booleans as the numbers 1 and 0."""
+    """The form in which labels are compared: decimal numbers of up to 15 characters as floats, booleans as the numbers 1 and 0."""
     found = _BOOLEANS.get(label.lower())
-    if found is not None or len(label) > _NUMBER_CHARACTERS_MAX or not label.isascii():
-        return found or label
-    try:
-        return repr(float(label))
-    except ValueError:
-        return label
+    if found is not None:
+        return found
+    return repr(float(label)) if len(label) <= _NUMBER_CHARACTERS_MAX and _NUMBER.fullmatch(label) else label

@@ -95,7 +95,7 @@ def gateway(tmp_path_factory, collector):
     quick, other, slow, poisoned = (
         files.binary(folder / "quick.onnx"),
         files.binary(folder / "other.onnx", 1, 2, 1, 1),
-        files.slow(folder / "slow.onnx"),
+        files.slow(folder / "slow.onnx", 500_000),
         files.poisoned(folder / "poisoned.onnx"),
     )
     with Gateway(folder, telemetry={"otlp_endpoint": collector.url, "sample_ratio": 0.0}) as running:

@@ -32,7 +32,7 @@ def models(tmp_path_factory):
     return {
         "quick": files.binary(folder / "quick.onnx"),
         "other": files.binary(folder / "other.onnx", 1, 2, 1, 1),
-        "slow": files.slow(folder / "slow.onnx"),
+        "slow": files.slow(folder / "slow.onnx", 300_000),
     }
 
 

@@ -34,6 +34,11 @@ def in_sql():
 @example("-0")
 @example("+-0")
 @example("infinity")
+@example("-nan")
+@example("1e-400")
+@example(".5")
+@example("5.")
+@example("1e5\n")
 def test_labels_have_the_same_plain_form_in_sql_and_in_python(in_sql, text):
     assert in_sql("SELECT plain(?)", text) == plain(text)
 

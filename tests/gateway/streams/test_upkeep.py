@@ -1,5 +1,7 @@
 import datetime as dt
 
+import duckdb
+import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
 
@@ -87,6 +89,31 @@ def test_a_forgotten_unit_leaves_no_row_of_it_and_takes_no_other(place, tables):
     assert ids(place, "predictions") == ids(place, "shadows") == kept
     assert ids(place, "labels") == kept[:2]
     assert not any(forget(tables(), ["gone"]).values())
+
+
+def test_one_handle_forgets_again_and_again_and_goes_on_expiring(place, tables):
+    """A merge leaves a handle whose statistics no filter on texts can be compared with."""
+    rows = [request(n, unit=f"unit-{n}", request_id=f"r{n}") for n in range(6)]
+    place.store(predictions(rows, [0.5] * 6), labels(*[label(n, 1) for n in range(6)]))
+    held = tables()
+    assert [forget(held, [f"unit-{n}"])["predictions"] for n in (1, 2, 1)] == [1, 1, 0]
+    deleted = expire(held, {"phishing": HOUR}, now(3 * HOUR))
+    assert (deleted["predictions"], deleted["labels"]) == (4, 4)
+    assert forget(held, ["unit-3"]) == {"predictions": 0, "shadows": 0, "labels": 0}
+
+
+def test_what_was_rewritten_is_read_by_filters_on_texts_as_before(place, tables):
+    """Delta's own DELETE and MERGE leave files whose texts pyarrow cannot compare."""
+    rows = [request(n, unit=f"unit-{n}") for n in range(4)]
+    place.store(predictions(rows, [0.5] * 4), labels(*[label(n, 1) for n in range(4)]))
+    forget(tables(), ["unit-1"])
+    for table in ("predictions", "labels"):
+        dataset = DeltaTable(f"{place.uri}/{table}").to_pyarrow_dataset()
+        assert dataset.count_rows(filter=pc.field("prediction_id") == pid_text(2)) == 1
+        with duckdb.connect() as connection:
+            connection.register("t", dataset)
+            asked = connection.execute("SELECT count(*) FROM t WHERE prediction_id = ?", [pid_text(1)])
+            assert asked.fetchone() == (0,)
 
 
 def test_the_log_of_the_table_does_not_name_who_was_forgotten(place, tables):

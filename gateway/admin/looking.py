@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.admin import views
 from gateway.admin.context import Admin, may
 from gateway.admin.replies import AdminError, answer
 from gateway.control.changes import EndpointAbsent
@@ -41,7 +42,7 @@ async def runtime(admin: Admin, request: Request) -> Response:
         for revision in admin.store.unfinished()
         if is_shown(revision.endpoint)
     ]
-    moves = [(move, admin.store.revision(move.revision)) for move in admin.store.alias_moves()]
+    moves = [(move, admin.store.revision(move.revision)) for move in views.alias_moves(admin.store)]
     found = admin.fleet.runtime()
     document = found | {
         "lines": [line for line in found["lines"] if is_shown(line.get("endpoint"))],

@@ -11,7 +11,7 @@ from gateway.control.follow import summary
 from gateway.control.preparation import aliased
 from gateway.state.audit import AuditRow
 from gateway.state.compiled import CompiledRoute
-from gateway.state.revision import Revision
+from gateway.state.revision import AliasMove, Revision
 from gateway.state.store import StateStore
 from routing.split import BUCKETS
 from routing.traffic import Route
@@ -60,9 +60,14 @@ def route(store: StateStore, fleet: Fleet, current: Revision) -> dict[str, Any]:
         "workers": {"live": len(fleet.live), "active": len(answers.active & fleet.live)},
         "following": following(store, live) if live else None,
         "steps": steps(store, live) if live else None,
-        "alias_moves": store.alias_moves(endpoint=current.endpoint),
+        "alias_moves": alias_moves(store, current.endpoint),
     }
     return {**current.document, "status": status}
+
+
+def alias_moves(store: StateStore, endpoint: str | None = None) -> list[AliasMove]:
+    """Aliases that have yet to follow a promotion (`pending`), and those that could not (`failed`): somebody has to look at these."""
+    return [*store.alias_moves.waiting(endpoint), *store.alias_moves.given_up(endpoint)]
 
 
 def following(store: StateStore, live: Revision) -> dict[str, Any]:

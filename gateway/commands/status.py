@@ -60,9 +60,7 @@ def screen(client: Runoff) -> Group:
     )
     parts: list[Any] = [_headline(runtime, workers), Text()]
     parts.append(grid(rows, columns) if rows else Text("no routes yet: runoff apply route.yaml --reason …"))
-    for move in runtime["alias_moves"]:
-        text = f"alias {move['name']}@{move['alias']} waits to move to version {move['version']}: {move['problem'] or 'soon'}"
-        parts.append(Text(text, "yellow"))
+    parts += [_move(move) for move in runtime["alias_moves"]]
     if runtime["registry"]["problem"]:
         parts.append(Text(f"aliases are not followed now: {runtime['registry']['problem']}", "yellow"))
     if not runtime["audit"]["intact"]:
@@ -74,6 +72,15 @@ def _revision(route: Mapping[str, Any]) -> str:
     """The live revision, and the one on its way."""
     live = str(route["live"] or "none")
     return live if route["revision"] == route["live"] else f"{live} → {route['revision']} {route['state']}"
+
+
+def _move(move: Mapping[str, Any]) -> Text:
+    what, tries = f"alias {move['name']}@{move['alias']}", move["attempts"]
+    if move["state"] == "failed":
+        text = f"{what} was not moved to version {move['version']}: {move['problem']}; move it by hand if it should be"
+        return Text(text, "bold red")
+    tried = f" ({tries} {'try' if tries == 1 else 'tries'})" if tries else ""
+    return Text(f"{what} waits to move to version {move['version']}: {move['problem'] or 'soon'}{tried}", "yellow")
 
 
 def _headline(runtime: Mapping[str, Any], workers: int) -> Text:

@@ -10,7 +10,7 @@ from gateway.telemetry.log import EventLog
 from routing.errors import Problem, RouteInvalid
 
 OPEN_MAX: Final = 8
-_SERVING_S: Final = 2.0
+_SERVING_S: Final = 10.0
 REASON: Final = "asked for over the repository extension"
 
 log = EventLog(__name__)

@@ -29,8 +29,9 @@ Aliases = Mapping[tuple[str, str], str]
 """(registered model, alias) → version."""
 
 AWAY: Final = "registry_unavailable"
-RETRIES_S: Final = (10.0, 60.0, 300.0, 900.0)
-"""When a switch is tried again that only a registry that went away stood against; after the last it counts as refused."""
+RETRIES_S: Final = (5.0, 10.0, 30.0, 60.0, 300.0, 900.0)
+"""When a switch is tried again that only a registry that went away stood against, unless that is heard again before; after the last it
+counts as refused."""
 
 log = EventLog(__name__)
 
@@ -44,7 +45,10 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Follower:
-    """One task. The store is read and written on the event loop; `ask` blocks and runs on `executor`. `poll_s`: seconds between two looks."""
+    """One task. The store is read and written on the event loop; `ask` blocks and runs on `executor`.
+
+    `poll_s`: seconds between two looks. `on_return` is called when a registry that was away answers again.
+    """
 
     def __init__(
         self,
@@ -55,6 +59,7 @@ class Follower:
         executor: Executor,
         *,
         poll_s: float,
+        on_return: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._changes = changes
@@ -62,6 +67,7 @@ class Follower:
         self._ask = ask
         self._executor = executor
         self._poll_s = poll_s
+        self._on_return = on_return
         self._nudged = asyncio.Event()
         self._rehearsals: dict[str, asyncio.Task[None]] = {}
         self.heard = Heard(poll_s=poll_s)
@@ -98,13 +104,15 @@ class Follower:
             log.error("registry_look_broke", error=error)
             self._away(f"{type(error).__name__}: {error}")
             return
-        if self.heard.problem is not None:
+        is_back = self.heard.problem is not None
+        if is_back:
             log.info("registry_back")
+            self._on_return()
         self.heard = Heard(poll_s=self._poll_s, at_unix_us=self._store.now_unix_us())
         for live, _ in self._routes():
             # A route that changed while the registry was asked may know more than the answer; a revision on its way is waited for.
             if before.get(live.endpoint) == live.number and self._store.current(live.endpoint) == live:
-                self._look(live, aliases)
+                self._look(live, aliases, is_back)
 
     # ----------------------------------------------------------------
 
@@ -113,15 +121,19 @@ class Follower:
         found = (self._store.live(endpoint) for endpoint in self._store.endpoints())
         return [(live, bool(aliased(validate(live.document)))) for live in found if live and live.document]
 
-    def _look(self, live: Revision, aliases: Aliases) -> None:
+    def _look(self, live: Revision, aliases: Aliases, is_back: bool) -> None:
         route = validate(live.document)
         refs = aliased(route)
-        moving = {(move.name, move.alias) for move in self._store.alias_moves()}  # a promotion's own, soon to be made
+        moving = {
+            (move.name, move.alias) for move in self._store.alias_moves.waiting()
+        }  # a promotion's own, soon to be made
         served = {arm: live.resolutions[arm].key.version for arm in refs}
         names = {arm: (ref.name, ref.detail) for arm, ref in refs.items()}
         named = {arm: aliases[name] for arm, name in names.items() if name in aliases and name not in moving}
         before = self._store.followed(live.endpoint)
         tried = self._outcome(before, route)
+        if is_back:
+            tried = msgspec.structs.replace(tried, retry_unix_us=0)
         following = look(tried.following, follow=route.follow, served=served, named=named)
         after = msgspec.structs.replace(tried, following=following)
         has_news = (following.state, following.wanted) != (tried.following.state, tried.following.wanted)

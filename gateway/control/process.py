@@ -104,7 +104,7 @@ class Control:
             lambda endpoint, signature: evidence().recorded(endpoint, signature),
         )
         self._reconciler = Reconciler(self._store, preparation, self._fleet, clock=clock)
-        self._aliases = AliasMover(self._store, registries.move, self._askers)
+        self._aliases = AliasMover(self._store, registries.named, registries.move, self._askers)
         self._lake = LakeStream(
             settings.lake_uri,
             state / "spool",
@@ -120,7 +120,13 @@ class Control:
         self._answering = Answering(changes, self._reconciler, self._fleet)
         self._answers: set[asyncio.Task[None]] = set()
         self._follower = Follower(
-            self._store, changes, self._reconciler, registries.aliases, self._askers, poll_s=settings.registry_poll_s
+            self._store,
+            changes,
+            self._reconciler,
+            registries.aliases,
+            self._askers,
+            poll_s=settings.registry_poll_s,
+            on_return=self._aliases.wake,
         )
         self._keys = KeyWatch(settings)
         self._tuning = Tuning(self._store, settings.artifacts_path, evidence, workers=settings.workers)

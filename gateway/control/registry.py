@@ -51,6 +51,10 @@ class Registries:
         """(registered model, alias) → version, of all of them in one question. Raises RegistryUnavailable."""
         return self._mlflow().aliases()
 
+    def named(self, move: AliasMove) -> str:
+        """The version that the alias names now; empty: none. Raises RegistryUnavailable."""
+        return self._mlflow().alias(move.name, move.alias) or ""
+
     def move(self, move: AliasMove) -> None:
         """Writes an alias. Raises RegistryUnavailable (try again) or ModelUnknown."""
         self._mlflow().set_alias(move.name, move.alias, move.version)

@@ -7,6 +7,8 @@ from typing import Any, Final
 import msgspec
 
 GENESIS: Final = "0" * 64
+SYSTEM: Final = "system:control"
+"""The author of what control does as a consequence of what somebody asked for."""
 _COLUMNS: Final = "sequence, at_unix_us, author, action, endpoint, revision, reason, detail, previous_hash, hash"
 
 

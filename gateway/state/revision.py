@@ -15,7 +15,10 @@ UNFINISHED: Final = ("pending", "loading", "warming")
 
 
 class AliasMove(msgspec.Struct, frozen=True, kw_only=True):
-    """A registry alias that shall follow a promotion, once the promotion is live. `id` is 0 until it is stored."""
+    """A registry alias that shall follow a promotion, once the promotion is live. `id` is 0 until it is stored.
+
+    `found` is the version that the alias named before it was written for the first time; None: nobody could look yet.
+    """
 
     id: int = 0
     revision: int = 0
@@ -25,6 +28,7 @@ class AliasMove(msgspec.Struct, frozen=True, kw_only=True):
     state: Literal["pending", "done", "failed"] = "pending"
     attempts: int = 0
     problem: str = ""
+    found: str | None = None
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):

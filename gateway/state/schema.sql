@@ -41,7 +41,8 @@ CREATE TABLE IF NOT EXISTS alias_moves (
     version TEXT NOT NULL,
     state TEXT NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'done', 'failed')),
     attempts INTEGER NOT NULL DEFAULT 0,
-    problem TEXT NOT NULL DEFAULT ''
+    problem TEXT NOT NULL DEFAULT '',
+    found TEXT                                  -- the version that it named before it was first written
 );
 
 CREATE TABLE IF NOT EXISTS models (

@@ -10,18 +10,18 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.state.audit import Audit, AuditRow
+from gateway.state.alias_moves import AliasMoves
+from gateway.state.audit import SYSTEM, Audit, AuditRow
 from gateway.state.compiled import CompiledModel, CompiledRoute, pin_name
 from gateway.state.difference import differences
 from gateway.state.keys import KeyTable
-from gateway.state.revision import UNFINISHED, AliasMove, Draft, Revision, State
+from gateway.state.revision import UNFINISHED, Draft, Revision, State
 from gateway.state.standing import Followed, Ramp, Standings
 from models.staged import ModelKey
 from routing.errors import Problem
 from routing.following import activated, resumed
 
 SCHEMA_VERSION: Final = 1
-SYSTEM: Final = "system:control"
 FOLLOW: Final = "system:follow"
 STEPS: Final = "system:steps"
 _COLUMNS: Final = (
@@ -31,6 +31,7 @@ _COLUMNS: Final = (
 _UNFINISHED: Final = "('" + "', '".join(UNFINISHED) + "')"
 _COMPILED_KEPT: Final = 32
 """Compiled forms kept for one endpoint (64 kB each); older ones are compiled again from their resolutions when needed."""
+_ADDED: Final = (("alias_moves", "found", "TEXT"),)
 _PROBLEMS = msgspec.json.Decoder(tuple[Problem, ...])
 _RESOLUTIONS = msgspec.json.Decoder(dict[str, CompiledModel])
 
@@ -70,14 +71,22 @@ class StateStore:
         if version > SCHEMA_VERSION:
             raise StateForeign(f"{path.name} has version {version}, this release knows {SCHEMA_VERSION}")
         self._connection.executescript((resources.files("gateway.state") / "schema.sql").read_text("utf-8"))
+        self._add_columns()
         self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self._audit = Audit(self._connection)
         self._standings = Standings(self._connection)
+        self.alias_moves = AliasMoves(self._connection, self._audit, self._transaction, self._now)
         self.audit_broken_at = self._audit.broken_at()
         self.keys = KeyTable(self._connection, self._audit, self._transaction, self._now)
 
     def close(self) -> None:
         self._connection.close()
+
+    def _add_columns(self) -> None:
+        """Columns that a file of an earlier build of this version lacks; each may be NULL, so that either build can go on with it."""
+        for table, column, kind in _ADDED:
+            if column not in {row[1] for row in self._connection.execute(f"PRAGMA table_info({table})")}:
+                self._connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
 
     # ---------------------------------------------------------------- what there is
 
@@ -184,10 +193,7 @@ class StateStore:
             number = cursor.lastrowid
             assert number is not None
             for move in draft.alias_moves:
-                self._connection.execute(
-                    "INSERT INTO alias_moves (revision, name, alias, version) VALUES (?, ?, ?, ?)",
-                    (number, move.name, move.alias, move.version),
-                )
+                self.alias_moves.add(number, move)
             self._audit.append(
                 at_unix_us=now,
                 author=draft.author,
@@ -275,7 +281,7 @@ class StateStore:
             )
         return True
 
-    # ---------------------------------------------------------------- following, ramps and aliases
+    # ---------------------------------------------------------------- following and ramps
 
     def followed(self, endpoint: str) -> Followed:
         """Where following of this endpoint stands; that of one never looked at is as new."""
@@ -322,36 +328,6 @@ class StateStore:
                     revision=ramp.revision,
                     reason=reason,
                     detail={"step": ramp.step},
-                )
-
-    def alias_moves(self, *, endpoint: str | None = None) -> list[AliasMove]:
-        """Moves whose revision was or is live and that the registry has not confirmed, oldest first."""
-        rows = self._connection.execute(
-            "SELECT id, revision, name, alias, version, alias_moves.state, attempts, problem FROM alias_moves JOIN revisions ON "
-            "number = revision WHERE alias_moves.state = 'pending' AND revisions.state IN ('live', 'superseded') "
-            "AND (?1 IS NULL OR endpoint = ?1) AND (replaced IS NOT NULL OR revisions.state = 'live') ORDER BY id",
-            (endpoint,),
-        )
-        names = AliasMove.__struct_fields__
-        return [AliasMove(**dict(zip(names, row, strict=True))) for row in rows]
-
-    def alias_moved(self, move: AliasMove, *, problem: str = "", is_final: bool = False) -> None:
-        """Records an attempt: without a problem it is done; with one it is tried again unless `is_final`."""
-        state = "done" if not problem else "failed" if is_final else "pending"
-        with self._transaction():
-            self._connection.execute(
-                "UPDATE alias_moves SET state = ?, attempts = attempts + 1, problem = ? WHERE id = ?",
-                (state, problem, move.id),
-            )
-            if state != "pending":
-                revision = self.revision(move.revision)
-                self._audit.append(
-                    at_unix_us=self._now(),
-                    author=SYSTEM,
-                    action="alias_moved" if state == "done" else "alias_refused",
-                    endpoint=revision.endpoint if revision else None,
-                    revision=move.revision,
-                    detail={"name": move.name, "alias": move.alias, "version": move.version, "problem": problem},
                 )
 
     def note(self, action: str, *, author: str, reason: str, detail: dict[str, Any]) -> None:

@@ -85,6 +85,15 @@ class MlflowRegistry:
             if not token:
                 return found
 
+    def alias(self, name: str, alias: str) -> str | None:
+        """The version that one alias names; None where there is no such alias, or no such model."""
+        try:
+            return str(
+                _asked(lambda: self._client.get_model_version_by_alias(name, alias), f"model '{name}@{alias}'").version
+            )
+        except ModelUnknown:
+            return None
+
     def versions(self, name: str) -> list[str]:
         """All versions of a registered model, newest first. Raises ModelUnknown when there is no such model."""
         _asked(lambda: self._client.get_registered_model(name), f"model '{name}'")

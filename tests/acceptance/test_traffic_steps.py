@@ -22,18 +22,21 @@ def steps(gateway):
     return gateway.client.route("phishing")["status"]["steps"] or {}
 
 
-def test_steps_survive_pauses_restarts_and_a_file_that_is_applied_again(gateway, tmp_path):
-    document = route(
+def document(folder, *durations, **more):
+    """A challenger that gets 1, 10 and 50 of 101, 110 and 100, for so long each."""
+    weights = [{"challenger": 1}, {"challenger": 10}, {"challenger": 50, "champion": 50}]
+    return route(
         "phishing",
-        ("champion", files.binary(tmp_path / "champion.onnx"), 100),
-        ("challenger", files.binary(tmp_path / "challenger.onnx", 1, 2, 3, 4), 0),
-        steps=[
-            {"weights": {"challenger": 1}, "for": "15s"},
-            {"weights": {"challenger": 10}, "for": "1h"},
-            {"weights": {"challenger": 50, "champion": 50}, "for": "1h"},
-        ],
+        ("champion", files.binary(folder / "champion.onnx"), 100),
+        ("challenger", files.binary(folder / "challenger.onnx", 1, 2, 3, 4), 0),
+        steps=[{"weights": one, "for": duration} for one, duration in zip(weights, durations, strict=True)],
+        **more,
     )
-    file = write_yaml(tmp_path / "route.yaml", document)
+
+
+def test_steps_stay_where_people_put_them_and_a_file_that_is_applied_again_changes_nothing(gateway, tmp_path):
+    """Every step lasts for an hour, so that only people move anything here."""
+    file = write_yaml(tmp_path / "route.yaml", document(tmp_path, "1h", "1h", "1h"))
     assert gateway.run("apply", file, "-m", "ramp up").returncode == 0
     eventually(lambda: weights(gateway) == {"champion": 100, "challenger": 1})
     assert steps(gateway)["summary"].startswith("step 1 of 3 until")
@@ -46,20 +49,29 @@ def test_steps_survive_pauses_restarts_and_a_file_that_is_applied_again(gateway,
     again = gateway.run("apply", file, "-m", "the same file")
     assert "unchanged" in again.stdout, again.stdout
     assert gateway.run("resume", "phishing", "-m", "looks good").returncode == 0
-
-    gateway.kill("control")
-    eventually(lambda: gateway.is_managed)
-    eventually(lambda: weights(gateway) == {"champion": 100, "challenger": 10}, 60)
+    assert steps(gateway)["state"] == "running"
 
     gateway.client.split("phishing", challenger=0, reason="something is wrong")
     eventually(lambda: steps(gateway)["state"] == "paused")
     assert "the weights were changed by" in steps(gateway)["reason"]
+    gateway.kill("control")
+    eventually(lambda: gateway.is_managed)
+    assert steps(gateway)["state"] == "paused"
     assert weights(gateway)["challenger"] == 0
     gateway.client.resume("phishing", reason="it was not", what="steps")
-    eventually(lambda: weights(gateway)["challenger"] == 10)
+    eventually(lambda: weights(gateway)["challenger"] == 1)
 
     gateway.client.promote("phishing", variant="challenger", reason="good enough")
     eventually(lambda: gateway.client.route("phishing")["status"]["steps"] is None)
-    history = gateway.client.history("phishing")
-    assert [row["author"] for row in history].count("system:steps") == 3
-    assert {"step 1 of 3", "step 2 of 3"} <= {row["reason"] for row in history}
+    assert weights(gateway) == {"champion": 1, "challenger": 0}
+
+
+def test_steps_are_each_taken_once_and_in_order_though_control_dies_on_the_way(gateway, tmp_path):
+    gateway.apply(document(tmp_path, "3s", "3s", "1s"))
+    eventually(lambda: weights(gateway)["challenger"] == 1)
+    gateway.kill("control")
+    eventually(lambda: gateway.is_managed, 60)
+    eventually(lambda: steps(gateway).get("state") == "finished", 90)
+    assert weights(gateway) == {"champion": 50, "challenger": 50}
+    taken = [row["reason"] for row in gateway.client.history("phishing") if row["author"] == "system:steps"]
+    assert taken == ["step 3 of 3", "step 2 of 3", "step 1 of 3"]

@@ -62,6 +62,9 @@ class Shelf:
         if alias:
             self.aliases[name, alias] = version
 
+    def withdraw(self, name: str, version: str) -> None:
+        del self._inputs[name, version]
+
     def resolve(self, ref) -> Exact:
         self.asked += 1
         if self.is_down:
@@ -105,6 +108,9 @@ class Shelf:
         if self.is_down:
             raise RegistryUnavailable("the registry does not answer")
         return dict(self.aliases)
+
+    def named_by(self, move) -> str:
+        return self.named().get((move.name, move.alias), "")
 
     def move(self, move) -> None:
         self.resolve(parse_ref(f"models:/{move.name}/{move.version}"))
@@ -152,15 +158,21 @@ class ControlPlane:
         )
         self.reconciler = Reconciler(self.store, self.preparation, self.fleet, warm_up_s=self._warm_up_s)
         self.changes = Changes(self.store, self.reconciler)
+        self.aliases = AliasMover(self.store, self.shelf.named_by, self.shelf.move, self._threads)
         self.follower = Follower(
-            self.store, self.changes, self.reconciler, self.shelf.named, self._threads, poll_s=0.01
+            self.store,
+            self.changes,
+            self.reconciler,
+            self.shelf.named,
+            self._threads,
+            poll_s=0.01,
+            on_return=self.aliases.wake,
         )
         self.ramps = Ramps(self.store, self.changes, self.reconciler)
         secret = self.settings.webhook_secret
         self.admin_webhooks = Webhooks(secret, self.follower.nudge) if secret else None
         self.planner = Planner(self.store, self.changes, self.preparation)
         self.keys = KeyWatch(self.settings)
-        self.aliases = AliasMover(self.store, self.shelf.move, self._threads)
         evidence = _evidence(self.settings.lake_uri, StagedAnswers(self.settings.artifacts_path))
         self.tuning = Tuning(self.store, self.settings.artifacts_path, evidence, workers=self.settings.workers)
         self.app = build(
@@ -229,6 +241,10 @@ class ServedControlPlane:
     def look(self) -> None:
         """One look at the shelf's aliases."""
         asyncio.run_coroutine_threadsafe(self._plane.follower.step(), self._loop).result(20)
+
+    def try_alias_move(self) -> None:
+        """One try at the oldest alias that waits."""
+        asyncio.run_coroutine_threadsafe(self._plane.aliases.step(), self._loop).result(20)
 
     def rehearsed(self) -> None:
         """Waits until what is proposed has been checked."""

@@ -74,6 +74,15 @@ def test_an_alias_that_waits_for_its_move_and_a_registry_that_is_away_are_shown(
     text = drawn(client)
     assert "alias phishing@champion waits to move to version 2: soon" in text
     assert "aliases are not followed now: the registry does not answer" in text
+    served.try_alias_move()
+    assert "waits to move to version 2: the registry does not answer (1 try)" in drawn(client)
+    served.shelf.is_down = False
+    served.shelf.aliases["phishing", "champion"] = "3"
+    served.shelf.withdraw("phishing", "2")
+    served.try_alias_move()
+    assert "alias phishing@champion was not moved to version 2: models:/phishing/2: there is no such version" in drawn(
+        client
+    )
 
 
 def test_once_prints_the_screen_to_standard_output(client, capsys):

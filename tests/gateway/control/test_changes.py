@@ -28,7 +28,7 @@ async def test_a_promoted_variant_gives_its_version_to_the_champion_and_the_alia
     assert plane.shelf.aliases["phishing", "champion"] == "1"
     await plane.aliases.step()
     assert plane.shelf.aliases["phishing", "champion"] == "2"
-    assert plane.store.alias_moves() == []
+    assert plane.store.alias_moves.waiting() == []
 
 
 async def test_an_alias_waits_for_the_registry_and_moves_when_it_is_back(plane):
@@ -36,7 +36,7 @@ async def test_an_alias_waits_for_the_registry_and_moves_when_it_is_back(plane):
     plane.changes.promote("phishing", "challenger", is_mirror=False, expected=first.number, author=ANN)
     plane.shelf.is_down = True
     assert await plane.aliases.step() > 0
-    assert "does not answer" in plane.store.alias_moves()[0].problem
+    assert "does not answer" in plane.store.alias_moves.waiting()[0].problem
     plane.shelf.is_down = False
     await plane.aliases.step()
     assert plane.shelf.aliases["phishing", "champion"] == "2"
@@ -55,7 +55,7 @@ async def test_a_champion_named_by_version_is_named_by_the_promoted_one(plane):
     first = await plane.put(route(champion=("models:/phishing/1", 1), challenger=("models:/phishing/2", 0)))
     plane.changes.promote("phishing", "challenger", is_mirror=False, expected=first.number, author=ANN)
     assert plane.store.live("phishing").document["variants"][0]["model"] == "models:/phishing/2"
-    assert plane.store.alias_moves() == []
+    assert plane.store.alias_moves.waiting() == []
 
 
 @pytest.mark.parametrize("arm", ["champion", "nobody"])
@@ -96,7 +96,7 @@ async def test_a_rollback_moves_the_alias_only_when_asked(plane):
     plane.changes.promote("phishing", "challenger", is_mirror=False, expected=first.number, author=ANN)
     await plane.aliases.step()
     plane.changes.rollback("phishing", to=None, move_alias=False, author=ANN)
-    assert plane.store.alias_moves() == []
+    assert plane.store.alias_moves.waiting() == []
     plane.changes.rollback("phishing", to=first.number, move_alias=True, author=ANN)
     await plane.aliases.step()
     assert plane.shelf.aliases["phishing", "champion"] == "1"

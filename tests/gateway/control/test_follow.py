@@ -258,6 +258,25 @@ async def test_a_registry_that_goes_away_during_a_switch_is_tried_again_later(pl
     assert plane.live()["champion"] == "3"
 
 
+async def test_a_switch_that_a_registry_interrupted_is_tried_as_soon_as_that_is_heard_again(plane):
+    await put(plane, "auto")
+    move(plane, "3")
+    stage = plane.preparation._stage
+
+    def away(*_):
+        plane.preparation._stage = stage
+        plane.shelf.is_down = True
+        return stage(*_)
+
+    plane.preparation._stage = away
+    await step(plane)
+    await step(plane)  # nobody answers now either
+    assert state(plane) == "trying"
+    plane.shelf.is_down = False
+    await step(plane)
+    assert plane.live()["champion"] == "3"
+
+
 async def test_a_revision_on_its_way_is_not_overtaken_by_an_alias(plane):
     first = await put(plane, "auto")
     plane.fleet.hear({"event": "workers", "live": ["a"]})

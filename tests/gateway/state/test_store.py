@@ -2,7 +2,7 @@ import pytest
 
 from gateway.state.compiled import CompiledModel, CompiledRoute
 from gateway.state.reader import StateReader
-from gateway.state.revision import AliasMove, Draft
+from gateway.state.revision import Draft
 from gateway.state.store import RevisionStale, StateStore
 from models.signature import Signature
 from models.staged import ModelKey
@@ -130,20 +130,6 @@ def test_a_forged_audit_row_is_found_at_the_next_start(store, path):
     store._connection.execute("DROP TRIGGER audit_is_never_changed")
     store._connection.execute("UPDATE audit SET author = 'eve' WHERE sequence = 2")
     assert StateStore(path).audit_broken_at == 2
-
-
-def test_alias_moves_wait_until_their_revision_is_live(store):
-    number = live(store)
-    move = AliasMove(name="m", alias="champion", version="2")
-    promotion = store.write(draft(weight=2, action="promote", alias_moves=(move,)), expected=number)
-    assert store.alias_moves() == []
-    store.activate(promotion.number, compiled(promotion.number))
-    (waiting,) = store.alias_moves(endpoint="phishing")
-    store.alias_moved(waiting, problem="registry away")
-    (waiting,) = store.alias_moves()
-    assert (waiting.attempts, waiting.problem) == (1, "registry away")
-    store.alias_moved(waiting)
-    assert store.alias_moves() == []
 
 
 def test_a_rollback_pauses_following_until_it_is_resumed(store):

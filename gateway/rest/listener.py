@@ -8,7 +8,6 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from email.utils import formatdate
 from typing import Any, Final
 
@@ -16,14 +15,12 @@ from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from gateway.acceptor import Acceptor
 from gateway.settings import Settings
 from gateway.telemetry.log import EventLog
 
 log = EventLog(__name__)
 
-_ACCEPTS_A_TURN: Final = 64
-_FULL_PAUSE_S: Final = 0.01
-_TROUBLE_PAUSE_S: Final = 0.1
 _LAST_WORDS_S: Final = 0.3
 """How long a kept connection may take to ask once more and be told that it ends, and a new one to say what it wants."""
 _END_PAUSE_S: Final = 0.02
@@ -53,10 +50,14 @@ class RestListener:
         )
         self._config.load()
         self._state = ServerState()
-        self._socket = sock
-        self._connections_max = settings.limits.connections_max
-        self._connecting: set[asyncio.Task[None]] = set()
-        self._is_closing = False
+        self._acceptor = Acceptor(
+            sock,
+            self._protocol,
+            lambda: len(self._state.connections),
+            connections_max=settings.limits.connections_max,
+            handshake_s=settings.limits.header_s,
+            tls=self._config.ssl,
+        )
 
     @property
     def connections(self) -> int:
@@ -66,9 +67,7 @@ class RestListener:
     def open(self) -> None:
         """Listens, and accepts from now on."""
         self.tick()
-        self._socket.setblocking(False)
-        self._socket.listen(self._config.backlog)
-        self._resume()
+        self._acceptor.open()
 
     def tick(self) -> None:
         """About twice a second: the date that replies carry, and the time-outs of connections whose protocol leaves them to us."""
@@ -83,14 +82,7 @@ class RestListener:
     async def close(self, within_s: float) -> None:
         """Takes what is queued, stops listening, lets every request in flight finish, and cuts what is left after `within_s`."""
         deadline = time.monotonic() + within_s
-        if not self._is_closing:
-            self._is_closing = True
-            asyncio.get_running_loop().remove_reader(self._socket)
-        with suppress(OSError):  # BlockingIOError: nobody is queued any more
-            while True:
-                self._welcome(self._socket.accept()[0])
-        self._socket.close()
-        await asyncio.gather(*self._connecting)
+        await self._acceptor.close(within_s)
         for connection in self._open():
             leave: Callable[[], None] | None = getattr(connection, "leave", None)
             if leave is not None:
@@ -112,44 +104,6 @@ class RestListener:
         """Waits until all connections have ended, or until then."""
         while (self._state.connections or self._state.tasks) and time.monotonic() < deadline:  # noqa: ASYNC110  # uvicorn has no event for it
             await asyncio.sleep(_END_PAUSE_S)
-
-    def _resume(self) -> None:
-        if not self._is_closing:
-            asyncio.get_running_loop().add_reader(self._socket, self._accept)
-
-    def _pause(self, pause_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(self._socket)
-        loop.call_later(pause_s, self._resume)
-
-    def _accept(self) -> None:
-        """Some of what is queued. A plain function: a task that awaits `sock_accept` loses a connection when it is cancelled just then."""
-        for _ in range(_ACCEPTS_A_TURN):
-            if len(self._state.connections) + len(self._connecting) >= self._connections_max:
-                self._pause(_FULL_PAUSE_S)
-                return
-            try:
-                connection, _ = self._socket.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:  # no descriptors, no memory, or a caller that left while queued
-                log.warning("accept_failed", problem=str(error))
-                self._pause(_TROUBLE_PAUSE_S)
-                return
-            self._welcome(connection)
-
-    def _welcome(self, connection: socket.socket) -> None:
-        task = asyncio.get_running_loop().create_task(self._connect(connection))
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
-
-    async def _connect(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection, ssl=self._config.ssl)
-        except OSError:  # it left, or its TLS handshake failed: nobody to tell
-            connection.close()
 
     def _protocol(self) -> asyncio.Protocol:
         make: Callable[..., Any] = self._config.http_protocol_class

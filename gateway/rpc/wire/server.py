@@ -4,12 +4,12 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Final
 
 import grpc
 
+from gateway.acceptor import Acceptor
 from gateway.dataplane import Dataplane
 from gateway.keys.doorkeeper import Doorkeeper, OpenDoor
 from gateway.repository import Repository
@@ -25,12 +25,8 @@ from gateway.telemetry.log import EventLog
 
 log = EventLog(__name__)
 
-_BACKLOG: Final = 2048
 _SWEEP_S: Final = 0.5
-_FULL_PAUSE_S: Final = 0.01
-_TROUBLE_PAUSE_S: Final = 0.1
 _END_PAUSE_S: Final = 0.02
-_HANDSHAKE_S: Final = 10.0
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """With TLS 1.2 most suites are forbidden for HTTP/2 (RFC 9113, section 9.2.2); these are not. TLS 1.3 has its own."""
 _OPEN_DOOR: Final = OpenDoor()
@@ -41,12 +37,18 @@ class WireServer:
 
     def __init__(self, sock: socket.socket, shared: Shared, tls: ssl.SSLContext | None) -> None:
         self.port: int = sock.getsockname()[1]
-        self._socket = sock
         self._shared = shared
-        self._tls = tls
-        self._loop = asyncio.get_running_loop()
-        self._handshakes: set[asyncio.Task[None]] = set()
-        self._tasks = [self._loop.create_task(part, name="grpc") for part in (self._accept(), self._sweep())]
+        loop = asyncio.get_running_loop()
+        self._acceptor = Acceptor(
+            sock,
+            lambda: GrpcProtocol(shared, loop, is_secure=tls is not None),
+            lambda: len(shared.connections),
+            connections_max=shared.limits.connections_max,
+            handshake_s=shared.limits.header_s,
+            tls=tls,
+        )
+        self._acceptor.open()
+        self._sweeping = loop.create_task(self._sweep(), name="grpc-sweep")
 
     @property
     def connections(self) -> int:
@@ -56,14 +58,7 @@ class WireServer:
     async def stop(self, grace_s: float) -> None:
         """Takes no new calls, lets those in flight finish within `grace_s`, then cuts what is left."""
         deadline_s = time.monotonic() + grace_s
-        accepting, sweeping = self._tasks
-        await _cancelled(accepting)
-        with suppress(OSError):  # BlockingIOError: nobody is queued any more
-            while True:
-                await self._connect(self._socket.accept()[0])
-        self._socket.close()
-        for handshake in list(self._handshakes):
-            await _cancelled(handshake)
+        await self._acceptor.close(grace_s)
         for connection in list(self._shared.connections):
             connection.shutdown()
         while self._shared.connections and time.monotonic() < deadline_s:  # noqa: ASYNC110  # as in the REST listener
@@ -73,42 +68,9 @@ class WireServer:
             log.warning("connections_cut", count=len(late))
         for connection in late:
             connection.abort()
-        await _cancelled(sweeping)
+        await _cancelled(self._sweeping)
         for task in list(self._shared.tasks):
             await _cancelled(task)
-
-    async def _accept(self) -> None:
-        """Accepts up to `limits.connections_max`; more wait in the kernel."""
-        while True:
-            if self.connections + len(self._handshakes) >= self._shared.limits.connections_max:
-                await asyncio.sleep(_FULL_PAUSE_S)
-                continue
-            try:
-                connection, _ = await self._loop.sock_accept(self._socket)
-            except OSError as error:  # no descriptors, no memory, or a caller that left while queued
-                log.warning("accept_failed", problem=str(error))
-                await asyncio.sleep(_TROUBLE_PAUSE_S)
-                continue
-            await self._connect(connection)
-
-    async def _connect(self, connection: socket.socket) -> None:
-        with suppress(OSError):  # a Unix socket has no such option
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        is_secure = self._tls is not None
-        opening = self._loop.connect_accepted_socket(
-            lambda: GrpcProtocol(self._shared, self._loop, is_secure=is_secure),
-            connection,
-            ssl=self._tls,
-            ssl_handshake_timeout=_HANDSHAKE_S if is_secure else None,
-        )
-        if not is_secure:
-            await _opened(opening, connection)
-            return
-        task = self._loop.create_task(
-            _opened(opening, connection), name="grpc-handshake"
-        )  # may last as its caller likes
-        self._handshakes.add(task)
-        task.add_done_callback(self._handshakes.discard)
 
     async def _sweep(self) -> None:
         while True:
@@ -135,8 +97,6 @@ async def serve(
         health_handler(corridor, [SERVICE], doorkeeper),
         *reflection_handlers([SERVICE], _own_pool()),
     )
-    sock.setblocking(False)
-    sock.listen(_BACKLOG)
     return WireServer(sock, Shared(plane, handlers, settings.limits, doorkeeper), tls_context(settings.tls))
 
 
@@ -152,13 +112,6 @@ def tls_context(tls: Tls) -> ssl.SSLContext | None:
     context.set_alpn_protocols(["h2"])
     context.load_cert_chain(*pair)
     return context
-
-
-async def _opened(opening: Awaitable[object], connection: socket.socket) -> None:
-    try:
-        await opening
-    except OSError:  # it left, or its TLS handshake failed: nobody to tell
-        connection.close()
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from gateway.rest.listener import RestListener
-from gateway.settings import Limits, Settings
+from gateway.settings import Limits, Settings, Tls
+from tests.kit.certificates import Certificate
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n"
 
@@ -116,3 +117,20 @@ async def test_who_does_not_finish_in_time_is_cut(world):
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await reader.readexactly(1)
     writer.close()
+
+
+async def test_callers_that_stall_in_their_handshake_hold_up_neither_others_nor_the_end(tmp_path):
+    certificate = Certificate(tmp_path)
+    sock = socket.create_server(("127.0.0.1", 0))
+    settings = msgspec.structs.replace(Settings(workers=1), tls=Tls(**certificate.settings))
+    listener = RestListener(App(), None, sock, settings)
+    listener.open()
+    stalled = [socket.create_connection(sock.getsockname()) for _ in range(10)]
+    async with asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection(*sock.getsockname(), ssl=certificate.trust)
+        writer.write(REQUEST)
+        assert await answered(reader) == b"HTTP/1.1 200 OK ok"
+        writer.close()
+        await listener.close(0.5)
+    for one in stalled:
+        one.close()

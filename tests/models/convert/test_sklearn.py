@@ -115,14 +115,14 @@ PIPELINES = {
         THREE,
     ),
     "text labels": (LogisticRegression(), WHOLE[NUMBERS], np.where(TWO, "yes", "no")),
-    "boolean labels": (RandomForestClassifier(5), WHOLE[NUMBERS], TWO == 1),
+    "boolean labels": (RandomForestClassifier(5, random_state=0), WHOLE[NUMBERS], TWO == 1),
     "float labels": (LogisticRegression(), WHOLE[NUMBERS], TWO * 1.0),
     "float32 columns": (
-        make_pipeline(StandardScaler(), RandomForestClassifier(5)),
+        make_pipeline(StandardScaler(), RandomForestClassifier(5, random_state=0)),
         WHOLE[NUMBERS].astype("float32"),
         TWO,
     ),
-    "scaled forest": (make_pipeline(StandardScaler(), RandomForestClassifier(20)), WHOLE[NUMBERS], TWO),
+    "scaled forest": (make_pipeline(StandardScaler(), RandomForestClassifier(20, random_state=0)), WHOLE[NUMBERS], TWO),
     "scaled xgboost": (make_pipeline(RobustScaler(), XGBClassifier(n_estimators=10)), WHOLE[NUMBERS], THREE),
     "scaled lightgbm": (
         make_pipeline(MinMaxScaler(), LGBMClassifier(n_estimators=10, verbose=-1)),
@@ -130,7 +130,11 @@ PIPELINES = {
         THREE,
     ),
     "columns logistic": (make_pipeline(by_column(IMPUTED, one_hot()), LogisticRegression()), FRAME, TWO),
-    "columns forest": (make_pipeline(by_column(IMPUTED, one_hot()), RandomForestClassifier(20)), FRAME, TWO),
+    "columns forest": (
+        make_pipeline(by_column(IMPUTED, one_hot()), RandomForestClassifier(20, random_state=0)),
+        FRAME,
+        TWO,
+    ),
     "columns xgboost": (make_pipeline(by_column("passthrough", one_hot()), XGBClassifier(n_estimators=10)), FRAME, TWO),
     "columns regression": (make_pipeline(by_column(IMPUTED, one_hot()), XGBRegressor(n_estimators=10)), FRAME, VALUE),
     "imputed texts": (
@@ -168,10 +172,20 @@ PIPELINES = {
         TWO,
     ),
     "neighbours": (make_pipeline(StandardScaler(), KNeighborsClassifier()), WHOLE[NUMBERS], TWO),
-    "network": (make_pipeline(StandardScaler(), MLPClassifier(max_iter=400, tol=0.1)), WHOLE[NUMBERS], TWO),
-    "calibrated": (CalibratedClassifierCV(RandomForestClassifier(5), method="isotonic"), WHOLE[NUMBERS], TWO),
+    "network": (
+        make_pipeline(StandardScaler(), MLPClassifier(max_iter=400, tol=0.1, random_state=0)),
+        WHOLE[NUMBERS],
+        TWO,
+    ),
+    "calibrated": (
+        CalibratedClassifierCV(RandomForestClassifier(5, random_state=0), method="isotonic"),
+        WHOLE[NUMBERS],
+        TWO,
+    ),
     "voting": (
-        VotingClassifier([("a", LogisticRegression()), ("b", RandomForestClassifier(5))], voting="soft"),
+        VotingClassifier(
+            [("a", LogisticRegression()), ("b", RandomForestClassifier(5, random_state=0))], voting="soft"
+        ),
         WHOLE[NUMBERS],
         TWO,
     ),
@@ -182,7 +196,7 @@ PIPELINES = {
         VALUE,
     ),
     "two values": (LinearRegression(), WHOLE[NUMBERS], np.c_[VALUE, VALUE * 2]),
-    "two values of a forest": (RandomForestRegressor(5), WHOLE[NUMBERS], np.c_[VALUE, VALUE * 2]),
+    "two values of a forest": (RandomForestRegressor(5, random_state=0), WHOLE[NUMBERS], np.c_[VALUE, VALUE * 2]),
 }
 
 
@@ -215,7 +229,9 @@ def test_columns_may_have_any_name() -> None:
     numbers, texts = [names[name] for name in NUMBERS], [names[name] for name in TEXTS]
     columns = ColumnTransformer([("numbers", IMPUTED, numbers), ("texts", one_hot(), texts)])
 
-    made = converted(make_pipeline(columns, RandomForestClassifier(10)), FRAME.rename(columns=names), TWO)
+    made = converted(
+        make_pipeline(columns, RandomForestClassifier(10, random_state=0)), FRAME.rename(columns=names), TWO
+    )
 
     assert certificate(made).rows > 800
     assert [spec.name for spec in made.signature.inputs] == list(names.values())

@@ -123,6 +123,16 @@ class KafkaSinkSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ] = None
 
 
+class NatsSinkSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    servers: Annotated[tuple[str, ...], Meta(description="nats://host:4222, several by commas; none: off")] = ()
+    stream: Annotated[str, Meta(description="JetStream stream, made where it is not there")] = "RUNOFF"
+    subject_prefix: Annotated[str, Meta(description="subjects are called <prefix><table>")] = "runoff."
+    tables: Annotated[
+        tuple[Literal["predictions", "shadows", "labels", "metrics"], ...], Meta(description="what is sent")
+    ] = ("predictions", "labels")
+    credentials_file: Annotated[str | None, Meta(description="file with the account's JWT and seed (.creds)")] = None
+
+
 class Sinks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     start: Annotated[
         Literal["new", "all"],
@@ -130,6 +140,7 @@ class Sinks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = "new"
     feast: FeastSinkSettings = FeastSinkSettings()
     kafka: KafkaSinkSettings = KafkaSinkSettings()
+    nats: NatsSinkSettings = NatsSinkSettings()
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -36,6 +36,18 @@ def relays(settings: Settings) -> list[Relay]:
                 start=sinks.start,
             )
         )
+    if sinks.nats.servers:
+        position = folder / "nats.json"
+        found.append(
+            Relay(
+                "nats",
+                settings.lake_uri,
+                sinks.nats.tables,
+                lambda: _nats(settings),
+                position=position,
+                start=sinks.start,
+            )
+        )
     return found
 
 
@@ -54,6 +66,15 @@ def _kafka(settings: Settings) -> Sink:
         raise SinkFailed(f"{error}; " + _HINT.format(extra="kafka")) from error
     kafka = settings.sinks.kafka
     return KafkaSink(kafka.brokers or "", kafka.topic_prefix, _properties(kafka.properties_file))
+
+
+def _nats(settings: Settings) -> Sink:
+    try:
+        from gateway.streams.nats_sink import NatsSink
+    except ImportError as error:
+        raise SinkFailed(f"{error}; " + _HINT.format(extra="nats")) from error
+    nats = settings.sinks.nats
+    return NatsSink(nats.servers, nats.stream, nats.subject_prefix, nats.credentials_file)
 
 
 def _properties(file: str | None) -> dict[str, str]:

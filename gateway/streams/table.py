@@ -24,9 +24,19 @@ _PROPERTIES: Final[dict[str, str | None]] = {
     "delta.checkpointInterval": "100",
 }
 
+_TRIES: Final = 5
+
 
 class CommitFailed(Exception):
     """A table could not be read or written. Rows may or may not be in it: load it again and ask what is committed."""
+
+
+class _Overtaken(Exception):
+    """A rewriting that stopped in between, after it had deleted `dropped` rows."""
+
+    def __init__(self, dropped: int, reason: str) -> None:
+        super().__init__(reason)
+        self.dropped = dropped
 
 
 class LakeTable:
@@ -125,11 +135,24 @@ class LakeTable:
         and they keep the condition in the table's log, where a person must not be named. Raises CommitFailed.
         """
         dropped = 0
+        for tries in range(_TRIES, 0, -1):
+            try:
+                return dropped + self._drop(is_gone)
+            except _Overtaken as overtaken:
+                dropped += overtaken.dropped
+                if tries == 1:
+                    raise CommitFailed(str(overtaken)) from overtaken
+                self.reload()
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _drop(self, is_gone: Any) -> int:
+        """Raises _Overtaken where somebody committed since this handle was loaded: delta-rs then refuses to overwrite what it has not read."""
+        dropped = 0
         try:
             dataset = self._delta.to_pyarrow_dataset()
             gone = dataset.to_table(columns=list(self._partitions), filter=is_gone).group_by(list(self._partitions))
             for found in gone.aggregate([([], "count_all")]).to_pylist():
-                dropped += found.pop("count_all")
+                rows = found.pop("count_all")
                 is_here = reduce(and_, (_is(name, value) for name, value in found.items()))
                 kept = dataset.scanner(filter=is_here & ~pc.coalesce(is_gone, pc.scalar(value=False)))
                 where = " AND ".join(_sql(name, value) for name, value in found.items())
@@ -137,8 +160,9 @@ class LakeTable:
                     write_deltalake(self._delta, kept.to_reader(), mode="overwrite", predicate=where)
                 else:
                     self._delta.delete(where)
+                dropped += rows
         except (DeltaError, OSError, pa.ArrowException) as error:
-            raise CommitFailed(str(error)) from error
+            raise _Overtaken(dropped, str(error)) from error
         return dropped
 
     def compact(self, vacuum_after_h: int) -> None:

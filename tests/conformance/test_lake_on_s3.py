@@ -1,11 +1,7 @@
-"""The lake on an S3 store, set up by the environment alone: `pip install 'moto[server]'`, and RUNOFF_TEST_MOTO names its moto_server (5.2 or newer)."""
+"""The lake on a real S3 store (SeaweedFS), set up by the environment alone."""
 
 import datetime as dt
-import os
-import socket
-import subprocess
 import threading
-from contextlib import contextmanager
 
 import pyarrow as pa
 import pytest
@@ -16,7 +12,7 @@ from gateway.evidence.dataset import Question, dataset
 from gateway.evidence.query import Queries
 from gateway.streams.ingest import ingest
 from gateway.streams.table import CommitFailed, LakeTable
-from tests.kit.gateway import eventually
+from tests.kit.s3 import s3
 from tests.kit.spooled import Place, label, labels, predictions, request
 
 pytestmark = [pytest.mark.conformance, pytest.mark.slow]
@@ -24,46 +20,12 @@ NOW = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
 
 
 @pytest.fixture(scope="module")
-def bucket():
+def bucket(tmp_path_factory):
     """A bucket's address; the variables that reach it are set for the module."""
-    program = os.environ.get("RUNOFF_TEST_MOTO")
-    if program is None:
-        pytest.skip("RUNOFF_TEST_MOTO names no moto_server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [program, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}
-    keys |= {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with stopped(server), pytest.MonkeyPatch.context() as patch:
-        for name, value in keys.items():
+    with s3(tmp_path_factory.mktemp("s3")) as variables, pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
             patch.setenv(name, value)
-
-        def made():
-            try:
-                address = {"endpoint_override": f"127.0.0.1:{port}", "scheme": "http", "region": "us-east-1"}
-                fs.S3FileSystem(allow_bucket_creation=True, **address).create_dir("lake")
-            except OSError:
-                return False
-            return True
-
-        eventually(made, 60, 0.2)
         yield "s3://lake"
-
-
-@contextmanager
-def stopped(server):
-    try:
-        yield
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def test_records_are_stored_asked_and_tidied_up(bucket, tmp_path):

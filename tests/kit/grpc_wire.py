@@ -9,8 +9,7 @@ import numpy as np
 
 from gateway.keys.doorkeeper import OpenDoor
 from gateway.rpc import open_inference_pb2 as pb
-from gateway.rpc.server import inference_handler
-from gateway.rpc.service import InferenceService
+from gateway.rpc.handlers import handlers as all_handlers
 from gateway.rpc.wire.protocol import GrpcProtocol
 from gateway.rpc.wire.shared import Shared
 from gateway.settings import Limits
@@ -61,8 +60,7 @@ class WireDoor:
     def __init__(self, plane: Plane, limits: Limits, handlers: Sequence[grpc.GenericRpcHandler] = ()) -> None:
         self.plane = plane
         doorkeeper = OpenDoor()
-        inference = inference_handler(InferenceService(plane.corridor, doorkeeper, None))
-        self.shared = Shared(plane.data, (*handlers, inference), limits, doorkeeper)
+        self.shared = Shared(plane.data, (*handlers, *all_handlers(plane.corridor, doorkeeper)), limits, doorkeeper)
 
     def connect(self) -> "Caller":
         protocol = GrpcProtocol(self.shared, asyncio.get_running_loop(), is_secure=False)

@@ -1,6 +1,6 @@
 """Calls that take their time: every method but the hot form of ModelInfer, as coroutines over handlers written for grpcio.
 
-The handlers are the very objects that grpcio's own server is given (`gateway.rpc.server`), so both listeners answer alike.
+The handlers are the very objects that grpcio's own server is given (`gateway.rpc.handlers`), so both listeners answer alike.
 """
 
 import asyncio

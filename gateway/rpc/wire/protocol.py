@@ -1,7 +1,7 @@
 """The wire door of gRPC: one connection of asyncio's under the HTTP/2 machine, and who answers each call that comes in on it.
 
 ModelInfer in its hot form costs no task and no future: its message goes from the frame to `codec`, its ticket to the corridor, its
-answer into what the turn writes. Everything else is a coroutine over the handlers of `gateway.rpc.server`, on the same connection.
+answer into what the turn writes. Everything else is a coroutine over the handlers of `gateway.rpc.handlers`, on the same connection.
 Measured against grpcio's asyncio server with the same model: `loadtests/grpc_doors.py`.
 """
 
@@ -24,7 +24,7 @@ from gateway.rpc.wire.plan import Plan
 from gateway.rpc.wire.shared import Shared
 from gateway.rpc.wire.status import OK_TRAILERS, CallFault
 from gateway.rpc.wire.stream import Stream
-from gateway.ticket import Slot, Ticket
+from gateway.ticket import Ticket
 from models.errors import ModelsError
 from routing.errors import RoutingError
 from routing.records import PROTOCOLS
@@ -33,15 +33,16 @@ _V2_GRPC: Final = PROTOCOLS.index("v2-grpc")
 _LOG: Final = logging.getLogger(__name__)
 
 
-class HotCall(Slot):
-    """The place of one hot answer: its stream, and the outputs that were asked for."""
+class HotCall:
+    """The place of one hot answer: its stream, the outputs that were asked for, and the id that the caller gave."""
 
-    __slots__ = ("stream", "wanted")
+    __slots__ = ("stream", "ticket", "wanted", "wire_id")
 
     def __init__(self, stream: Stream, wanted: tuple[str, ...] | None, wire_id: str | None) -> None:
-        super().__init__(closes=False, wire_id=wire_id)
         self.stream = stream
+        self.ticket: Ticket | None = None
         self.wanted = wanted
+        self.wire_id = wire_id
 
 
 class GrpcProtocol(asyncio.Protocol):

@@ -7,16 +7,12 @@ import time
 from contextlib import suppress
 from typing import Final
 
-import grpc
-
 from gateway.acceptor import Acceptor
 from gateway.dataplane import Dataplane
 from gateway.keys.doorkeeper import Doorkeeper, OpenDoor
 from gateway.repository import Repository
 from gateway.request import Corridor
-from gateway.rpc.server import SERVICE, _own_pool, _Unoffered, inference_handler
-from gateway.rpc.service import InferenceService
-from gateway.rpc.standard import health_handler, reflection_handlers
+from gateway.rpc.handlers import handlers
 from gateway.rpc.wire.protocol import GrpcProtocol
 from gateway.rpc.wire.shared import Shared
 from gateway.settings import Settings, Tls
@@ -91,13 +87,8 @@ async def serve(
     repository: Repository | None = None,
 ) -> WireServer:
     """Listens on `sock`, which is bound already and belongs to the server from now on."""
-    handlers: tuple[grpc.GenericRpcHandler, ...] = (
-        inference_handler(InferenceService(corridor, doorkeeper, statistics, repository)),
-        _Unoffered(),
-        health_handler(corridor, [SERVICE], doorkeeper),
-        *reflection_handlers([SERVICE], _own_pool()),
-    )
-    return WireServer(sock, Shared(plane, handlers, settings.limits, doorkeeper), tls_context(settings.tls))
+    shared = Shared(plane, handlers(corridor, doorkeeper, statistics, repository), settings.limits, doorkeeper)
+    return WireServer(sock, shared, tls_context(settings.tls))
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext | None:

@@ -14,7 +14,8 @@ from gateway.keys.ring import KeyRing
 from gateway.keys.scopes import SCOPES
 from gateway.rest.app import build
 from gateway.rpc import open_inference_pb2 as pb
-from gateway.rpc.server import SERVICE, serve
+from gateway.rpc.handlers import SERVICE
+from gateway.rpc.server import serve
 from gateway.rpc.standard import HEALTH, REFLECTION
 from gateway.rpc.wire.server import serve as serve_wire
 from gateway.settings import Settings

@@ -12,22 +12,6 @@ async def test_several_servers_share_a_port(corridor, server, tmp_path):
     await other.stop(0)
 
 
-@pytest.mark.parametrize(
-    "method", ["SystemSharedMemoryStatus", "CudaSharedMemoryRegister", "TraceSetting", "LogSettings"]
-)
-async def test_what_the_published_service_has_beyond_ours_is_refused_in_words(channel, method):
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await channel.unary_unary(f"/inference.GRPCInferenceService/{method}")(b"")
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert "not offered by this server" in caught.value.details()
-
-
-async def test_an_unknown_method_is_unimplemented(channel):
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await channel.unary_unary("/inference.GRPCInferenceService/Nope")(b"")
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
 async def test_a_message_above_the_bound_is_refused(call):
     request = pb.ModelInferRequest(model_name="phishing", raw_input_contents=[b"\0" * 100_001])
     with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from gateway.errors import EndpointUnknown, VersionUnknown
-from gateway.request import SECRET_HEADERS
 from gateway.state.compiled import CompiledRoute
 from models.batching import Part, to_array
 from models.catalog import Catalog, LoadedModel
@@ -14,7 +13,7 @@ from models.signature import Signature
 from models.tensors import Array
 from routing.conditions import columns_read
 from routing.table import EndpointTable
-from routing.traffic import Route
+from routing.traffic import SECRET_HEADERS, Route
 from routing.validate import validate
 
 

@@ -1,7 +1,7 @@
 """The one type that every door decodes to, and what comes back: room 2 makes it, the corridor reads it, no door sees another's bytes."""
 
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -9,9 +9,6 @@ from models.signature import Signature
 from models.staged import StagedModel
 from models.tensors import Array
 from routing.records import LabelRow
-
-SECRET_HEADERS: Final = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorization"})
-"""Headers that no rule may read and no record may hold."""
 
 
 class InferRequest(msgspec.Struct, kw_only=True, gc=False):

@@ -86,6 +86,10 @@ class Remotes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     allow: Annotated[
         tuple[str, ...], Meta(description="hosts that mirrors may call; link-local addresses are refused all the same")
     ] = ("127.0.0.1", "localhost", "::1")
+    auth_env: Annotated[
+        tuple[str, ...],
+        Meta(description="variables that `auth: env:NAME` may send beyond loopback, by name or pattern (STAGING_*)"),
+    ] = ()
 
 
 class Tls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -9,6 +9,9 @@ import msgspec
 UNIT_HEADER: Final = "x-runoff-unit"
 """The header that `unit: header` means."""
 
+SECRET_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
+"""Headers that doors hand to nobody: no rule and no unit may read them, no record may hold them."""
+
 MIXED_RULE: Final = "unit_mixed"
 """The rule's name in records of requests whose rows belong to different units (`unit_mixed: champion`); no rule may take it."""
 

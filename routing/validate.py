@@ -39,6 +39,11 @@ _ENDPOINT_WANTED: Final = "1 to 128 letters, digits, '_', '.' or '-', the first 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _NAME_WANTED: Final = "1 to 64 letters, digits, '_', '.' or '-', the first a letter or digit"
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
+_SECRET: Final = re.compile(
+    r"(.*[-_.])?(authorization|cookie2?|api-?key|token|secret|password|passwd|credentials?|signature|jwt|client-?cert)",
+    re.IGNORECASE,
+)
+"""Headers by whose name one tells that they hold a secret: those of doors and of the usual proxies."""
 _LINE: Final = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,256}")
 _LINE_WANTED: Final = "1 to 256 printable characters"
 _URL: Final = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[^\s?#@]*)?")
@@ -110,6 +115,7 @@ def _unit(fields: Fields) -> UnitSource:
     if sum(name is not None for name in (header, parameter, column)) != 1:
         source.problem("", "not_one_of", "wanted exactly one source of the unit", remedy)
     if header is not None:
+        _not_secret(source, "header", header)
         return UnitSource("header", header.lower())
     return UnitSource("parameter", parameter) if parameter is not None else UnitSource("input", column or "")
 
@@ -190,6 +196,7 @@ def _when(fields: Fields) -> tuple[Condition, ...]:
     for name in headers.names():
         if not _HEADER.fullmatch(name):
             headers.problem(name, "bad_text", f"wanted a header's name, got {name[:80]!r}")
+        _not_secret(headers, name, name)
         conditions.append(_condition("header", name.lower(), headers, name))
     conditions += [_condition("parameter", name, parameters, name) for name in parameters.names()]
     conditions += [_condition("input", name, inputs, name) for name in inputs.names()]
@@ -198,6 +205,13 @@ def _when(fields: Fields) -> tuple[Condition, ...]:
         fields.problem("", "missing", "a rule without a condition takes every request", remedy)
     fields.close()
     return tuple(conditions)
+
+
+def _not_secret(fields: Fields, key: str, header: str) -> None:
+    """Routes are read by many and units are hashed into records, so that neither may be made of what opens doors."""
+    if _SECRET.fullmatch(header):
+        remedy = "let callers send an id of its own, such as x-user-id"
+        fields.problem(key, "secret_header", f"'{header}' carries a secret, which no route may read", remedy)
 
 
 def _condition(source: Literal["header", "parameter", "input"], name: str, fields: Fields, key: str) -> Condition:

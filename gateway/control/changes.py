@@ -4,7 +4,7 @@ A change is a draft: the document it wants, and the versions to take where the r
 rollback). The reconciler makes it live, or says why not.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import msgspec
@@ -49,9 +49,13 @@ class Changes:
     Pins go along from revision to revision; only a load changes which they are, and a rollback takes those of then.
     """
 
-    def __init__(self, store: StateStore, reconciler: Reconciler) -> None:
+    def __init__(
+        self, store: StateStore, reconciler: Reconciler, *, against: Callable[[Route], list[Problem]] = lambda _: []
+    ) -> None:
+        """`against`: what on this machine stands against a route that is well formed."""
         self._store = store
         self._reconciler = reconciler
+        self._against = against
 
     def put(
         self, endpoint: str, document: object, *, expected: int | None, author: Author, override: bool = False
@@ -74,6 +78,8 @@ class Changes:
         if route.endpoint != endpoint:
             text = f"the document is for endpoint '{route.endpoint}', the path for '{endpoint}'"
             raise RouteInvalid([Problem("endpoint", "endpoint_differs", text, "make them the same")])
+        if problems := self._against(route):
+            raise RouteInvalid(problems)
         current, ramp = self._store.current(endpoint), self._store.ramp(endpoint)
         if current is None or ramp is None or ramp.base != dict(route.weights):
             return route

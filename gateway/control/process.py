@@ -30,6 +30,7 @@ from gateway.control.preparation import Preparation
 from gateway.control.ramp import Ramps
 from gateway.control.reconcile import Reconciler
 from gateway.control.registry import Registries
+from gateway.control.remotes import Remotes
 from gateway.control.tuning import Tuning
 from gateway.inquiries import answered
 from gateway.keys.key_sets import KeySetSource
@@ -115,7 +116,8 @@ class Control:
         self._relays = relays(settings)
         self._lake_stop = asyncio.Event()
         self._feedback = Feedback(settings, evidence, self._page)
-        changes = Changes(self._store, self._reconciler)
+        remotes = Remotes(settings, os.environ, self._store.routes)
+        changes = Changes(self._store, self._reconciler, against=remotes.problems)
         self._ramps = Ramps(self._store, changes, self._reconciler)
         self._answering = Answering(changes, self._reconciler, self._fleet)
         self._answers: set[asyncio.Task[None]] = set()

@@ -9,7 +9,8 @@ import orjson
 from msgspec import Struct
 
 from gateway.errors import RequestMalformed, Wire
-from gateway.request import SECRET_HEADERS, InferReply
+from gateway.request import InferReply
+from routing.traffic import SECRET_HEADERS
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 

@@ -20,6 +20,8 @@ from gateway.state.standing import Followed, Ramp, Standings
 from models.staged import ModelKey
 from routing.errors import Problem
 from routing.following import activated, resumed
+from routing.traffic import Route
+from routing.validate import validate
 
 SCHEMA_VERSION: Final = 1
 FOLLOW: Final = "system:follow"
@@ -103,6 +105,11 @@ class StateStore:
         newest = self._one(f"endpoint = ? AND state IN {_UNFINISHED} ORDER BY number DESC", endpoint)
         newest = newest or self.live(endpoint)
         return newest if newest is not None and newest.document is not None else None
+
+    def routes(self) -> dict[str, Route]:
+        """What a writer would change, of every endpoint."""
+        currents = {endpoint: self.current(endpoint) for endpoint in self.endpoints()}
+        return {endpoint: validate(current.document) for endpoint, current in currents.items() if current}
 
     def live(self, endpoint: str) -> Revision | None:
         """The revision that workers serve; None when there is none."""

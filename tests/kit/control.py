@@ -24,6 +24,7 @@ from gateway.control.preparation import Exact, Preparation
 from gateway.control.process import Server, _evidence
 from gateway.control.ramp import Ramps
 from gateway.control.reconcile import Reconciler
+from gateway.control.remotes import Remotes
 from gateway.control.tuning import Tuning
 from gateway.keys.watch import KeyWatch
 from gateway.settings import Settings
@@ -157,7 +158,8 @@ class ControlPlane:
             lambda endpoint, signature: self.recorded,
         )
         self.reconciler = Reconciler(self.store, self.preparation, self.fleet, warm_up_s=self._warm_up_s)
-        self.changes = Changes(self.store, self.reconciler)
+        self.remotes = Remotes(self.settings, {}, self.store.routes)
+        self.changes = Changes(self.store, self.reconciler, against=self.remotes.problems)
         self.aliases = AliasMover(self.store, self.shelf.named_by, self.shelf.move, self._threads)
         self.follower = Follower(
             self.store,

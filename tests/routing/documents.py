@@ -1,5 +1,6 @@
 """Route documents for tests: the smallest one, the contract's own, and a Hypothesis strategy of valid ones."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import strategies as st
@@ -10,7 +11,8 @@ from routing.validate import validate
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,20}", fullmatch=True).filter(lambda name: name != "unit_mixed")
 TEXTS = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=40)
 WEIGHTS = st.one_of(st.just(0), st.integers(1, 1000), st.floats(1e-9, 1e9))
-HEADERS = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,20}", fullmatch=True)
+HEADERS = st.from_regex(r"x-[A-Za-z0-9-]{0,18}[0-9]", fullmatch=True)
+BYTES = st.integers(1, 1 << 30)
 SCALARS = st.one_of(TEXTS, st.integers(), st.booleans(), st.floats(allow_nan=False))
 DURATIONS = st.builds(lambda number, unit: f"{number}{unit}", st.integers(1, 5000), st.sampled_from("smhdw"))
 INSTANTS = st.integers(0, 253_402_300_799).map(instant)
@@ -62,7 +64,13 @@ def valid(draw: st.DrawFn) -> dict[str, Any]:
         "steps": st.lists(_step(names[:count]), max_size=4),
         "follow": st.sampled_from(["propose", "auto", "ignore"]),
         "limits": st.fixed_dictionaries(
-            {}, optional={"concurrency_max": st.integers(1, 99), "timeout_s": st.floats(0.001, 60)}
+            {},
+            optional={
+                "concurrency_max": st.integers(1, 99),
+                "queue_wait_max_s": st.floats(0, 60),
+                "timeout_s": st.floats(0.001, 60),
+                "body_bytes_max": BYTES,
+            },
         ),
         "nonfinite": st.sampled_from(["pass", "reject"]),
         "label": st.fixed_dictionaries({}, optional={"window": DURATIONS, "exogenous": st.booleans()}),
@@ -70,6 +78,11 @@ def valid(draw: st.DrawFn) -> dict[str, Any]:
             {},
             optional={
                 "sample": st.floats(0, 1),
+                "inputs": st.sampled_from(["full", "hash", "none"]),
+                "inputs_bytes_max": st.integers(0, 1 << 30),
+                "durability": st.sampled_from(["process", "disk", "async"]),
+                "on_failure": st.sampled_from(["open", "closed"]),
+                "unit": st.sampled_from(["hmac", "raw"]),
                 "mask": st.dictionaries(TEXTS, st.sampled_from(["drop", "hmac"]), max_size=3),
                 "retention": DURATIONS,
             },
@@ -84,12 +97,50 @@ def valid(draw: st.DrawFn) -> dict[str, Any]:
     return {**parts, "endpoint": endpoint, "champion": champion["name"], "variants": variants, "mirrors": mirrors}
 
 
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.sampled_from([0, -1, 1, 1e-12, 1e12, float("nan"), float("inf"), 1 << 70, "", "x", "champion", "10m", "a\0b"]),
+    st.sampled_from([[], {}, [None], {"x": 1}, ["champion"], {"header": "authorization"}, {"min": 2, "max": 1}]),
+)
+
+
+@st.composite
+def nearly_valid(draw: st.DrawFn) -> dict[str, Any]:
+    """A valid document with up to three parts of it replaced, taken out, added or doubled: some of these are valid still."""
+    document: dict[str, Any] = draw(valid())
+    for _ in range(draw(st.integers(1, 3))):
+        places = list(_places(document))
+        parent, key = draw(st.sampled_from(places))
+        match draw(st.sampled_from(["replace", "remove", "add", "double"])):
+            case "replace":
+                parent[key] = draw(JUNK)
+            case "remove":
+                del parent[key]
+            case "add" if isinstance(parent, dict):
+                parent[draw(st.sampled_from(["colour", "Weight", "name", "model", "unit", "prefix"]))] = draw(JUNK)
+            case "double" if isinstance(parent, list):
+                parent.append(parent[key])
+    return document
+
+
+def _places(node: Any) -> Iterator[tuple[Any, Any]]:
+    """Every (container, key) of the document, whole parts before what is in them."""
+    if isinstance(node, dict | list):
+        for key in list(node) if isinstance(node, dict) else range(len(node)):
+            yield node, key
+            yield from _places(node[key])
+
+
 def _mirror(name: str) -> st.SearchStrategy[dict[str, Any]]:
-    remote = {"url": "http://127.0.0.1:9000", "model": "phishing", "auth": "env:STAGING_KEY"}
-    more = {"sample": st.floats(0, 1), "until": INSTANTS, "priority": st.integers(1, 9)}
+    remote = st.fixed_dictionaries(
+        {"url": st.sampled_from(["http://127.0.0.1:9000", "https://staging.example/base"]), "model": TEXTS},
+        optional={"protocol": st.sampled_from(["v2", "v2-grpc", "mlflow"]), "auth": st.just("env:STAGING_KEY")},
+    )
+    more = {"sample": st.floats(0, 1), "until": INSTANTS, "priority": st.integers(1, 9), "body_bytes_max": BYTES}
     return st.one_of(
         st.fixed_dictionaries({"name": st.just(name), "model": REFERENCES}, optional=more),
-        st.fixed_dictionaries({"name": st.just(name), "remote": st.just(remote)}, optional=more),
+        st.fixed_dictionaries({"name": st.just(name), "remote": remote}, optional=more),
     )
 
 
@@ -118,5 +169,6 @@ def _rule(variants: list[str]) -> st.SearchStrategy[dict[str, Any]]:
                 st.fixed_dictionaries({"input": parameters}),
             ),
             "variant": st.sampled_from(variants),
-        }
+        },
+        optional={"experiment": st.booleans()},
     )

@@ -1,16 +1,25 @@
 import contextlib
 import math
+import re
 
+import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.errors import RouteInvalid
+from routing.conditions import columns_read
+from routing.errors import Problem, RouteInvalid
+from routing.promotion import set_weights
+from routing.ramp import weights_at
 from routing.split import compile_split
 from routing.table import EndpointTable
-from routing.traffic import to_document
+from routing.traffic import SECRET_HEADERS, to_document
 from routing.validate import NOT_BUILT, validate
-from tests.routing.documents import smallest, two, valid
+from tests.routing.documents import nearly_valid, smallest, two, valid
+
+PATH = re.compile(r"|[^.\[\]]+(\[\d+\])?(\..+)?", re.DOTALL)
+"""`variants[1].weight`; empty for the whole document. What follows the first part may be any key that somebody wrote."""
 
 
 def problems(document):
@@ -24,6 +33,29 @@ def test_what_is_accepted_compiles(document):
     table = EndpointTable.compile(validate(document), 1)
 
     assert sum(table.shares) == 1
+
+
+@given(nearly_valid(), st.binary(min_size=16, max_size=16))
+def test_a_document_is_refused_by_path_and_code_or_it_is_read_back_equal_compiled_and_served(document, prediction_id):
+    """Whatever is accepted must hold for a request: no later room may find out that a document cannot be meant."""
+    refused: tuple[Problem, ...] = ()
+    try:
+        route = validate(document)
+    except RouteInvalid as error:
+        refused = error.problems
+    if refused:
+        assert all(PATH.fullmatch(problem.path) and problem.code for problem in refused)
+        return
+    again = validate(msgspec.json.decode(msgspec.json.encode(to_document(route))))
+    assert again == route
+    table = EndpointTable.compile(again, 1)
+    headers = {condition.name: "1" for rule in route.rules for condition in rule.when if condition.source == "header"}
+    column = {name: np.ones((1, 1), np.float32) for name in columns_read(route)}
+    assignment = table.assign(headers | {route.unit.name: "u"}, {}, column, prediction_id)
+    assert assignment.rule or table.shares[assignment.arm] > 0
+    assert table.mirrors_drawn(prediction_id) & table.mirrors_running(0.0) < 1 << len(route.mirrors)
+    for step in range(len(route.steps)):
+        assert EndpointTable.compile(set_weights(route, weights_at(route.steps, step)), 2)
 
 
 @given(
@@ -174,6 +206,36 @@ def test_a_secret_in_the_document_is_refused():
     mirror = {"name": "m", "remote": {"url": "http://127.0.0.1:1", "model": "x", "auth": "s3cret"}}
 
     assert problems(smallest(mirrors=[mirror])) == [("mirrors[0].remote.auth", "bad_text")]
+
+
+SECRETS = [
+    "authorization", "Proxy-Authorization", "cookie", "Set-Cookie", "x-api-key", "X-Goog-Api-Key", "apikey", "x-auth-token",
+    "X-Amz-Security-Token", "x-vault-token", "x-client-secret", "x-hub-signature", "x-forwarded-client-cert",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("header", SECRETS)
+def test_headers_that_carry_secrets_are_neither_units_nor_conditions(header):
+    rules = [{"name": "r", "when": {"header": {header: "x"}}, "variant": "champion"}]
+
+    with pytest.raises(RouteInvalid) as refused:
+        validate(smallest(unit={"header": header}, rules=rules))
+
+    assert [(problem.path, problem.code) for problem in refused.value.problems] == [
+        ("unit.header", "secret_header"),
+        (f"rules[0].when.header.{header}", "secret_header"),
+    ]
+    assert all("x-user-id" in problem.remedy for problem in refused.value.problems)
+
+
+def test_every_header_that_the_doors_keep_to_themselves_is_refused():
+    for header in SECRET_HEADERS:
+        assert problems(smallest(unit={"header": header})) == [("unit.header", "secret_header")]
+
+
+@pytest.mark.parametrize("header", ["x-user-id", "x-session-id", "x-tokenizer", "cookie-consent", "x-cohort"])
+def test_headers_that_only_sound_like_secrets_are_taken(header):
+    assert validate(smallest(unit={"header": header})).unit.name == header
 
 
 def test_a_salt_without_zero_bytes_keeps_salt_and_unit_apart():

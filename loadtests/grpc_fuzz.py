@@ -99,8 +99,8 @@ async def _session(door: WireDoor, chance: random.Random, ends: "Counter[str]") 
     async with asyncio.timeout(20):
         await door.settle(is_over=True)
     caller.answers  # noqa: B018  # reads every frame and every field block
-    left = door.shared.held_bytes, door.plane.data.inflight, caller.lingering, len(door.shared.connections)
-    _check(left == (0, 0, 0, 0), f"left behind: {left}")
+    left = door.shared.held_bytes, door.shared.unsent.bytes, door.plane.data.inflight, caller.lingering
+    _check(left == (0, 0, 0, 0) and not door.shared.connections, f"left behind: {left}")
 
 
 def _bytes(chance: random.Random) -> bytes:

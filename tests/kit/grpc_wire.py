@@ -17,7 +17,7 @@ from tests.kit import http2
 from tests.kit.plane import Plane
 
 SERVICE = "/inference.GRPCInferenceService/"
-START = http2.PREFACE + http2.settings()
+START = http2.PREFACE + http2.settings() + http2.frame(http2.SETTINGS, http2.ACK)
 
 
 class MemoryTransport(asyncio.Transport):

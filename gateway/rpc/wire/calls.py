@@ -21,6 +21,7 @@ from gateway.rpc.wire.stream import RECV_WINDOW, Stream
 OUTBOX_BYTES_MAX: Final = 262_144
 """What a streaming handler may be ahead of its caller's windows."""
 TOO_MUCH_HELD: Final = "this process holds too many messages that are not complete yet"
+TOO_MUCH_UNSENT: Final = "this process holds too many answers that their callers do not take"
 _LOG: Final = logging.getLogger(__name__)
 
 Handler = Any

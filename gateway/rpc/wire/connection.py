@@ -4,65 +4,32 @@
 Everything that a peer can make us keep has a bound: streams, field blocks, the remainder of a frame, the streams lately closed.
 """
 
-from collections.abc import Callable
-from typing import Final, Protocol
-
-import msgspec
+from typing import Final
 
 from gateway.rpc.wire import frames, patience
+from gateway.rpc.wire.bounds import Bounds
 from gateway.rpc.wire.frames import Code, ConnectionFault
 from gateway.rpc.wire.headers import HeadReader
 from gateway.rpc.wire.inflow import DATA_BYTES_MAX, Inflow
-from gateway.rpc.wire.outflow import Buffer, Outflow
+from gateway.rpc.wire.lifespan import Lifespan
+from gateway.rpc.wire.outflow import Buffer, Ledger, Outflow
 from gateway.rpc.wire.patience import Patience
-from gateway.rpc.wire.stream import RECV_WINDOW, Stream
+from gateway.rpc.wire.stream import RECV_WINDOW, Listener, Stream
 
 CONNECTION_WINDOW: Final = 16 << 20
 """What a peer may have on the way to us on all streams together. Bytes are counted free as they arrive: streams hold the bounds."""
 _LATELY_MAX: Final = 1024
 _SETTINGS_BYTES_MAX: Final = 6 * 32
-_DRAIN_PING: Final = b"draining"
-_ALIVE_PING: Final = b"alive?\0\0"
-_FIRST_LAST_ID: Final = 2**31 - 1
-
-
-class Bounds(msgspec.Struct, frozen=True, kw_only=True):
-    """What one connection may ask of us. Times in seconds."""
-
-    streams_max: int = 256
-    header_bytes_max: int = 32_768
-    header_count_max: int = 100
-    header_s: float = 10.0
-    idle_s: float = 75.0
-    alive_s: float = 60.0
-    """With streams open and nothing heard for this long a PING is sent; a third of it later the peer is given up."""
-
-
-class Listener(Protocol):
-    """Who reads the streams. Calls come from within `receive`, in the order of the wire, and may answer or reset any stream."""
-
-    def requested(self, stream: Stream) -> None:
-        """A request's field section is here."""
-        ...
-
-    def received(self, stream: Stream, data: bytes, start: int, stop: int, *, ends: bool) -> None:
-        """`data[start:stop]` of its body is here; with `ends` it was the last. Windows are granted by `Connection.grant`."""
-        ...
-
-    def gone(self, stream: Stream) -> None:
-        """The peer has reset the stream, or broken it; nothing more can be sent on it."""
-        ...
-
-    def moved(self, stream: Stream) -> None:
-        """The peer's windows have let some of the stream's outbox go."""
-        ...
+_SMALL_UPDATE_BYTES: Final = 1024
+"""A window opened by less makes frames that are mostly head (CVE-2019-9511); useful work pays for it."""
 
 
 class Connection:
     """Belongs to the event loop. `now_s` is any monotonic clock. What is to be written stands in `out.ready`; `is_over` means: write it and close; `fault` is why, where it was one."""
 
-    def __init__(self, bounds: Bounds, listener: Listener, now_s: float) -> None:
-        self.out = Outflow()
+    def __init__(self, bounds: Bounds, listener: Listener, now_s: float, waiting: Ledger | None = None) -> None:
+        """`waiting` counts what waits to be sent; None: nobody else looks."""
+        self.out = Outflow(waiting or Ledger())
         self.streams: dict[int, Stream] = {}
         self.is_over = False
         self.fault: ConnectionFault | None = None
@@ -72,22 +39,10 @@ class Connection:
         self._heads = HeadReader(bytes_max=bounds.header_bytes_max, count_max=bounds.header_count_max)
         self._patience = Patience(now_s)
         self._last_id = 0
-        self._final_id: int | None = None
-        self._is_draining = False
-        self._peer_leaves = False
         self._recv_window = CONNECTION_WINDOW
         self._lately: dict[int, None] = {}
         self._in = Inflow(self, self._patience, bounds.header_bytes_max, now_s)
-        self._heard_s = self._idle_since_s = self._drained_since_s = now_s
-        self._is_asked = False
-        self._readers: dict[int, Callable[[bytes, int, int], None]] = {
-            frames.PRIORITY: self._priority,
-            frames.RST_STREAM: self._rst_stream,
-            frames.SETTINGS: self._settings,
-            frames.PING: self._ping,
-            frames.GOAWAY: self._goaway,
-            frames.WINDOW_UPDATE: self._window_update,
-        }
+        self._life = Lifespan(bounds, self.out, now_s)
         self.out.ready.append(
             frames.settings(
                 (
@@ -106,7 +61,7 @@ class Connection:
         """One read of the socket."""
         if self.is_over:
             return
-        self.now_s = self._heard_s = now_s
+        self.now_s = self._life.heard_s = now_s
         try:
             self._in.feed(data, now_s)
         except ConnectionFault as fault:
@@ -163,7 +118,8 @@ class Connection:
             self._late_section(block, stream_id, ends=ends)
             return
         self._last_id = stream_id
-        if self._final_id is not None and stream_id > self._final_id:
+        final_id = self._life.final_id
+        if final_id is not None and stream_id > final_id:
             self._heads.skip(block)  # the caller has been told, and tries elsewhere
             self._remember(stream_id)
             return
@@ -198,47 +154,50 @@ class Connection:
 
     def control(self, kind: int, payload: bytes, flags: int, stream_id: int) -> None:
         """A frame that is neither of a body nor of a field section."""
-        reader = self._readers.get(kind)
-        if reader is not None:
-            reader(payload, flags, stream_id)
-        elif kind == frames.PUSH_PROMISE:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "callers do not push")
-        else:  # unknown kinds are ignored (section 4.1)
-            self._patience.charge(patience.SMALL, self.now_s, "frames of unknown kinds")
+        frames.check_form(kind, len(payload), flags, stream_id)
+        match kind:
+            case frames.WINDOW_UPDATE:
+                self._window_update(int.from_bytes(payload, "big") & 0x7FFFFFFF, stream_id)
+            case frames.RST_STREAM:
+                self._rst_stream(stream_id)
+            case frames.PING:
+                self._ping(payload, flags)
+            case frames.SETTINGS:
+                self._settings(payload, flags)
+            case frames.GOAWAY:  # the peer opens no more streams; those that are open are answered
+                self._patience.charge(patience.SETTINGS, self.now_s, "GOAWAY frames")
+                self._life.peer_leaves = True
+                self._leave_if_done()
+            case frames.PRIORITY:
+                self._priority(len(payload), stream_id)
+            case frames.PUSH_PROMISE:
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "callers do not push")
+            case _:  # unknown kinds are ignored (section 4.1)
+                self._patience.charge(patience.SMALL, self.now_s, "frames of unknown kinds")
 
-    def _priority(self, payload: bytes, flags: int, stream_id: int) -> None:
+    def _priority(self, length: int, stream_id: int) -> None:
         """Read and not followed: the scheme is deprecated (section 5.3.2)."""
-        del flags
-        if not stream_id:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "PRIORITY on stream 0")
         self._patience.charge(patience.SMALL, self.now_s, "PRIORITY frames")
-        if len(payload) != 5:
+        if length != 5:
             stream = self.streams.get(stream_id)
             if stream is None:
                 raise ConnectionFault(Code.FRAME_SIZE_ERROR, "PRIORITY has five bytes")
             self._fail(stream, Code.FRAME_SIZE_ERROR)
 
-    def _rst_stream(self, payload: bytes, flags: int, stream_id: int) -> None:
-        del flags
-        if len(payload) != 4:
-            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "RST_STREAM has four bytes")
+    def _rst_stream(self, stream_id: int) -> None:
         self._check_not_idle(stream_id, "RST_STREAM")
         stream = self.streams.get(stream_id)
         self._patience.charge(patience.STALE if stream is None else patience.RESET, self.now_s, "RST_STREAM frames")
         if stream is not None:
             self._close(stream)
-            self._remember(stream_id)
             self._listener.gone(stream)
 
-    def _settings(self, payload: bytes, flags: int, stream_id: int) -> None:
-        if stream_id:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "SETTINGS on a stream")
-        if len(payload) % 6 or (flags & frames.ACK and payload):
-            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "SETTINGS of a size that none has")
+    def _settings(self, payload: bytes, flags: int) -> None:
         self._patience.charge(patience.SETTINGS, self.now_s, "SETTINGS frames")
         if len(payload) > _SETTINGS_BYTES_MAX:  # each may touch every stream
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a SETTINGS frame with too many settings")
         if flags & frames.ACK:
+            self._life.has_acknowledged = True
             return
         for name, value in frames.read_settings(payload):
             self.out.apply(name, value, self.streams.values())
@@ -246,33 +205,16 @@ class Connection:
         for stream in list(self.streams.values()):  # a larger initial window lets streams go on
             self._pump(stream)
 
-    def _ping(self, payload: bytes, flags: int, stream_id: int) -> None:
-        if stream_id:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "PING on a stream")
-        if len(payload) != 8:
-            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "PING has eight bytes")
+    def _ping(self, payload: bytes, flags: int) -> None:
         self._patience.charge(patience.PING, self.now_s, "PING frames")
         if not flags & frames.ACK:
             self.out.ready.append(frames.ping(payload, ack=True))
-        elif payload == _DRAIN_PING and self._is_draining:
+        elif self._life.has_drained(payload):
             self._announce_last()
 
-    def _goaway(self, payload: bytes, flags: int, stream_id: int) -> None:
-        """The peer opens no more streams; those that are open are answered."""
-        del flags
-        if stream_id:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "GOAWAY on a stream")
-        if len(payload) < 8:
-            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "GOAWAY has at least eight bytes")
-        self._patience.charge(patience.SETTINGS, self.now_s, "GOAWAY frames")
-        self._peer_leaves = True
-        self._leave_if_done()
-
-    def _window_update(self, payload: bytes, flags: int, stream_id: int) -> None:
-        del flags
-        if len(payload) != 4:
-            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "WINDOW_UPDATE has four bytes")
-        increment = int.from_bytes(payload, "big") & 0x7FFFFFFF
+    def _window_update(self, increment: int, stream_id: int) -> None:
+        if increment < _SMALL_UPDATE_BYTES:
+            self._patience.charge(patience.SMALL, self.now_s, "WINDOW_UPDATE by next to nothing")
         if not stream_id:
             if not increment:
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
@@ -392,7 +334,7 @@ class Connection:
         if stream.outbox is not None:
             self.out.forget(stream)
         if not self.streams:
-            self._idle_since_s = self.now_s
+            self._life.idle_since_s = self.now_s
             self._leave_if_done()
 
     def _remember(self, stream_id: int) -> None:
@@ -405,32 +347,23 @@ class Connection:
 
     def drain(self) -> None:
         """Ends the connection without losing a call (section 6.8): the peer is warned, then told the last stream, then left."""
-        if not self._is_draining and not self.is_over:
-            self._is_draining = True
-            self._drained_since_s = self.now_s
-            self.out.ready += (frames.goaway(_FIRST_LAST_ID, Code.NO_ERROR, "draining"), frames.ping(_DRAIN_PING))
+        if not self.is_over:
+            self._life.drain(self.now_s)
 
     def sweep(self, now_s: float) -> None:
         """About twice a second: ends what is stuck, idle or dead."""
         if self.is_over:
             return
         self.now_s = now_s
-        if self._is_draining and self._final_id is None and now_s - self._drained_since_s > 1.0:
+        if self._life.is_announcement_due(now_s):
             self._announce_last()
         stuck_since_s = self._in.stuck_since_s
         if stuck_since_s is not None and now_s - stuck_since_s > self._bounds.header_s:
-            self._end(ConnectionFault(Code.ENHANCE_YOUR_CALM, "a frame did not arrive in time"))
-        elif not self.streams and now_s - self._idle_since_s > self._bounds.idle_s:
-            self._end(ConnectionFault(Code.NO_ERROR, "idle"))
-        elif self.streams:
-            silent_s = now_s - self._heard_s
-            if silent_s > self._bounds.alive_s * 4 / 3:
-                self._end(ConnectionFault(Code.NO_ERROR, "the peer does not answer"))
-            elif silent_s > self._bounds.alive_s and not self._is_asked:
-                self._is_asked = True
-                self.out.ready.append(frames.ping(_ALIVE_PING))
-            elif silent_s <= self._bounds.alive_s:
-                self._is_asked = False
+            fault: ConnectionFault | None = ConnectionFault(Code.ENHANCE_YOUR_CALM, "a frame did not arrive in time")
+        else:
+            fault = self._life.trouble(now_s, is_idle=not self.streams)
+        if fault is not None:
+            self._end(fault)
 
     def fail(self) -> None:
         """Our own mistake: the connection is of no use any more."""
@@ -444,13 +377,11 @@ class Connection:
             self._listener.gone(stream)
 
     def _announce_last(self) -> None:
-        if self._final_id is None:
-            self._final_id = self._last_id
-            self.out.ready.append(frames.goaway(self._last_id, Code.NO_ERROR, "draining"))
-            self._leave_if_done()
+        self._life.announce_last(self._last_id)
+        self._leave_if_done()
 
     def _leave_if_done(self) -> None:
-        if not self.streams and (self._peer_leaves or self._final_id is not None):
+        if not self.streams and self._life.is_done():
             self.is_over = True
 
     def _end(self, fault: ConnectionFault) -> None:

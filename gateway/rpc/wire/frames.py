@@ -57,6 +57,32 @@ class ConnectionFault(Exception):
         self.reason = reason
 
 
+_NAMES: Final = (
+    *("DATA", "HEADERS", "PRIORITY", "RST_STREAM", "SETTINGS", "PUSH_PROMISE", "PING", "GOAWAY", "WINDOW_UPDATE"),
+    "CONTINUATION",
+)
+_OF_CONNECTION: Final = frozenset({SETTINGS, PING, GOAWAY})
+_OF_STREAMS: Final = frozenset({PRIORITY, RST_STREAM})
+_SIZES: Final = {RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
+_GOAWAY_BYTES_MIN: Final = 8
+_SETTING_BYTES: Final = 6
+
+
+def check_form(kind: int, length: int, flags: int, stream_id: int) -> None:
+    """What section 6 says of the place and size of a control frame, before anybody reads it. Raises ConnectionFault."""
+    if kind in _OF_CONNECTION and stream_id:
+        raise ConnectionFault(Code.PROTOCOL_ERROR, f"{_NAMES[kind]} on a stream")
+    if kind in _OF_STREAMS and not stream_id:
+        raise ConnectionFault(Code.PROTOCOL_ERROR, f"{_NAMES[kind]} on stream 0")
+    is_wrong = length != _SIZES.get(kind, length)
+    if kind == SETTINGS:
+        is_wrong = bool(length % _SETTING_BYTES or (flags & ACK and length))
+    elif kind == GOAWAY:
+        is_wrong = length < _GOAWAY_BYTES_MIN
+    if is_wrong:
+        raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"{_NAMES[kind]} with {length} bytes, which none has")
+
+
 def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
     """One frame; its payload is at most what the peer takes."""
     return frame_head(len(payload), kind, flags, stream_id) + payload

@@ -12,12 +12,22 @@ Buffer = bytes | bytearray | memoryview
 _LARGE_BYTES = 65_536
 
 
+class Ledger:
+    """Bytes of answers that wait for their callers' windows, over all connections that share it."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
 class Outflow:
     """Frames that are ready to be written, in `ready`; data beyond the windows waits in the outbox of its stream."""
 
     __slots__ = (
         "_block_prefix",
         "_blocked",
+        "_waiting",
         "frame_bytes_max",
         "has_views",
         "initial_window",
@@ -26,7 +36,8 @@ class Outflow:
         "window",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, waiting: Ledger) -> None:
+        self._waiting = waiting
         self.ready: list[Buffer] = []
         self.has_views = False
         """Whether `ready` holds large parts that are better not joined."""
@@ -73,6 +84,7 @@ class Outflow:
             if len(view):
                 stream.outbox.append(view)
                 stream.outbox_bytes += len(view)
+                self._waiting.bytes += len(view)
         stream.trailers = trailers
         self.pump(stream)
 
@@ -103,6 +115,7 @@ class Outflow:
         self.window -= length
         stream.send_window -= length
         stream.outbox_bytes -= length
+        self._waiting.bytes -= length
         while length:
             part = outbox[0]
             if len(part) <= length:
@@ -123,6 +136,7 @@ class Outflow:
         """The stream is over: what waited is dropped."""
         if stream.outbox:
             stream.outbox.clear()
+            self._waiting.bytes -= stream.outbox_bytes
             stream.outbox_bytes = 0
             self._blocked.pop(stream, None)
         stream.trailers = None

@@ -44,7 +44,7 @@ class Plan:
             elif name == b"grpc-encoding":
                 self.encoding = value.decode("latin-1")
             elif name[:1] != b":" and name not in _OF_TRANSPORT and not name.startswith(b"grpc-"):
-                self.metadata.append(_pair(name, value))
+                self.metadata += _pairs(name, value)
         if head.method != b"POST":
             raise CallFault("INTERNAL", "gRPC calls are POST", 405)
         if content_type is None or _CONTENT_TYPE.fullmatch(content_type) is None:
@@ -67,11 +67,13 @@ def _timeout_s(value: bytes) -> float:
     return int(found[1]) * _UNITS_S[found[2]]
 
 
-def _pair(name: bytes, value: bytes) -> MetadataPair:
+def _pairs(name: bytes, value: bytes) -> list[MetadataPair]:
+    """A field as metadata. What is binary comes in base64, with or without padding, several values perhaps behind commas."""
     key = name.decode("latin-1")
     if not key.endswith("-bin"):
-        return key, value.decode("latin-1")
+        return [(key, value.decode("latin-1"))]
     try:
-        return key, b64decode(value + b"=" * (-len(value) % 4), validate=True)
+        texts = [text.strip() for text in value.split(b",")]
+        return [(key, b64decode(text + b"=" * (-len(text) % 4), validate=True)) for text in texts]
     except BadBase64:
         raise CallFault("INTERNAL", f"metadata '{key[:64]}': wanted base64") from None

@@ -15,7 +15,7 @@ from gateway.errors import GatewayError
 from gateway.rest.headers import earliest, request_id_of
 from gateway.rpc.refusals import trailing_metadata, wire_of
 from gateway.rpc.wire import calls, status
-from gateway.rpc.wire.calls import TOO_MUCH_HELD, Call, CallContext
+from gateway.rpc.wire.calls import TOO_MUCH_HELD, TOO_MUCH_UNSENT, Call, CallContext
 from gateway.rpc.wire.codec import InferReader
 from gateway.rpc.wire.connection import Connection
 from gateway.rpc.wire.frames import Code
@@ -25,8 +25,6 @@ from gateway.rpc.wire.shared import Shared
 from gateway.rpc.wire.status import OK_TRAILERS, CallFault
 from gateway.rpc.wire.stream import Stream
 from gateway.ticket import Ticket
-from models.errors import ModelsError
-from routing.errors import RoutingError
 from routing.records import PROTOCOLS
 
 _V2_GRPC: Final = PROTOCOLS.index("v2-grpc")
@@ -68,7 +66,7 @@ class GrpcProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's own do not derive from it
-        self._http = Connection(self._shared.bounds, self, time.monotonic())
+        self._http = Connection(self._shared.bounds, self, time.monotonic(), self._shared.unsent)
         if self._is_secure:
             tls = transport.get_extra_info("ssl_object")
             if tls is None or tls.selected_alpn_protocol() != "h2":
@@ -153,6 +151,8 @@ class GrpcProtocol(asyncio.Protocol):
         assert type(plan) is Plan
         if len(self._http.streams) + self._lingering > self._shared.bounds.streams_max:
             self._http.reset(stream, Code.REFUSED_STREAM)  # cancelled calls that still hold their place
+        elif self._shared.unsent.bytes > self._shared.unsent_bytes_max:
+            self._fault(stream, CallFault("RESOURCE_EXHAUSTED", TOO_MUCH_UNSENT))
         elif not plan.is_infer:
             self._begin(stream, plan)
 
@@ -245,11 +245,11 @@ class GrpcProtocol(asyncio.Protocol):
         stream.call = hot
         try:
             self._shared.doorkeeper.admit(plan.visitor, "predict", endpoint.name)
-            self._plane.submit(ticket)
-        except (GatewayError, ModelsError, RoutingError) as error:
+        except GatewayError as error:
             self._fault(stream, error)
         else:
             hot.ticket = ticket
+            self._plane.submit(ticket)
 
     def complete(self, ticket: Ticket) -> None:
         """The corridor answers: the reply is made frames."""
@@ -261,7 +261,8 @@ class GrpcProtocol(asyncio.Protocol):
             self._lingering -= 1
             return
         if ticket.error is not None:
-            ticket.error.prediction_id = ticket.prediction_id  # type: ignore[attr-defined]  # named in the trailers
+            if ticket.prediction_id:
+                ticket.error.prediction_id = ticket.prediction_id  # type: ignore[attr-defined]  # named in the trailers
             self._fault(stream, ticket.error)
             return
         replies = self._shared.replies

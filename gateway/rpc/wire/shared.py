@@ -8,15 +8,16 @@ import grpc
 
 from gateway.dataplane import Dataplane
 from gateway.keys.doorkeeper import Doorkeeper
+from gateway.rpc.wire.bounds import Bounds
 from gateway.rpc.wire.calls import Handler
-from gateway.rpc.wire.connection import Bounds
+from gateway.rpc.wire.outflow import Ledger
 from gateway.rpc.wire.plan import Plan
 from gateway.rpc.wire.reply import ReplyWriter
 from gateway.settings import Limits
 
 _STREAMS_MAX: Final = 256
 _HELD_MESSAGES: Final = 4
-"""So many messages of the largest size may be half here, over all connections."""
+"""So many messages of the largest size may be half here, over all connections; and so many may wait to be taken."""
 
 
 class SharedConnection(Protocol):
@@ -36,7 +37,10 @@ class SharedConnection(Protocol):
 
 
 class Shared:
-    """What the connections of one worker share. `held_bytes` are messages of theirs that are not with a handler yet."""
+    """What the connections of one worker share.
+
+    `held_bytes` are messages of theirs that are not with a handler yet, `unsent` those that their callers do not take yet.
+    """
 
     def __init__(
         self,
@@ -53,6 +57,8 @@ class Shared:
         self.tasks: set[asyncio.Task[None]] = set()
         self.held_bytes = 0
         self.held_bytes_max = _HELD_MESSAGES * limits.body_bytes_binary_max
+        self.unsent = Ledger()
+        self.unsent_bytes_max = _HELD_MESSAGES * limits.body_bytes_binary_max
         self.bounds = Bounds(
             streams_max=min(limits.inflight_max, _STREAMS_MAX),
             header_bytes_max=limits.header_bytes_max,

@@ -1,7 +1,7 @@
-"""One stream of a connection: one call, from its field section to the last byte of its answer (RFC 9113, section 5)."""
+"""One stream of a connection: one call, from its field section to the last byte of its answer (RFC 9113, section 5); and who reads it."""
 
 from collections import deque
-from typing import Final
+from typing import Final, Protocol
 
 from gateway.rpc.wire.headers import Head
 
@@ -46,3 +46,23 @@ class Stream:
         self.outbox_bytes = 0
         self.trailers: bytes | None = None
         self.call: object | None = None
+
+
+class Listener(Protocol):
+    """Who reads the streams. Calls come from within `receive`, in the order of the wire, and may answer or reset any stream."""
+
+    def requested(self, stream: Stream) -> None:
+        """A request's field section is here."""
+        ...
+
+    def received(self, stream: Stream, data: bytes, start: int, stop: int, *, ends: bool) -> None:
+        """`data[start:stop]` of its body is here; with `ends` it was the last. Windows are granted by `Connection.grant`."""
+        ...
+
+    def gone(self, stream: Stream) -> None:
+        """The peer has reset the stream, or broken it; nothing more can be sent on it."""
+        ...
+
+    def moved(self, stream: Stream) -> None:
+        """The peer's windows have let some of the stream's outbox go."""
+        ...

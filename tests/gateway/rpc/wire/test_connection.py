@@ -8,13 +8,14 @@ from hpack import Encoder
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.rpc.wire.connection import CONNECTION_WINDOW, Bounds, Connection
+from gateway.rpc.wire.bounds import Bounds
+from gateway.rpc.wire.connection import CONNECTION_WINDOW, Connection
 from gateway.rpc.wire.frames import Code
 from gateway.rpc.wire.stream import RECV_WINDOW, Stream
 from tests.kit import http2
 from tests.kit.http2 import END_HEADERS, END_STREAM, HAS_PRIORITY, PADDED, REQUEST, Frame
 
-START = http2.PREFACE + http2.settings()
+START = http2.PREFACE + http2.settings() + http2.frame(http2.SETTINGS, http2.ACK)
 
 
 class Play:
@@ -237,6 +238,12 @@ def test_a_broken_stream_is_told_to_the_listener_once_and_what_follows_it_is_onl
     assert play.heard == [("requested", 1), ("gone", 1)]
 
 
+def test_whoever_has_reset_a_stream_sends_nothing_more_on_it() -> None:  # section 5.1
+    play = Play()
+    assert resets(play.say(OPEN, http2.rst_stream(1), http2.frame(http2.DATA, 0, 1, b"x"))) == {1: C}
+    assert goaway(play.say(http2.headers(1, END_HEADERS | END_STREAM, [("a", "b")]))) is C
+
+
 # ── what is allowed ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 ALLOWED: dict[str, bytes] = {
@@ -432,6 +439,7 @@ FLOODS: dict[str, Callable[[int], bytes]] = {
     "unknown kinds": lambda _: http2.frame(0xBE),
     "WINDOW_UPDATE of streams": lambda number: http2.window_update(1, 1) if number else OPEN,
     "malformed requests": lambda number: http2.headers(2 * number + 1, fields=[("a", "b")]),
+    "windows opened by next to nothing": lambda _: http2.window_update(0, 1),
     "DATA on closed streams": lambda number: (
         http2.frame(http2.DATA, 0, 1, b"x") if number else OPEN + http2.rst_stream(1)
     ),
@@ -513,6 +521,27 @@ def test_what_is_half_here_for_too_long_ends_the_connection(sent: bytes) -> None
     assert not play.http.is_over
     play.http.sweep(111.0)
     assert goaway(play.taken()) is Code.ENHANCE_YOUR_CALM
+
+
+def test_settings_that_nobody_acknowledges_end_the_connection() -> None:  # section 6.5.3
+    play = Play(Bounds(settings_s=20.0), is_started=False)
+    play.say(http2.PREFACE + http2.settings())
+    play.http.sweep(119.0)
+    assert not play.http.is_over
+    play.http.sweep(121.0)
+    assert goaway(play.taken()) is Code.SETTINGS_TIMEOUT
+
+
+def test_a_peer_that_does_not_answer_the_warning_is_told_the_last_stream_all_the_same() -> None:
+    play = Play()
+    play.say(http2.headers(1))
+    play.http.drain()
+    play.taken()
+    play.http.sweep(100.9)
+    assert play.taken() == []
+    play.http.sweep(101.1)
+    (last,) = play.taken()
+    assert (int.from_bytes(last.payload[:4], "big"), http2.code_of(last)) == (1, 0)
 
 
 def test_an_idle_connection_ends_and_pings_do_not_keep_it() -> None:

@@ -65,9 +65,18 @@ def test_handlers_see_metadata_and_not_the_transport() -> None:
     assert made.metadata == [("x-a", "1"), ("x-a", "2"), ("b-bin", b"\0\xff"), ("user-agent", "u")]
 
 
-def test_base64_that_is_none_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("sent", "values"),
+    [(b"AP8", [b"\0\xff"]), (b"AP8=", [b"\0\xff"]), (b"AP8,AQ==, Ag", [b"\0\xff", b"\1", b"\2"]), (b"", [b""])],
+)
+def test_binary_metadata_has_padding_or_none_and_several_values_behind_commas(sent: bytes, values: list[bytes]) -> None:
+    assert plan((b"b-bin", sent)).metadata == [("b-bin", value) for value in values]
+
+
+@pytest.mark.parametrize("text", [b"*", b"AP8,*", b"A"])
+def test_base64_that_is_none_is_refused(text: bytes) -> None:
     with pytest.raises(CallFault, match="base64"):
-        plan((b"b-bin", b"*"))
+        plan((b"b-bin", text))
 
 
 def test_the_fields_of_inference_are_read_as_over_rest() -> None:

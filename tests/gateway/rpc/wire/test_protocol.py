@@ -83,7 +83,8 @@ async def test_whatever_is_received_nothing_is_raised_and_nothing_is_left(
     await door.settle(is_over=True)
     assert caller.frames
     assert [record.message for record in caplog.records if record.name.startswith("gateway.rpc.wire")] == []
-    assert (door.shared.held_bytes, door.plane.data.inflight, caller.lingering) == (0, 0, 0)
+    assert (door.shared.held_bytes, door.shared.unsent.bytes) == (0, 0)
+    assert (door.plane.data.inflight, caller.lingering) == (0, 0)
     assert not door.shared.connections
 
 
@@ -164,6 +165,24 @@ async def test_too_many_half_messages_in_the_process_are_refused(door: WireDoor)
     assert door.shared.held_bytes < 5000
     caller.leave()
     assert door.shared.held_bytes == 0
+
+
+async def test_while_too_many_answers_are_not_taken_no_more_calls_are(door: WireDoor) -> None:
+    door.shared.unsent_bytes_max = 10_000
+    slow, other = door.connect(), door.connect()
+    calls = [http2.call(n, infer(400), fields("ModelInfer")) for n in (1, 3)]
+    slow.say(START, http2.settings((4, 0)), *calls)
+    await door.settle()
+    assert door.shared.unsent.bytes > 10_000
+    other.say(START, http2.call(1, infer(), fields("ModelInfer")))
+    assert other.status(1)["grpc-status"] == "8"
+    slow.say(http2.window_update(1, 100_000))
+    other.say(http2.call(3, infer(), fields("ModelInfer")))
+    await door.settle()
+    assert other.status(3)["grpc-status"] == "0"
+    for caller in (slow, other):
+        caller.leave()
+    assert door.shared.unsent.bytes == 0
 
 
 async def test_a_body_that_came_too_slowly_is_refused_and_forgotten(door: WireDoor) -> None:

@@ -430,6 +430,21 @@ async def test_a_caller_that_leaves_takes_its_calls_along(server: WireServer) ->
     assert server._shared.held_bytes == 0
 
 
+async def test_a_caller_that_ends_its_side_has_left(server: WireServer, plane: Plane) -> None:
+    """No client of gRPC half-closes a connection: it is how the kernel tells us of one that died."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    watch = [*FIELDS[:2], (":path", "/grpc.health.v1.Health/Watch"), FIELDS[3]]
+    writer.write(http2.PREFACE + http2.settings() + http2.call(1, framed(b""), watch))
+    while not server._shared.tasks:  # noqa: ASYNC110 - bytes on a socket
+        await asyncio.sleep(0.001)
+    writer.write_eof()
+    async with asyncio.timeout(5):
+        await reader.read()
+        while server.connections or server._shared.tasks:  # noqa: ASYNC110 - a task that ends
+            await asyncio.sleep(0.001)
+    writer.close()
+
+
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("tls")

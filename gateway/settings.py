@@ -92,6 +92,21 @@ class Remotes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ()
 
 
+class Ramps(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    alarms: Annotated[
+        bool, Meta(description="pause a route's steps when a variant fails more, is slower or gets what it should not")
+    ] = True
+    alarm_alpha: Annotated[
+        float, Meta(gt=0, le=0.5, description="how often, at most, sound variants pause a step, or one window of it")
+    ] = 0.0001
+    alarm_window_s: Annotated[
+        Seconds, Meta(description="seconds of the latest part of a step, which is judged apart from the whole")
+    ] = 300.0
+    latency_ratio_max: Annotated[
+        float, Meta(gt=1, description="times the champion's p99 from which on a variant counts as slower")
+    ] = 2.0
+
+
 class Tls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     certificate_file: Annotated[str | None, Meta(description="PEM chain of the listeners; none: plain text")] = None
     key_file: Annotated[str | None, Meta(description="PEM key that belongs to it, without a password")] = None
@@ -196,6 +211,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     telemetry: Telemetry = Telemetry()
     remotes: Remotes = Remotes()
+    ramps: Ramps = Ramps()
     tls: Tls = Tls()
     sinks: Sinks = Sinks()
 

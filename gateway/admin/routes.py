@@ -183,7 +183,7 @@ async def _written(admin: Admin, revision: Revision, wait_s: float | None, **mor
     if status == 200 and compiled is not None and wait_s is not None:  # the caller's next request finds it everywhere
         await admin.fleet.serving(revision.number, min(wait_s, _SERVING_S))
     if compiled is not None:
-        document["shares"] = views.shares(compiled)
+        document["shares"] = compiled.shares
     if status == 409:
         kind = "failed" if revision.state == "failed" else "was superseded by a newer one before it was live"
         document |= {

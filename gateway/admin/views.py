@@ -1,6 +1,5 @@
 """How revisions, routes and models look to a caller: the shapes of the admin API's answers, in one place."""
 
-from collections import Counter
 from typing import Any
 
 import msgspec
@@ -9,11 +8,10 @@ from gateway.admin.replies import time_text
 from gateway.control.fleet import Answers, Fleet
 from gateway.control.follow import summary
 from gateway.control.preparation import aliased
+from gateway.control.ramp import ALARM
 from gateway.state.audit import AuditRow
-from gateway.state.compiled import CompiledRoute
 from gateway.state.revision import AliasMove, Revision
 from gateway.state.store import StateStore
-from routing.split import BUCKETS
 from routing.traffic import Route
 from routing.validate import validate
 
@@ -54,7 +52,7 @@ def route(store: StateStore, fleet: Fleet, current: Revision) -> dict[str, Any]:
         "reason": current.reason,
         "changed_at": time_text(current.changed_unix_us),
         "weights": {variant["name"]: variant["weight"] for variant in current.document["variants"]},
-        "shares": shares(compiled) if compiled else {},
+        "shares": compiled.shares if compiled else {},
         "versions": {arm: str(model.key) for arm, model in compiled.models.items()} if compiled else {},
         "mirrors": [mirror["name"] for mirror in current.document.get("mirrors", ())],
         "workers": {"live": len(fleet.live), "active": len(answers.active & fleet.live)},
@@ -108,14 +106,9 @@ def steps(store: StateStore, live: Revision) -> dict[str, Any] | None:
         "until": until,
         "left_s": ramp.left_us / 1e6 if ramp.state == "paused" else None,
         "reason": ramp.reason or None,
+        "alarm": ramp.reason.removeprefix(ALARM) if ramp.reason.startswith(ALARM) else None,
         "summary": summary[ramp.state],
     }
-
-
-def shares(compiled: CompiledRoute) -> dict[str, float]:
-    """Exact shares of the table that is served, by variant."""
-    counts = Counter(compiled.split)
-    return {variant["name"]: counts[place] / BUCKETS for place, variant in enumerate(compiled.document["variants"])}
 
 
 def weights(wanted: Route) -> dict[str, float]:
@@ -157,7 +150,7 @@ def revision(store: StateStore, found: Revision) -> dict[str, Any]:
         "document": found.document,
         "models": found.resolutions,
         "split_sha256": compiled.split_sha256 if compiled else None,
-        "shares": shares(compiled) if compiled else None,
+        "shares": compiled.shares if compiled else None,
     }
 
 

@@ -25,6 +25,7 @@ from gateway.control.changes import Changes
 from gateway.control.feedback import Feedback
 from gateway.control.fleet import Fleet
 from gateway.control.follow import Follower
+from gateway.control.guards import Guards
 from gateway.control.planning import Planner
 from gateway.control.preparation import Preparation
 from gateway.control.ramp import Ramps
@@ -118,7 +119,8 @@ class Control:
         self._feedback = Feedback(settings, evidence, self._page)
         remotes = Remotes(settings, os.environ, self._store.routes)
         changes = Changes(self._store, self._reconciler, against=remotes.problems)
-        self._ramps = Ramps(self._store, changes, self._reconciler)
+        guards = Guards(self._store, state / "run", settings.ramps, clock=clock)
+        self._ramps = Ramps(self._store, changes, self._reconciler, alarms=(guards.alarm,))
         self._answering = Answering(changes, self._reconciler, self._fleet)
         self._answers: set[asyncio.Task[None]] = set()
         self._follower = Follower(

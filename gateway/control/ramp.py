@@ -9,7 +9,7 @@ Where it stands is stored with every step, so that a restart goes on where it wa
 it: whoever steps in knows something that the schedule does not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -25,11 +25,13 @@ from routing.ramp import disturbance, weights_at
 from routing.traffic import Route
 from routing.validate import validate
 
-Alarm = Callable[[str], str | None]
-"""Why an endpoint's ramp must not go on now; None: nothing speaks against it. Asked about once a second while one runs."""
+Alarm = Callable[[Revision, Route, Ramp], str | None]
+"""Why the ramp of a live route must not go on now; None: nothing speaks against it. Asked about once a second while one runs."""
 
 LOOK_S: Final = 1.0
 _IDLE_S: Final = 60.0
+ALARM: Final = "alarm: "
+"""How the reason of a pause begins that an alarm made."""
 
 log = EventLog(__name__)
 
@@ -39,15 +41,15 @@ class NothingToPause(Exception):
 
 
 class Ramps:
-    """One task on the event loop. `alarm` is where verdicts and guards speak."""
+    """One task on the event loop. `alarms` are where guards and verdicts speak; the first that does pauses."""
 
     def __init__(
-        self, store: StateStore, changes: Changes, reconciler: Reconciler, *, alarm: Alarm = lambda _: None
+        self, store: StateStore, changes: Changes, reconciler: Reconciler, *, alarms: Sequence[Alarm] = ()
     ) -> None:
         self._store = store
         self._changes = changes
         self._reconciler = reconciler
-        self._alarm = alarm
+        self._alarms = tuple(alarms)
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -97,9 +99,9 @@ class Ramps:
             ramp = self._overtaken(live, route, ramp)
         if ramp.state != "running":
             return False
-        alarm = self._alarm(endpoint)
+        alarm = next(filter(None, (raised(live, route, ramp) for raised in self._alarms)), None)
         if alarm is not None:
-            self._paused(endpoint, ramp, f"alarm: {alarm}", Author(STEPS, alarm))
+            self._paused(endpoint, ramp, f"{ALARM}{alarm}", Author(STEPS, alarm))
             return False
         if self._store.now_unix_us() >= ramp.due_unix_us:
             self._advance(live, route, ramp)

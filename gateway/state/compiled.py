@@ -1,11 +1,13 @@
 """A revision as processes use it: the route document, the model versions that control resolved, and the split as a table."""
 
+from collections import Counter
 from typing import Any, Literal
 
 import msgspec
 
 from models.signature import Signature
 from models.staged import ModelKey
+from routing.split import BUCKETS
 
 
 class CompiledModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +38,12 @@ class CompiledRoute(msgspec.Struct, frozen=True, kw_only=True):
     split_sha256: str
     signature: Signature
     pins: list[CompiledModel] = []
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Exact shares of the split, by variant."""
+        counts = Counter(self.split)
+        return {variant["name"]: counts[place] / BUCKETS for place, variant in enumerate(self.document["variants"])}
 
 
 class RouteState(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,18 @@ from collections.abc import Sequence
 import msgspec
 
 
+def log_evidence(counts: Sequence[int], shares: Sequence[float], concentration: float = 1000.0) -> float:
+    """The logarithm of the e-value of these counts, all taken under one table; infinite for a count in an arm without a share."""
+    log_e = math.lgamma(concentration) - math.lgamma(concentration + sum(counts))
+    for count, share in zip(counts, shares, strict=True):
+        if share:
+            prior = concentration * share
+            log_e += math.lgamma(prior + count) - math.lgamma(prior) - count * math.log(share)
+        elif count:
+            return math.inf
+    return log_e
+
+
 class SampleRatio(msgspec.Struct, frozen=True, kw_only=True):
     """The state of one check; `observe` and `under` give the next.
 

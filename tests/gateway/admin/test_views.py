@@ -23,7 +23,7 @@ async def test_shares_are_those_of_the_table_and_weights_those_of_the_document(p
     revision = await plane.put(route(**PAIR))
     status = shown(plane)["status"]
     assert status["weights"] == {"champion": 3, "challenger": 1}
-    assert status["shares"] == views.shares(plane.store.compiled(revision.number))
+    assert status["shares"] == plane.store.compiled(revision.number).shares
     assert sum(status["shares"].values()) == 1
     assert all((share * BUCKETS).is_integer() for share in status["shares"].values())
     assert status["shares"]["champion"] == pytest.approx(0.75, abs=0.01)

@@ -1,5 +1,6 @@
 import pytest
 
+from gateway.admin import views
 from gateway.control.ramp import NothingToPause, Ramps
 from tests.kit.control import ANN, ControlPlane, route
 
@@ -76,11 +77,18 @@ async def test_a_pause_keeps_what_was_left_of_the_step(begun):
 
 async def test_an_alarm_pauses(begun):
     plane = begun
-    ramps = Ramps(plane.store, plane.changes, plane.reconciler, alarm=lambda endpoint: f"{endpoint} errs")
+    ramps = Ramps(
+        plane.store,
+        plane.changes,
+        plane.reconciler,
+        alarms=[lambda *_: None, lambda live, route, ramp: f"{route.endpoint} errs"],
+    )
     plane.now += 3600
     ramps.step()
     assert (weight(plane), state(plane)) == (1, ("paused", 1))
     assert plane.store.ramp("phishing").reason == "alarm: phishing errs"
+    shown = views.steps(plane.store, plane.store.live("phishing"))
+    assert (shown["alarm"], shown["summary"]) == ("phishing errs", "step 1 of 2, paused: alarm: phishing errs")
 
 
 async def test_whoever_sets_weights_takes_over_until_the_steps_are_resumed(begun):

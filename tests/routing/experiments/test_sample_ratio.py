@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from routing.experiments.sample_ratio import SampleRatio
+from routing.experiments.sample_ratio import SampleRatio, log_evidence
 from routing.split import compile_split
 
 
@@ -28,13 +28,13 @@ def test_over_all_paths_of_a_sound_split_the_evidence_has_the_mean_one(shares, c
 def test_the_steps_multiply_to_the_closed_form():
     shares, arms = (0.7, 0.2, 0.1), [0, 0, 1, 2, 0, 1, 0, 0, 2, 1, 0]
     counts = [arms.count(arm) for arm in range(3)]
-    alphas = [1000 * share for share in shares]
-    closed = sum(
-        math.lgamma(a + n) - math.lgamma(a) - n * math.log(s) for a, n, s in zip(alphas, counts, shares, strict=True)
-    )
-    closed += math.lgamma(1000) - math.lgamma(1000 + len(arms))
 
-    assert run(SampleRatio.start(shares), arms).log_e == pytest.approx(closed, abs=1e-9)
+    assert log_evidence(counts, shares) == pytest.approx(run(SampleRatio.start(shares), arms).log_e, abs=1e-9)
+
+
+def test_a_count_in_an_arm_without_a_share_is_proof():
+    assert log_evidence([5, 1], [1.0, 0.0]) == math.inf
+    assert log_evidence([5, 0], [1.0, 0.0]) == 0
 
 
 def test_a_million_units_dealt_by_the_table_do_not_alarm_by_its_shares():

@@ -1,0 +1,149 @@
+import pytest
+
+from gateway.control.guards import Guards, counted
+from gateway.control.ramp import Ramps
+from gateway.settings import Ramps as RampSettings
+from gateway.telemetry.counters import CounterPage
+from gateway.telemetry.retained import read_pages
+from routing.validate import validate
+from tests.kit.control import ANN, ControlPlane, route
+
+BOTH = {"champion": ("models:/phishing/1", 90), "challenger": ("models:/phishing/2", 0)}
+STEPS = [{"weights": {"challenger": 10}, "for": "1h"}, {"weights": {"challenger": 50}, "for": "1h"}]
+ROUTE = validate(route(**BOTH))
+
+
+class Worker:
+    """What a worker counts, by hand."""
+
+    def __init__(self, folder, name="w"):
+        self.page = CounterPage(folder, name)
+
+    def answer(self, variant, count, code="200", took_s=0.001, endpoint="phishing"):
+        labels = {"endpoint": endpoint, "variant": variant, "model": "phishing", "version": "1", "protocol": "v2"}
+        self.page.cells[self.page.counter("runoff_requests_total", labels | {"code": code})] += count
+        histogram = self.page.histogram("runoff_request_duration_seconds", labels)
+        for _ in range(count):
+            histogram.observe(int(took_s * 1e6))
+
+    def fall_back(self, variant, count):
+        slot = self.page.counter("runoff_fallbacks_total", {"endpoint": "phishing", "variant": variant})
+        self.page.cells[slot] += count
+        self.answer("champion", count)
+
+
+@pytest.fixture
+def worker(tmp_path):
+    made = Worker(tmp_path / "run")
+    yield made
+    made.page.close()
+
+
+@pytest.fixture
+async def plane(tmp_path):
+    """A ramp at its first step, 10 of 100, whose guards have a first count."""
+    async with ControlPlane(tmp_path / "var") as made:
+        made.now = made.clock = 1_790_000_000.0
+        made.store._clock = lambda: made.now
+        guards = Guards(made.store, tmp_path / "run", RampSettings(), clock=lambda: made.now)
+        made.ramps = Ramps(made.store, made.changes, made.reconciler, alarms=(guards.alarm,))
+        await made.put(route(**BOTH) | {"steps": STEPS})
+        made.ramps.step()
+        look(made)
+        look(made)
+        yield made
+
+
+def look(plane, seconds=5):
+    plane.now += seconds
+    plane.ramps.step()
+    return plane.store.ramp("phishing")
+
+
+def test_what_the_champion_answered_for_a_variant_that_failed_is_that_variants(worker, tmp_path):
+    worker.answer("champion", 90)
+    worker.answer("challenger", 5)
+    worker.answer("challenger", 2, code="500", took_s=0.5)
+    worker.answer("challenger", 3, code="400")
+    worker.fall_back("challenger", 4)
+    worker.answer("challenger", 50, endpoint="other")
+    found = counted(read_pages(tmp_path / "run"), ROUTE)
+    assert (found["champion"].requests, found["champion"].errors) == (90, 0)
+    assert (found["challenger"].requests, found["challenger"].errors) == (14, 6)
+    assert sum(found["challenger"].slow) == 10
+
+
+async def test_a_variant_that_fails_pauses_its_ramp_and_a_resumed_one_is_judged_anew(plane, worker):
+    worker.answer("champion", 900)
+    worker.answer("challenger", 100)
+    assert look(plane).state == "running"
+    worker.answer("champion", 90)
+    worker.answer("challenger", 10, code="500")
+    ramp = look(plane)
+    assert (ramp.state, ramp.step) == ("paused", 0)
+    assert ramp.reason == "alarm: challenger fails more often than champion: 10 of 110 (9.09%) against 0 of 990 (0.00%)"
+    assert plane.ramps.resume("phishing", author=ANN)
+    look(plane)
+    worker.answer("champion", 900)
+    worker.answer("challenger", 100)
+    assert look(plane).state == "running"
+    worker.answer("champion", 90)
+    worker.answer("challenger", 10, code="503")
+    assert look(plane).state == "paused"
+
+
+async def test_a_slow_variant_pauses(plane, worker):
+    worker.answer("champion", 900, took_s=0.001)
+    worker.answer("challenger", 100, took_s=0.1)
+    assert "challenger is slower than champion: 100 of 100" in look(plane).reason
+
+
+async def test_requests_that_do_not_fall_as_the_split_says_pause(plane, worker):
+    worker.answer("champion", 1000)
+    assert "requests do not fall as the split says: champion 1000 (wanted 90.1%)" in look(plane).reason
+
+
+async def test_a_fault_late_in_a_long_step_is_not_drowned_by_the_hours_before_it(plane, worker):
+    worker.answer("champion", 900_00, took_s=0.001)
+    worker.answer("challenger", 100_00, took_s=0.001)
+    look(plane, 400)
+    worker.answer("champion", 900, took_s=0.001)
+    worker.answer("challenger", 100, took_s=0.5)  # 1% of the whole step's
+    assert "slower" in look(plane).reason
+
+
+async def test_units_that_come_again_are_no_mismatch(plane, worker):
+    """A request is no unit: one busy caller may send everything."""
+    current = plane.store.current("phishing").number
+    document = route(**BOTH) | {"steps": [{"weights": {"challenger": 20}, "for": "1h"}], "unit": "header"}
+    await plane.put(document, expected=current)
+    for _ in range(3):
+        look(plane)
+    worker.answer("champion", 1000)
+    assert look(plane).state == "running"
+
+
+async def test_what_was_counted_before_the_step_and_while_it_settled_does_not_count(tmp_path, worker):
+    async with ControlPlane(tmp_path / "var") as plane:
+        plane.now = 1_790_000_000.0
+        plane.store._clock = lambda: plane.now
+        guards = Guards(plane.store, tmp_path / "run", RampSettings(), clock=lambda: plane.now)
+        plane.ramps = Ramps(plane.store, plane.changes, plane.reconciler, alarms=(guards.alarm,))
+        worker.answer("champion", 5000)
+        await plane.put(route(**BOTH) | {"steps": STEPS})
+        look(plane, 0)
+        worker.answer("champion", 50)
+        look(plane, 1)
+        assert look(plane, 3).state == "running"
+        worker.answer("champion", 900)
+        worker.answer("challenger", 100)
+        assert look(plane).state == "running"
+
+
+async def test_alarms_can_be_switched_off(plane, worker, tmp_path):
+    guards = Guards(plane.store, tmp_path / "run", RampSettings(alarms=False), clock=lambda: plane.now)
+    plane.ramps = Ramps(plane.store, plane.changes, plane.reconciler, alarms=(guards.alarm,))
+    look(plane)
+    worker.answer("champion", 90)
+    worker.answer("challenger", 10, code="500")
+    assert look(plane).state == "running"

@@ -60,16 +60,23 @@ class PlaneCorridor:
         if request.headers.get("x-request-id") not in (None, request.request_id):
             plane.meter.count("runoff_request_ids_dropped_total", {})
         door = _Waiting(self._loop.create_future())
-        ticket = Ticket(door, endpoint, inputs, rows, request.protocol, request.received_ns)
-        ticket.headers = request.headers
-        ticket.parameters = request.parameters
-        ticket.request_id = request.request_id
-        ticket.timeout_s = request.timeout_s
-        ticket.pin_variant = request.variant
-        ticket.pin_version = request.version if request.alias is None else _version_of(endpoint, request.alias)
-        ticket.explain = request.explain and (request.may_explain or endpoint.route.explain)
-        ticket.traceparent = request.traceparent
-        ticket.priority = request.priority
+        ticket = Ticket(
+            door,
+            endpoint,
+            inputs,
+            rows,
+            request.protocol,
+            request.received_ns,
+            headers=request.headers,
+            parameters=request.parameters,
+            request_id=request.request_id,
+            timeout_s=request.timeout_s,
+            pin_variant=request.variant,
+            pin_version=request.version if request.alias is None else _version_of(endpoint, request.alias),
+            priority=request.priority,
+            explain=request.explain and (request.may_explain or endpoint.route.explain),
+            traceparent=request.traceparent,
+        )
         plane.submit(ticket)
         try:
             await door.answered
@@ -143,7 +150,8 @@ def _view(table: LiveTable, served: ServedEndpoint) -> ModelView:
 def _reply(ticket: Ticket) -> InferReply:
     if ticket.error is not None:
         error = ticket.error
-        error.prediction_id = ticket.prediction_id  # type: ignore[attr-defined]  # doors name the id in the error's body
+        if ticket.prediction_id:
+            error.prediction_id = ticket.prediction_id  # type: ignore[attr-defined]  # doors name the id in the error's body
         raise error
     return InferReply(
         prediction_id=ticket.prediction_id,

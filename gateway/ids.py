@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 
 class Minter:
-    """Mints ids as (16 bytes, text). The millisecond's prefix and 74 random bits are drawn once a millisecond, then counted up.
+    """Mints ids as (16 bytes, text), those of a turn at once. The millisecond's prefix and 73 random bits are drawn once a millisecond, then
+    counted up.
 
-    RFC 9562, section 5.7, with the monotonic counter of section 6.2 in `rand_b`. An id costs 0.4 µs so, against 1.4 µs for
+    RFC 9562, section 5.7, with the monotonic counter of section 6.2 in the last 48 bits. An id costs 0.3 µs so, against 1.4 µs for
     a fresh one each time (PERFORMANCE.md 8).
     """
 
@@ -22,24 +23,24 @@ class Minter:
         self._head_text = ""
         self._tail = 0
 
-    def mint(self) -> tuple[bytes, str]:
-        """The next id: its 16 bytes and its canonical text."""
+    def mint(self, count: int = 1) -> list[tuple[bytes, str]]:
+        """The next ids: of each its 16 bytes and its canonical text."""
         ms = self._clock_ns() // 1_000_000
         if ms != self._ms:
             self._turn_over(ms)
-        self._tail += 1
-        tail = self._tail
-        text = f"{tail:016x}"
-        return self._head + tail.to_bytes(8, "big"), f"{self._head_text}{text[:4]}-{text[4:]}"
+        first, head, text = self._tail, self._head, self._head_text
+        self._tail += count
+        return [(head + tail.to_bytes(6, "big"), f"{text}{tail:012x}") for tail in range(first, first + count)]
 
     def _turn_over(self, ms: int) -> None:
         self._ms = ms
         chance = self._random_bytes(10)
-        self._head = ms.to_bytes(6, "big") + bytes((0x70 | (chance[0] & 0x0F), chance[1]))
+        # version 7 and 12 random bits, then variant 10 and 14 random bits
+        middle = (0x70 | (chance[0] & 0x0F), chance[1], 0x80 | (chance[2] & 0x3F), chance[3])
+        self._head = ms.to_bytes(6, "big") + bytes(middle)
         head = self._head.hex()
-        self._head_text = f"{head[:8]}-{head[8:12]}-{head[12:]}-"
-        # variant bits 10, one zero bit as room for the counter, 61 random bits
-        self._tail = (0b100 << 61) | (int.from_bytes(chance[2:], "big") >> 3)
+        self._head_text = f"{head[:8]}-{head[8:12]}-{head[12:16]}-{head[16:]}-"
+        self._tail = int.from_bytes(chance[4:], "big") >> 1  # one zero bit as room for the counter, 47 random bits
 
 
 def text_of(prediction_id: bytes) -> str:

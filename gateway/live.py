@@ -45,9 +45,11 @@ class ServedEndpoint:
     __slots__ = (
         "_places",
         "arms",
+        "body_bytes_max",
         "champion",
         "header_names",
         "inflight",
+        "is_plain",
         "mirror_names",
         "mirrors_running",
         "name",
@@ -57,6 +59,7 @@ class ServedEndpoint:
         "signature",
         "table",
         "timeout_ns",
+        "unit_header",
         "variant_names",
         "variant_places",
     )
@@ -68,6 +71,9 @@ class ServedEndpoint:
         self.revision = compiled.revision
         self.route: Route = route
         self.table = EndpointTable.compile(route, compiled.revision, compiled.split, compiled.split_sha256)
+        self.is_plain = self.table.is_plain
+        self.body_bytes_max = route.limits.body_bytes_max
+        self.unit_header = self.table.unit_header
         self.signature = compiled.signature
         self.arms = [
             Arm(place, variant.name, _warm(catalog, compiled, variant.name), self.signature, fallback=variant.fallback)

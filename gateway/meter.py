@@ -122,9 +122,9 @@ class Meter:
         self._minute_unix_s = int(time.time()) // 60 * 60
         self._versions: dict[tuple[str, str], VersionCount] = {}
 
-    def assigned(self) -> None:
-        """One request was given a variant."""
-        self.page.cells[self._assigned] += 1
+    def assigned(self, count: int) -> None:
+        """So many requests were given a variant."""
+        self.page.cells[self._assigned] += count
 
     def records(self, outcome: str, count: int) -> None:
         """How `count` assigned requests ended: recorded, sampled_out, dropped or failed."""

@@ -26,7 +26,17 @@ _CHECKS = 3
 class LoadedModel:
     """A warm model. `leases` counts the requests that hold it open; it is closed only after the last one returned."""
 
-    __slots__ = ("_curve", "_curve_rows", "is_tuned", "leases", "output_names", "rows_max", "session", "staged")
+    __slots__ = (
+        "_curve",
+        "_curve_rows",
+        "is_tuned",
+        "leases",
+        "output_names",
+        "rows_max",
+        "runs_max",
+        "session",
+        "staged",
+    )
 
     def __init__(self, staged: StagedModel, session: OnnxSession) -> None:
         self.staged = staged
@@ -34,6 +44,8 @@ class LoadedModel:
         self.output_names = [spec.name for spec in staged.signature.outputs]
         self.leases = 0
         self.rows_max = 1
+        self.runs_max = 1
+        """How many runs on threads may go on at once."""
         self.is_tuned = False
         self._curve_rows: list[int] = [1]
         self._curve: list[float] = [0.0]
@@ -84,7 +96,7 @@ class LoadedModel:
         """Goes on with the session and the curve of `other`, under its own name. Runs that have begun end in the old session."""
         self.staged = msgspec.structs.replace(other.staged, key=self.staged.key, uri=self.staged.uri)
         self.session = other.session
-        self.rows_max, self.is_tuned = other.rows_max, other.is_tuned
+        self.rows_max, self.runs_max, self.is_tuned = other.rows_max, other.runs_max, other.is_tuned
         self._curve_rows, self._curve = other._curve_rows, other._curve  # noqa: SLF001  # one of our own kind
 
     def adopt(self, profile: Profile, samples: Sequence[Array], clock: Callable[[], float] = time.perf_counter) -> bool:
@@ -98,7 +110,7 @@ class LoadedModel:
             if not any(self._is_as_said(batch, profile.seconds_by_rows[rows], clock) for _ in range(_CHECKS)):
                 return False
         self._curve_rows, self._curve = [rows for rows, _ in curve], [seconds for _, seconds in curve]
-        self.rows_max, self.is_tuned = profile.rows_max, True
+        self.rows_max, self.runs_max, self.is_tuned = profile.rows_max, profile.setting.runs, True
         return True
 
     def _is_as_said(self, batch: list[Array], said_s: float, clock: Callable[[], float]) -> bool:

@@ -1,13 +1,15 @@
-"""The fast lane past the HTTP parser: request heads made only of lines that were read before, or that match one strict pattern.
+"""The fast lane past the HTTP parser: request heads made only of lines that match one strict pattern.
 
-A client sends the same lines again and again, so a head costs one split and one look-up a line (1 µs) where the parser calls
-back for each (4 µs). It is no second parser: whatever is not exactly `POST <hot target> HTTP/1.1` with well-formed lines, one Host, one
-Content-Length and nothing that changes how a body is read is left, untouched, to httptools.
+A client sends the same lines again and again, so that a connection's next head need only be compared with its last (`Shape`): 0.6 µs,
+where the parser calls back for each line (4 µs). It is no second parser: whatever is not exactly `POST <hot target> HTTP/1.1` with
+well-formed lines, one Host, one Content-Length and nothing that changes how a body is read is left, untouched, to httptools.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Final
+
+import msgspec
 
 from gateway.settings import Limits
 
@@ -25,6 +27,8 @@ _KINDS: Final = {
     b"authorization": _CREDENTIAL,
     b"x-api-key": _CREDENTIAL,
 }
+_VARYING: Final = frozenset((_LENGTH, _REQUEST_ID, _TRACEPARENT))
+_DIGITS_MAX: Final = 18
 _NEVER_KEPT: Final = frozenset((_REQUEST_ID, _TRACEPARENT, _CREDENTIAL))
 """New with every request, or secret."""
 COLD_NAMES: Final = frozenset(
@@ -45,25 +49,75 @@ _Line = tuple[int, bytes, bytes, int]
 """Kind, lower-case name, value, and the number of a Content-Length."""
 
 
-class Head:
-    """What the wire door needs of a hot request's head."""
+class Head(msgspec.Struct, gc=False):
+    """What the wire door needs of a hot request's head. `credential` is the one key or token that was shown, None where none was."""
 
-    __slots__ = ("credential", "headers", "length", "request_id", "traceparent")
+    length: int
+    headers: Mapping[str, str]
+    request_id: bytes | None = None
+    traceparent: bytes | None = None
+    credential: bytes | None = None
 
-    def __init__(
-        self,
-        length: int,
-        headers: Mapping[str, str],
-        request_id: bytes | None,
-        traceparent: bytes | None,
-        credential: bytes | None = None,
-    ) -> None:
-        """`credential` is the one key or token that was shown, None where none was."""
-        self.length = length
-        self.credential = credential
-        self.headers = headers
-        self.request_id = request_id
-        self.traceparent = traceparent
+
+class Shape:
+    """The head of a connection's last hot request, cut at the values that change from one to the next.
+
+    A client repeats itself but for those (length, unit, ids), so that the next head is read by comparing what lies between them: half a
+    microsecond, a third of reading it line by line. It holds the caller's own credential, so it belongs to one connection.
+    """
+
+    __slots__ = ("_credential", "_cuts", "_start", "endpoint", "line")
+
+    def __init__(self, lines: list[bytes], learnt: list[_Line], wanted: frozenset[bytes], endpoint: object) -> None:
+        """`learnt` is what was read of `lines[1:]`; `endpoint` is whose `wanted` headers are kept."""
+        self.line = lines[0]
+        self.endpoint = endpoint
+        self._credential: bytes | None = None
+        varying: list[tuple[int, str | None]] = []
+        literals = [lines[0] + b"\r\n"]
+        for text, (kind, name, value, _) in zip(lines[1:], learnt, strict=True):
+            if kind in _VARYING or name in wanted:
+                varying.append((kind, name.decode() if name in wanted else None))
+                literals[-1] += text[: len(text) - len(text[len(name) + 1 :].lstrip(b" \t"))]
+                literals.append(b"\r\n")
+            else:
+                if kind == _CREDENTIAL:
+                    self._credential = value
+                literals[-1] += text + b"\r\n"
+        literals[-1] += b"\r\n"
+        self._start = literals[0]
+        self._cuts = [(kind, name, end) for (kind, name), end in zip(varying, literals[1:], strict=True)]
+
+    def read(self, data: bytes, at: int, bytes_max: int) -> tuple[Head, int] | None:
+        """The head that begins at `at`, and where it ends; None: it has another shape."""
+        if not data.startswith(self._start, at):
+            return None
+        place = at + len(self._start)
+        length = 0
+        headers = request_id = traceparent = None
+        for kind, name, end in self._cuts:
+            stop = data.find(end, place, at + bytes_max)
+            if stop < 0:
+                return None
+            value = data[place:stop]
+            place = stop + len(end)
+            if kind == _LENGTH:
+                if not value.isdigit() or len(value) > _DIGITS_MAX:
+                    return None
+                length = int(value)
+                continue
+            text = value.decode("latin-1")
+            if not text.isprintable():  # no further line may hide in a value
+                return None
+            if kind == _REQUEST_ID:
+                request_id = value
+            elif kind == _TRACEPARENT:
+                traceparent = value
+            if name is not None:
+                if headers is None:
+                    headers = {}
+                headers[name] = text.strip(" ")
+        return Head(length, headers or _NO_HEADERS, request_id, traceparent, self._credential), place
 
 
 class Heads:
@@ -73,50 +127,17 @@ class Heads:
         self._limits = limits
         self._lines: dict[bytes, _Line] = {}
 
-    def read(self, lines: list[bytes], wanted: frozenset[bytes]) -> Head | None:
-        """The head whose header lines are `lines[1:]`, with the `wanted` headers decoded; None: leave it to the parser."""
+    def shape(self, lines: list[bytes], wanted: frozenset[bytes], endpoint: object) -> Shape | None:
+        """The shape of the head whose header lines are `lines[1:]`, with the `wanted` headers varying; None: leave it to the parser."""
         if len(lines) > self._limits.header_count_max:
             return None
-        known = self._lines
-        hosts = lengths = length = 0
-        request_id = traceparent = credential = None
-        headers: dict[str, str] | None = None
-        for place in range(1, len(lines)):
-            line = known.get(lines[place])
-            if line is None:
-                if wanted:
-                    # Routing headers differ from caller to caller: read, and not remembered.
-                    name, _, value = lines[place].partition(b":")
-                    text = value.decode("latin-1").strip(" \t")
-                    if name.lower() in wanted and text.isprintable():
-                        headers = {} if headers is None else headers
-                        headers[name.lower().decode()] = text
-                        continue
-                line = self._learn(lines[place])
-            kind = line[0]
-            if kind == _HOST:
-                hosts += 1
-            elif kind == _LENGTH:
-                lengths += 1
-                length = line[3]
-            elif kind == _REQUEST_ID:
-                request_id = line[2]
-            elif kind == _TRACEPARENT:
-                traceparent = line[2]
-            elif kind == _CREDENTIAL:
-                if credential is not None:
-                    return None
-                credential = line[2]
-            elif kind == _ELSEWHERE:
-                return None
-            if wanted and line[1] in wanted:
-                headers = {} if headers is None else headers
-                headers[line[1].decode()] = line[2].decode("latin-1")
-        if hosts != 1 or lengths != 1:
+        learnt = [self._lines.get(line) or self._learn(line, wanted) for line in lines[1:]]
+        kinds = [line[0] for line in learnt]
+        if kinds.count(_HOST) != 1 or kinds.count(_LENGTH) != 1 or kinds.count(_CREDENTIAL) > 1 or _ELSEWHERE in kinds:
             return None
-        return Head(length, headers or _NO_HEADERS, request_id, traceparent, credential)
+        return Shape(lines, learnt, wanted, endpoint)
 
-    def _learn(self, line: bytes) -> _Line:
+    def _learn(self, line: bytes, wanted: frozenset[bytes]) -> _Line:
         """Reads a line that is new, and remembers it where it may come again."""
         found = _LINE.fullmatch(line)
         if found is None:
@@ -125,7 +146,7 @@ class Heads:
         kind = _KINDS.get(name, _ELSEWHERE if name in COLD_NAMES else _OTHER)
         length = 0
         if kind == _LENGTH:
-            if not value.isdigit() or len(value) > 18:
+            if not value.isdigit() or len(value) > _DIGITS_MAX:
                 return (_ELSEWHERE, b"", b"", 0)
             length = int(value)
         elif name == b"authorization":
@@ -133,7 +154,7 @@ class Heads:
         elif name == b"connection" and value.lower() != b"keep-alive":
             kind = _ELSEWHERE
         learnt = (kind, name, value, length)
-        if len(line) <= _LINE_BYTES_MAX and kind not in _NEVER_KEPT:
+        if len(line) <= _LINE_BYTES_MAX and kind not in _NEVER_KEPT and name not in wanted:
             if len(self._lines) >= _LINES_MAX:
                 self._lines.clear()
             self._lines[line] = learnt

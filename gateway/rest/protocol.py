@@ -20,16 +20,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from gateway.dataplane import Dataplane
-from gateway.errors import GatewayError, translate
+from gateway.errors import translate
 from gateway.keys.doorkeeper import KeyDoor
 from gateway.keys.ring import Principal
 from gateway.live import ServedEndpoint
 from gateway.rest import wire
-from gateway.rest.heads import COLD_NAMES, Head, Heads, bearer_of
+from gateway.rest.heads import COLD_NAMES, Head, Heads, Shape, bearer_of
 from gateway.settings import Limits
-from gateway.ticket import Slot, Ticket
-from models.errors import ModelsError
-from routing.errors import RoutingError
+from gateway.ticket import Ticket
 from routing.records import PROTOCOLS
 
 _V2_REST: Final = PROTOCOLS.index("v2-rest")
@@ -58,12 +56,23 @@ class HotPaths:
         self.lines = {b"POST %b HTTP/1.1" % path: target for path, target in targets.items()}
 
 
+class Refusal:
+    """The last reply of a connection, to a request that could not be read."""
+
+    __slots__ = ("reply",)
+    closes = True
+
+    def __init__(self, reply: bytes) -> None:
+        self.reply = reply
+
+
 class WireProtocol(HttpToolsProtocol):
     """One connection. `WireProtocol.bind` makes the class that uvicorn instantiates, with the worker's parts as attributes."""
 
     plane: Dataplane
     paths: HotPaths
     limits: Limits
+    json_bytes_max: int
     heads: Heads
     keys: KeyDoor | None
 
@@ -73,12 +82,14 @@ class WireProtocol(HttpToolsProtocol):
     ) -> type["WireProtocol"]:
         """The protocol class of one worker. `keys` None: whoever comes may predict."""
         parts = {"plane": plane, "paths": paths, "limits": limits, "heads": Heads(limits), "keys": keys}
+        parts["json_bytes_max"] = limits.body_bytes_json_max
         return type("BoundWireProtocol", (cls,), parts)
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._slots: deque[Slot] = deque()
+        self._slots: deque[Ticket | Refusal] = deque()
         self._held: deque[Ticket] = deque()
+        self._shape: Shape | None = None
         self._hot: tuple[ServedEndpoint, wire.HotSignature] | None = None
         self._body: bytes | bytearray = b""
         self._header_bytes = 0
@@ -98,7 +109,8 @@ class WireProtocol(HttpToolsProtocol):
         if self._is_refused:
             return
         self._received_ns = time.monotonic_ns()
-        if self._phase == "idle" and not self._is_cold_busy() and not self.pipeline:
+        cycle: RequestResponseCycle | None = self.cycle
+        if self._phase == "idle" and (cycle is None or cycle.response_complete) and not self.pipeline:
             taken = self._take_hot(data)
             if taken == len(data):
                 self._phase_since = self._received_ns / 1e9
@@ -148,10 +160,10 @@ class WireProtocol(HttpToolsProtocol):
             and self.parser.get_http_version() == "1.1"
             and not self._is_cold_busy()
             and not self.pipeline
-            and self._is_let_in(self._credential, target[0])
+            and (self.keys is None or self._is_let_in(self._credential, target[0]))
         ):
             endpoint = target[0]
-            bound = self._body_bytes_max(endpoint)
+            bound = endpoint.body_bytes_max or self.json_bytes_max
             if length > bound:
                 self._stop(413, f"body of {length} bytes, at most {bound}")
             self._hot = target
@@ -188,28 +200,45 @@ class WireProtocol(HttpToolsProtocol):
 
     def _take_hot(self, data: bytes) -> int:
         """Takes whole hot requests off the front of `data`, past the parser; answers how many bytes that were."""
+        size = len(data)
         taken = 0
-        while True:
-            end = data.find(b"\r\n\r\n", taken, taken + self.limits.header_bytes_max)
-            if end < 0:
-                return taken
-            lines = data[taken:end].split(b"\r\n")
-            target = self.paths.lines.get(lines[0])
-            if target is None:
-                return taken
+        while taken < size:
+            shape = self._shape
+            found = None if shape is None else shape.read(data, taken, self.limits.header_bytes_max)
+            if shape is None or found is None:
+                shape = self._learn_shape(data, taken)
+                found = None if shape is None else shape.read(data, taken, self.limits.header_bytes_max)
+                if shape is None or found is None:
+                    return taken
+            target = self.paths.lines.get(shape.line)
+            if target is None or target[0] is not shape.endpoint:
+                self._shape = None
+                if target is None:
+                    return taken
+                continue
             endpoint, hot = target
-            head = self.heads.read(lines, endpoint.header_names)
-            start = end + 4
-            if head is None or start + head.length > len(data) or head.length > self._body_bytes_max(endpoint):
-                return taken
-            if not self._is_let_in(head.credential, endpoint):
-                return taken
+            head, start = found
             stop = start + head.length
+            if stop > size or head.length > (endpoint.body_bytes_max or self.json_bytes_max):
+                return taken
+            if self.keys is not None and not self._is_let_in(head.credential, endpoint):
+                return taken
             if not self._submit(endpoint, hot, data[start:stop], head, closes=False):
                 return taken
             taken = stop
-            if taken == len(data):
-                return taken
+        return taken
+
+    def _learn_shape(self, data: bytes, at: int) -> Shape | None:
+        """Reads a head line by line, for the next ones as well; None: it is not hot, or not whole."""
+        end = data.find(b"\r\n\r\n", at, at + self.limits.header_bytes_max)
+        if end < 0:
+            return None
+        lines = data[at:end].split(b"\r\n")
+        target = self.paths.lines.get(lines[0])
+        if target is None:
+            return None
+        self._shape = self.heads.shape(lines, target[0].header_names, target[0])
+        return self._shape
 
     def _submit(
         self, endpoint: ServedEndpoint, hot: wire.HotSignature, body: bytes | bytearray, head: Head, *, closes: bool
@@ -219,90 +248,76 @@ class WireProtocol(HttpToolsProtocol):
         if decoded is None or not (self._caller is None or self._caller.take()):
             return False
         inputs, rows, wire_id = decoded
-        ticket = Ticket(self, endpoint, inputs, rows, _V2_REST, self._received_ns)
-        ticket.is_flat = True
-        ticket.slot = Slot(closes=closes, wire_id=wire_id)
-        ticket.headers = head.headers
+        ticket = Ticket(self, endpoint, inputs, rows, _V2_REST, self._received_ns, True, head.headers)
+        if closes:
+            ticket.closes = True
         if head.traceparent is not None:
             ticket.traceparent = head.traceparent.decode("latin-1")
         if wire_id is not None or head.request_id is not None:
+            ticket.wire_id = wire_id
             request_id = wire_id if head.request_id is None else head.request_id.decode("latin-1")
             if request_id is not None and is_request_id(request_id):
                 ticket.request_id = request_id
             else:
                 self.plane.meter.count("runoff_request_ids_dropped_total", {})
-        if len(self._slots) >= SLOTS_MAX or self._held:
+        if self._held or len(self._slots) >= SLOTS_MAX:
             self.flow.pause_reading()
             self._held.append(ticket)
         else:
-            self._enter(ticket)
+            self._slots.append(ticket)
+            self.plane.submit(ticket)
         return True
 
     def _is_let_in(self, credential: bytes | None, endpoint: ServedEndpoint) -> bool:
         """Whether this caller may predict; if not, the ordinary path has the words for it. Notes whose quota it is on."""
-        if self.keys is None:
-            return True
+        assert self.keys is not None
         self._caller = self.keys.predictor(credential, endpoint.name)
         return self._caller is not None
 
-    def _body_bytes_max(self, endpoint: ServedEndpoint) -> int:
-        return endpoint.route.limits.body_bytes_max or self.limits.body_bytes_json_max
-
-    def _enter(self, ticket: Ticket) -> None:
-        """Into the corridor, with a place in the order of this connection's replies."""
-        slot = ticket.slot
-        assert slot is not None
-        self._slots.append(slot)
-        try:
-            self.plane.submit(ticket)
-        except (GatewayError, ModelsError, RoutingError) as error:
-            slot.reply = self._error(error, None)
-            self.flush()
-        else:
-            slot.ticket = ticket
-
     def complete(self, ticket: Ticket) -> None:
-        """The corridor answers: the reply is encoded into its slot."""
-        slot = ticket.slot
-        assert slot is not None
-        slot.ticket = None
-        slot.reply = wire.encode(ticket) if ticket.error is None else self._error(ticket.error, ticket.prediction_id)
+        """The corridor answers: the reply is encoded, and waits for its turn."""
+        if ticket.error is None:
+            ticket.reply = wire.encode(ticket)
+        else:
+            ticket.reply = self._error(ticket.error, ticket.prediction_id)
 
     def flush(self) -> None:
         """Writes every reply whose turn it is, then lets in what waited behind."""
         slots = self._slots
         ready: list[bytes] = []
         closes = False
-        while slots and slots[0].reply is not None and not closes:
-            slot = slots.popleft()
-            assert slot.reply is not None
-            ready.append(slot.reply)
-            closes = slot.closes
+        while slots and not closes:
+            reply = slots[0].reply
+            if reply is None:
+                break
+            ready.append(reply)
+            closes = slots.popleft().closes
         if not ready or self.transport.is_closing():
             return
         if self._is_leaving and not slots and not self._held:
             ready[-1] = ready[-1].replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
             closes = True
-        self.server_state.total_requests += len(ready)
         self.transport.write(ready[0] if len(ready) == 1 else b"".join(ready))
         if closes:
             self.transport.close()
             return
         while self._held and len(slots) < SLOTS_MAX:
-            self._enter(self._held.popleft())
-        if not slots and not self._held:
+            ticket = self._held.popleft()
+            slots.append(ticket)
+            self.plane.submit(ticket)
+        if not slots:
             self._phase_since = time.monotonic()
             if self.pipeline and self._is_cold_busy():
                 cycle, app = self.pipeline.pop()
                 super()._start_asgi_task(cycle, app)
-            else:
+            elif self.flow.read_paused:
                 self.flow.resume_reading()
 
-    def _error(self, error: Exception, prediction_id: str | None) -> bytes:
+    def _error(self, error: Exception, prediction_id: str) -> bytes:
         wired = translate(error)
         document: dict[str, str] = {"error": wired.message, "code": wired.code}
         headers: list[tuple[str, str]] = []
-        if prediction_id is not None:
+        if prediction_id:
             document["prediction_id"] = prediction_id
             headers.append(("x-prediction-id", prediction_id))
         if wired.retry_after_s is not None:
@@ -398,20 +413,19 @@ class WireProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, message: str) -> None:
         """Answers an unreadable or unacceptable request and closes; what was asked before it is answered first."""
         self._is_refused = True
-        slot = Slot(closes=True)
         code = "body_too_large" if status == 413 else "request_too_slow" if status == 408 else "request_malformed"
         body = orjson.dumps({"error": message, "code": code})
-        slot.reply = wire.encode_error(status, _PHRASES[status], body, (("connection", "close"),))
+        refusal = Refusal(wire.encode_error(status, _PHRASES[status], body, (("connection", "close"),)))
         if self._is_cold_busy():
             # The application may wait for the rest of this very body: it is told that the caller has gone, and we answer for it.
             is_alone = not self.pipeline and not self.cycle.response_started
             self.cycle.disconnected = True
             self.cycle.message_event.set()
             if is_alone:
-                self.transport.write(slot.reply)
+                self.transport.write(refusal.reply)
             self.transport.close()
             return
-        self._slots.append(slot)
+        self._slots.append(refusal)
         self.flush()
 
     def sweep(self, now: float) -> None:
@@ -444,8 +458,8 @@ class WireProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller has gone, or has ended its side: HTTP clients do that only when they give up, so both cancel."""
         for slot in self._slots:
-            if slot.ticket is not None:
-                self.plane.cancel(slot.ticket)
+            if type(slot) is Ticket and slot.reply is None:
+                self.plane.cancel(slot)
         self._slots.clear()
         self._held.clear()
         super().connection_lost(exc)

@@ -19,7 +19,7 @@ from models.signature import Signature, TensorSpec
 from models.tensors import Array
 
 
-class _FloatTensor(msgspec.Struct):
+class _FloatTensor(msgspec.Struct, gc=False):
     name: str
     shape: list[int]
     datatype: str
@@ -27,7 +27,7 @@ class _FloatTensor(msgspec.Struct):
     parameters: dict[str, object] | None = None
 
 
-class _FloatBody(msgspec.Struct):
+class _FloatBody(msgspec.Struct, gc=False):
     inputs: list[_FloatTensor]
     id: str | None = None
     parameters: dict[str, object] | None = None
@@ -66,12 +66,13 @@ class HotSignature:
 class _HotSpec:
     """One input: name, datatype, the inner dimensions as they stand in JSON, and how many values a row has."""
 
-    __slots__ = ("datatype", "name", "tail", "width")
+    __slots__ = ("datatype", "name", "one_row", "tail", "width")
 
     def __init__(self, spec: TensorSpec) -> None:
         self.name = spec.name
         self.datatype = spec.datatype
         self.tail = list(spec.shape[1:])
+        self.one_row = [1, *self.tail]
         self.width = prod(self.tail)
 
 
@@ -104,16 +105,12 @@ def decode(body: bytes | bytearray | memoryview, hot: HotSignature) -> Decoded |
 
 def _rows(tensor: _FloatTensor, spec: _HotSpec) -> int:
     """The rows of a tensor that fits its spec exactly, else 0."""
+    if tensor.name != spec.name or tensor.datatype != spec.datatype or tensor.parameters:
+        return 0
     shape = tensor.shape
-    if (
-        shape
-        and shape[0] * spec.width == len(tensor.data)
-        and shape[0] > 0
-        and shape[1:] == spec.tail
-        and tensor.name == spec.name
-        and tensor.datatype == spec.datatype
-        and not tensor.parameters
-    ):
+    if shape == spec.one_row:
+        return 1 if len(tensor.data) == spec.width else 0
+    if shape and shape[0] > 0 and shape[1:] == spec.tail and shape[0] * spec.width == len(tensor.data):
         return shape[0]
     return 0
 
@@ -165,10 +162,8 @@ def encode(ticket: Ticket) -> bytes:
     if chunks is None:
         chunks = batch.chunks = _chunks(outputs)
     prediction_id = ticket.prediction_id.encode()
-    slot = ticket.slot
-    assert slot is not None
     offset = ticket.offset
-    if ticket.rows == 1 and slot.wire_id is None and not arm.has_free_tails:
+    if ticket.rows == 1 and ticket.wire_id is None and not arm.has_free_tails:
         data = [chunk[offset] for chunk in chunks]
         body = template.row % (prediction_id, *data)
     else:
@@ -214,9 +209,8 @@ def _encode_rows(
         shape = _dumps((rows, *outputs[place].shape[1:]))
         parts += (b"," if place else b"", start, shape, b',"data":[', data, b"]}")
     parts.append(b"]")
-    slot = ticket.slot
-    if slot is not None and slot.wire_id is not None:
-        parts += (b',"id":', _dumps(slot.wire_id))
+    if ticket.wire_id is not None:
+        parts += (b',"id":', _dumps(ticket.wire_id))
     parts.append(b"}")
     return b"".join(parts)
 

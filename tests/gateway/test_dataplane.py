@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.dataplane import LATE_BYTES, LATE_S
+from gateway.replies import LATE_BYTES, LATE_S
 from gateway.errors import DeadlinePassed, NotAllowed, NotReady, Overloaded, SpoolClosed, VersionUnknown
 from gateway.spool.files import Files
 from gateway.telemetry.counters import CounterPage
@@ -257,7 +257,7 @@ async def test_what_a_kill_loses_at_async_is_counted_as_lost(plane: Plane) -> No
     plane.page.close()  # as the kernel does for the dead
     assert fold_dead(plane.folder / "run") == {"worker-1": 3}
     assert recorded(plane) == []
-    plane.data._late.cancel()  # type: ignore[union-attr]  # the dead write nothing
+    plane.data._replies._late.cancel()  # type: ignore[union-attr]  # the dead write nothing
     plane.page = CounterPage(plane.folder / "run", "worker-2")
 
 

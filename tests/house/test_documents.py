@@ -14,6 +14,8 @@ MIRRORED_ELSEWHERE = {
     "routing/records.py": "tests/gateway/test_recorder.py",
     "gateway/request.py": "tests/gateway/test_corridor.py",
     "gateway/ticket.py": "tests/gateway/test_dataplane.py",
+    "gateway/runs.py": "tests/gateway/test_dataplane.py",
+    "gateway/replies.py": "tests/gateway/test_dataplane.py",
     "gateway/live.py": "tests/gateway/test_dataplane.py",
     "models/errors.py": "tests/gateway/test_errors.py",
     "routing/errors.py": "tests/gateway/test_errors.py",

@@ -105,7 +105,7 @@ class Shadowed:
             inputs = np.random.default_rng(len(self.drawn)).normal(size=(requests * rows, 2)).astype(np.float32)
         outputs = self.catalog.load(self.champion.digest).run([inputs])
         received = int((time.time() - age_s) * 1e6)
-        ids = [self._minter.mint()[0] for _ in range(requests)]
+        ids = [raw for raw, _ in self._minter.mint(requests)]
         listed = []
         for place, prediction in enumerate(ids):
             mask = 0

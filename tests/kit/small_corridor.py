@@ -76,7 +76,7 @@ class SmallCorridor:
         if request.version is not None and not self.allow_pin:
             raise NotAllowed("this endpoint does not allow a version in the path")
         arrays, rows = check(view.signature, request.inputs)
-        prediction_id = self._minter.mint()[1]
+        prediction_id = self._minter.mint()[0][1]
         if request.timeout_s is not None and time.monotonic_ns() > request.received_ns + request.timeout_s * 1e9:
             error = DeadlinePassed("the deadline passed before the model ran")
             error.prediction_id = prediction_id  # type: ignore[attr-defined]

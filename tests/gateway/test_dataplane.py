@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.replies import LATE_BYTES, LATE_S
 from gateway.errors import DeadlinePassed, NotAllowed, NotReady, Overloaded, SpoolClosed, VersionUnknown
+from gateway.replies import LATE_BYTES, LATE_S
 from gateway.spool.files import Files
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.retained import fold_dead

@@ -11,8 +11,8 @@ SERVICE = "inference.GRPCInferenceService"
 
 
 @pytest.fixture
-def channel(served):
-    with grpc.insecure_channel(served.grpc) as made:
+def channel(grpc_address):
+    with grpc.insecure_channel(grpc_address) as made:
         yield made
 
 

@@ -11,8 +11,8 @@ from tests.kit.triton_calls import ARGUMENTS, CHECKS, NOT_CALLS, REFUSED, classi
 
 
 @pytest.fixture
-def client(served):
-    with triton.InferenceServerClient(served.grpc) as made:
+def client(grpc_address):
+    with triton.InferenceServerClient(grpc_address) as made:
         yield made
 
 

@@ -8,8 +8,8 @@ from tests.kit.triton_calls import ARGUMENTS, CHECKS, NOT_CALLS, REFUSED, classi
 
 
 @pytest.fixture
-async def client(served):
-    async with triton.InferenceServerClient(served.grpc) as made:
+async def client(grpc_address):
+    async with triton.InferenceServerClient(grpc_address) as made:
         yield made
 
 

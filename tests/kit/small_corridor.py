@@ -157,18 +157,20 @@ class ListSink:
         self.rows.extend(rows)
 
 
-def stocked_corridor() -> SmallCorridor:
-    """One endpoint of each kind: `phishing` (the default, versions 3 and 2), `churn`, `fragile`, and `echo-<datatype>`."""
+def stock() -> dict[str, dict[str, MadeModel]]:
+    """One endpoint of each kind: `phishing` (versions 3 and 2), `churn`, `fragile`, and `echo-<datatype>`."""
     echoes = {
         f"echo-{datatype.lower()}": {"1": echo(datatype)}
         for datatype in ("BOOL", "UINT8", "INT8", "INT32", "INT64", "UINT64", "FP16", "FP32", "FP64", "BYTES")
     }
-    return SmallCorridor(
-        {
-            "phishing": {"3": classifier(), "2": classifier()},
-            "churn": {"1": columns()},
-            "fragile": {"1": failing()},
-            **echoes,
-        },
-        default="phishing",
-    )
+    return {
+        "phishing": {"3": classifier(), "2": classifier()},
+        "churn": {"1": columns()},
+        "fragile": {"1": failing()},
+        **echoes,
+    }
+
+
+def stocked_corridor() -> SmallCorridor:
+    """A corridor with all of `stock`; `phishing` is the default."""
+    return SmallCorridor(stock(), default="phishing")

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from models.signature import Answer, Signature, TensorSpec
 from models.staged import ModelKey, StagedModel
+from tests.kit.onnx_models import MadeModel
 
 
 def stage_linear(
@@ -115,7 +116,15 @@ def write(
     """Writes a graph and its manifest as an artifact, by the digest of its bytes. `opsets`: of other domains than ONNX's own, too."""
     model = helper.make_model(graph, opset_imports=opsets or [helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model)
-    content = model.SerializeToString()
+    return _write(artifacts, model.SerializeToString(), signature, answer, key)
+
+
+def stage_made(artifacts: Path, made: MadeModel, key: ModelKey) -> StagedModel:
+    """One of `tests.kit.onnx_models` as an artifact."""
+    return _write(artifacts, made.model, made.signature, made.answer, key)
+
+
+def _write(artifacts: Path, content: bytes, signature: Signature, answer: Answer, key: ModelKey) -> StagedModel:
     digest = sha256(content + str(key).encode()).hexdigest()
     folder = artifacts / digest
     folder.mkdir(parents=True, exist_ok=True)

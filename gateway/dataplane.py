@@ -159,7 +159,7 @@ class Dataplane:
                     if endpoint.unit_header is not None:
                         unit = ticket.headers.get(endpoint.unit_header)
                         if unit:
-                            ticket.unit = canonical_unit(unit)
+                            ticket.unit = unit.encode() if unit.isascii() else canonical_unit(unit)
                         else:
                             self._miss_unit(ticket)
                     place, ticket.bucket = table.draw(ticket.unit, minted[0])

@@ -1,7 +1,6 @@
 """What the corridor counts: plain additions into the worker's counter page, and the closed minutes for the lake."""
 
 import time
-from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Final
 
@@ -65,20 +64,20 @@ class VersionCount:
         self.succeeded = self.succeeded_ns = self.failed = self.failed_ns = self.queue_ns = self.compute_ns = 0
         self.batches: dict[int, tuple[int, int]] = {}
 
-    def add(self, batch: Batch, tickets: list[Ticket], now_ns: int, unix_ms: int) -> None:
-        """Counts the answered `tickets` of `batch`."""
-        total_ns = sum(now_ns - ticket.received_ns for ticket in tickets)
+    def add(self, batch: Batch, tickets: list[Ticket], total_ns: int, queue_ns: int, unix_ms: int) -> None:
+        """Counts the answered `tickets` of `batch`, with the sums of their times."""
+        count = len(tickets)
         if batch.outputs is None:
-            self.failed += len(tickets)
+            self.failed += count
             self.failed_ns += total_ns
             return
-        self.succeeded += len(tickets)
+        self.succeeded += count
         self.succeeded_ns += total_ns
         run_ns = batch.finished_ns - batch.started_ns
-        self.run += len(tickets)
-        self.queue_ns += sum(batch.started_ns - ticket.submitted_ns for ticket in tickets)
-        self.compute_ns += run_ns * len(tickets)
-        self.rows += sum(ticket.rows for ticket in tickets)
+        self.run += count
+        self.queue_ns += queue_ns
+        self.compute_ns += run_ns * count
+        self.rows += _rows(batch, tickets)
         self.executions += 1
         self.last_unix_ms = unix_ms
         if batch.rows in self.batches or len(self.batches) < _BATCH_SIZES_MAX:
@@ -141,19 +140,25 @@ class Meter:
     def finished(self, batch: Batch, tickets: list[Ticket], now_ns: int, unix_ms: int) -> None:
         """Counts the answered `tickets` of one endpoint out of `batch`."""
         started_ns = batch.started_ns
+        total_ns = queue_ns = 0
         for series, of_series in self._by_series(tickets):
-            for ticket in of_series:
-                self.page.cells[series.slot(ticket.status)] += 1
-                series.rows += ticket.rows
-                series.errors += ticket.error is not None
-            _observe(series.duration, [(now_ns - ticket.received_ns) // 1000 for ticket in of_series])
+            count = len(of_series)
+            first = of_series[0].status
+            if batch.error is None and started_ns:
+                self.page.cells[series.slot(first)] += count
+            else:
+                for ticket in of_series:
+                    self.page.cells[series.slot(ticket.status)] += 1
+                series.errors += count
+            series.rows += _rows(batch, of_series)
+            total_ns += series.duration.observe_since([ticket.received_ns for ticket in of_series], now_ns)
             if started_ns:
-                _observe(series.queue, [(started_ns - ticket.submitted_ns) // 1000 for ticket in of_series])
+                queue_ns += series.queue.observe_since([ticket.submitted_ns for ticket in of_series], started_ns)
         key = (tickets[0].endpoint.name, batch.model.staged.key.version)
         version = self._versions.get(key)
         if version is None:
             version = self._versions[key] = VersionCount()
-        version.add(batch, tickets, now_ns, unix_ms)
+        version.add(batch, tickets, total_ns, queue_ns, unix_ms)
         if started_ns:
             series.compute.observe((batch.finished_ns - started_ns) // 1000)
             series.batch_rows.observe(batch.rows)
@@ -204,36 +209,34 @@ class Meter:
         return MetricBlock(list(merged.values())) if merged else None
 
     def _by_series(self, tickets: list[Ticket]) -> Iterable[tuple[ArmSeries, list[Ticket]]]:
-        """The tickets by arm and protocol."""
+        """The tickets by arm and protocol; nearly always there is one of each."""
+        arm, protocol = tickets[0].answered, tickets[0].protocol
+        for ticket in tickets:
+            if ticket.answered is not arm or ticket.protocol != protocol:
+                break
+        else:
+            return ((self._series_of(tickets[0]), tickets),)
         groups: dict[ArmSeries, list[Ticket]] = {}
         for ticket in tickets:
-            found = ticket.answered.series.get(ticket.protocol)
-            if type(found) is not ArmSeries:
-                found = self._series_of(ticket.endpoint, ticket.answered, ticket.protocol)
-            group = groups.get(found)
-            if group is None:
-                groups[found] = [ticket]
-            else:
-                group.append(ticket)
+            groups.setdefault(self._series_of(ticket), []).append(ticket)
         return groups.items()
 
-    def _series_of(self, endpoint: ServedEndpoint, arm: Arm, protocol: int) -> ArmSeries:
+    def _series_of(self, ticket: Ticket) -> ArmSeries:
+        arm, protocol = ticket.answered, ticket.protocol
+        known = arm.series.get(protocol)
+        if type(known) is ArmSeries:
+            return known
         staged = arm.model.staged.key
-        key = (endpoint.name, arm.name, staged.name, staged.version, protocol)
+        key = (ticket.endpoint.name, arm.name, staged.name, staged.version, protocol)
         series = self._series.get(key)
         if series is None:
-            series = self._series[key] = ArmSeries(self.page, endpoint, arm, protocol)
+            series = self._series[key] = ArmSeries(self.page, ticket.endpoint, arm, protocol)
         arm.series[protocol] = series
         return series
 
 
-def _observe(histogram: Histogram, values_us: list[int]) -> None:
-    """Adds all values. Those of one turn mostly share a bucket, so the ends are looked up first and the rest need not be."""
-    cells, base = histogram.cells, histogram.base
-    first, last = bisect_left(_BOUNDS_US, min(values_us)), bisect_left(_BOUNDS_US, max(values_us))
-    if first == last:
-        cells[base + first] += len(values_us)
-    else:
-        for value in values_us:
-            cells[base + bisect_left(_BOUNDS_US, value)] += 1
-    cells[histogram.sum] += sum(values_us)
+def _rows(batch: Batch, tickets: list[Ticket]) -> int:
+    """The rows of some tickets of a batch, added up only where they are not all of it."""
+    if len(tickets) == len(batch.tickets):
+        return batch.rows
+    return sum(ticket.rows for ticket in tickets)

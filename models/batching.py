@@ -1,8 +1,9 @@
 """How requests share a run: rows of several requests end to end, and the outputs cut apart again. Plain functions on arrays."""
 
+import struct
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from models.tensors import NUMPY_OF, Array
 FlatRows = list[float | None]
 """A floating tensor as the JSON decoder left it: all values row-major, count already checked against the shape, null for NaN."""
 
+_CODES: Final = {"FP32": "f", "FP64": "d"}
+
 Part = Array | FlatRows
 """One request's rows of one input."""
 
@@ -22,10 +25,13 @@ def gather(parts: Sequence[Part], spec: TensorSpec) -> Array:
 
     Flat lists of all requests become one array in one step: numpy's cost is per call, not per value, for small requests.
     """
-    if all(type(part) is list for part in parts):
-        values = parts[0] if len(parts) == 1 else list(chain.from_iterable(parts))
-        tail = spec.shape[1:]
-        return np.array(values, dtype=NUMPY_OF[spec.datatype]).reshape(-1, *tail)
+    values: FlatRows = []
+    for part in parts:
+        if type(part) is not list:
+            break
+        values += part
+    else:
+        return _packed(values, spec)
     arrays = [to_array(part, spec) for part in parts]
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
@@ -33,8 +39,18 @@ def gather(parts: Sequence[Part], spec: TensorSpec) -> Array:
 def to_array(part: Part, spec: TensorSpec) -> Array:
     """One request's rows as an array."""
     if type(part) is list:
-        return np.array(part, dtype=NUMPY_OF[spec.datatype]).reshape(-1, *spec.shape[1:])
+        return _packed(part, spec)
     return part  # type: ignore[return-value]  # the only other kind of Part
+
+
+def _packed(values: FlatRows, spec: TensorSpec) -> Array:
+    """Flat values as an array. `struct` writes them in a quarter of numpy's time, but knows neither null nor a double beyond a float."""
+    dtype = NUMPY_OF[spec.datatype]
+    try:
+        flat = np.frombuffer(struct.pack(f"{len(values)}{_CODES[spec.datatype]}", *values), dtype)
+    except (struct.error, OverflowError, KeyError):
+        flat = np.array(values, dtype=dtype)
+    return flat.reshape(-1, *spec.shape[1:])
 
 
 def fill_samples(staged: StagedModel, folder: Path) -> list[Array]:

@@ -116,10 +116,10 @@ def _rows(tensor: _FloatTensor, spec: _HotSpec) -> int:
 
 
 class ReplyTemplate:
-    """All of a reply that does not change from request to request, for one arm at one revision, as two `%` formats.
+    """All of a reply that does not change from request to request, for one arm at one revision, as `%` formats.
 
-    `head` takes the body's length and the prediction id; `row` (one row a request, no `id`) the prediction id and each output's
-    data; `row_bytes` is what of `row` is always there.
+    `head` takes the body's length, the prediction id and further header lines. `row` is the whole reply for one row (no `id`, the arm that
+    was drawn): length, prediction id twice, each output's data; `row_bytes` is what of its body is always there.
     """
 
     __slots__ = ("body_end", "body_start", "head", "outputs", "row", "row_bytes")
@@ -144,7 +144,7 @@ class ReplyTemplate:
             parts += (b"," if place else b"", start, _dumps((1, *tail)), b',"data":[\0b]}')
         parts.append(b"]}")
         row = b"".join(parts)
-        self.row = row.replace(b"%", b"%%").replace(b"\0b", b"%b")
+        self.row = self.head.replace(b"%b\r\n%b\r\n", b"%b\r\n\r\n") + row.replace(b"%", b"%%").replace(b"\0b", b"%b")
         self.row_bytes = len(row.replace(b"\0b", b"")) + 36  # an id's canonical text has 36 characters
 
 
@@ -162,13 +162,13 @@ def encode(ticket: Ticket) -> bytes:
     if chunks is None:
         chunks = batch.chunks = _chunks(outputs)
     prediction_id = ticket.prediction_id.encode()
-    offset = ticket.offset
-    if ticket.rows == 1 and ticket.wire_id is None and not arm.has_free_tails:
+    is_drawn = arm is ticket.arm
+    if ticket.rows == 1 and is_drawn and ticket.wire_id is None and not arm.has_free_tails:
+        offset = ticket.offset
         data = [chunk[offset] for chunk in chunks]
-        body = template.row % (prediction_id, *data)
-    else:
-        body = _encode_rows(ticket, template, chunks, outputs, prediction_id)
-    assigned = b"x-runoff-assigned: %b\r\n" % ticket.arm.name.encode() if arm is not ticket.arm else b""
+        return template.row % (template.row_bytes + sum(map(len, data)), prediction_id, prediction_id, *data)
+    body = _encode_rows(ticket, template, chunks, outputs, prediction_id)
+    assigned = b"" if is_drawn else b"x-runoff-assigned: %b\r\n" % ticket.arm.name.encode()
     return template.head % (len(body), prediction_id, assigned) + body
 
 

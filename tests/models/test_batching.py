@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from models.batching import fill_samples, gather, to_array
+from models.batching import FlatRows, fill_samples, gather, to_array
 from models.signature import TensorSpec
+from models.tensors import NUMPY_OF
 from tests.kit.staged import stage_linear
 
 SPEC = TensorSpec(name="x", datatype="FP32", shape=(-1, 2))
@@ -19,6 +21,18 @@ def test_flat_lists_of_several_requests_become_one_array() -> None:
 
 def test_null_is_not_a_number() -> None:
     assert np.isnan(gather([[1.0, None]], SPEC)[0, 1])
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "FP64"])
+def test_packed_values_are_numpys(datatype: str) -> None:
+    spec = TensorSpec(name="x", datatype=datatype, shape=(-1, 2))
+    parts: list[FlatRows] = [[0.1, -1e-300], [1e38, 16_777_217.0]]
+    np.testing.assert_array_equal(gather(parts, spec), np.array(parts, NUMPY_OF[datatype]))
+
+
+def test_a_double_beyond_a_float_is_infinite() -> None:
+    spec = TensorSpec(name="x", datatype="FP32", shape=(-1, 1))
+    assert gather([[1e39], [-1e39]], spec).tolist() == [[np.inf], [-np.inf]]
 
 
 def test_lists_and_arrays_share_a_batch() -> None:

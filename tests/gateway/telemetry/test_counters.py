@@ -39,6 +39,19 @@ def test_a_bucket_holds_its_upper_bound(tmp_path):
     assert values[-2:] == [1, 250 + 251 + 99_000_000]
 
 
+@pytest.mark.parametrize("instants_us", [[1_000], [900, 1_000, 950], [0, 1_000, 999_000, 500]])
+def test_instants_are_counted_together_as_one_by_one(tmp_path, instants_us):
+    page = CounterPage(tmp_path, "worker-a")
+    together = page.histogram("runoff_queue_duration_seconds", {"endpoint": "e", "variant": "v"})
+    single = page.histogram("runoff_queue_duration_seconds", {"endpoint": "e", "variant": "w"})
+    total_ns = together.observe_since([1000 * instant for instant in instants_us], 1_000_000_000)
+    for instant in instants_us:
+        single.observe(1_000_000 - instant)
+    assert total_ns == sum(1_000_000_000 - 1000 * instant for instant in instants_us)
+    cells = len(together.bounds) + 2
+    assert [*page.cells[together.base : together.base + cells]] == [*page.cells[single.base : single.base + cells]]
+
+
 def test_plain_histograms_count_in_their_own_unit(tmp_path):
     page = CounterPage(tmp_path, "worker-a")
     rows = page.histogram("runoff_batch_rows", {"endpoint": "e", "variant": "v", "role": "live"})

@@ -54,7 +54,8 @@ class PlaneCorridor:
             inputs, rows = check(endpoint.signature, request.inputs)
             if endpoint.route.nonfinite == "reject":
                 refuse_nonfinite(endpoint.signature, inputs)
-        except InputInvalid as error:
+            pin_version = request.version if request.alias is None else _version_of(endpoint, request.alias)
+        except (InputInvalid, VersionUnknown) as error:
             plane.meter.refused(endpoint.name, translate(error).code)
             raise
         if request.headers.get("x-request-id") not in (None, request.request_id):
@@ -72,7 +73,7 @@ class PlaneCorridor:
             request_id=request.request_id,
             timeout_s=request.timeout_s,
             pin_variant=request.variant,
-            pin_version=request.version if request.alias is None else _version_of(endpoint, request.alias),
+            pin_version=pin_version,
             priority=request.priority,
             explain=request.explain and (request.may_explain or endpoint.route.explain),
             traceparent=request.traceparent,
@@ -100,6 +101,10 @@ class PlaneCorridor:
     def default_endpoint(self) -> str:
         """The endpoint of a bare `/invocations`; raises EndpointUnknown."""
         return self._plane.endpoint(None).name
+
+    def refused(self, endpoint: str, error: Exception) -> None:
+        """Counts what a door refused before there was a ticket."""
+        self._plane.meter.refused(endpoint, translate(error).code)
 
     @property
     def is_ready(self) -> bool:
@@ -144,6 +149,7 @@ def _view(table: LiveTable, served: ServedEndpoint) -> ModelView:
         revision=served.revision,
         allow_pin=served.route.allow_pin,
         default=table.default == served.name,
+        body_bytes_max=served.body_bytes_max,
     )
 
 

@@ -13,7 +13,7 @@ from models.signature import Signature
 from models.tensors import Array
 from routing.conditions import columns_read
 from routing.table import EndpointTable
-from routing.traffic import SECRET_HEADERS, Route
+from routing.traffic import Route
 from routing.validate import validate
 
 
@@ -96,7 +96,7 @@ class ServedEndpoint:
         names = {condition.name for rule in route.rules for condition in rule.when if condition.source == "header"}
         if route.unit.kind == "header":
             names.add(route.unit.name)
-        self.header_names = frozenset(name.encode() for name in names - SECRET_HEADERS)
+        self.header_names = frozenset(name.encode() for name in names)
         read = columns_read(route)
         self._places = tuple((place, spec) for place, spec in enumerate(self.signature.inputs) if spec.name in read)
         self.timeout_ns = int(route.limits.timeout_s * 1e9)

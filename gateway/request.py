@@ -57,7 +57,10 @@ class InferReply(msgspec.Struct, kw_only=True, gc=False):
 
 
 class ModelView(msgspec.Struct, frozen=True, kw_only=True):
-    """What metadata calls show of an endpoint: its declared signature, the champion, and every warm version."""
+    """What metadata calls show of an endpoint: its declared signature, the champion, and every warm version.
+
+    `body_bytes_max` is the route's own bound of a request's body; None: the process's bounds hold.
+    """
 
     endpoint: str
     signature: Signature
@@ -67,6 +70,7 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     allow_pin: bool
     default: bool
+    body_bytes_max: int | None = None
 
 
 class Corridor(Protocol):
@@ -86,6 +90,10 @@ class Corridor(Protocol):
 
     def default_endpoint(self) -> str:
         """The endpoint of a bare `/invocations`; raises EndpointUnknown when there is none or more than one."""
+        ...
+
+    def refused(self, endpoint: str, error: Exception) -> None:
+        """Counts a request that its door could not read; `endpoint` is empty where none is known."""
         ...
 
     @property

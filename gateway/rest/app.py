@@ -35,7 +35,7 @@ def build(
     repository: Repository | None = None,
 ) -> Starlette:
     """The app. It holds no state of its own and starts nothing, so that any ASGI server may run it."""
-    entrance = Entrance(settings, doorkeeper)
+    entrance = Entrance(settings, doorkeeper, corridor.refused)
     app = Starlette(
         routes=[
             route if route.path in PATHS else _undeclared(route)

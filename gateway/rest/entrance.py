@@ -1,12 +1,15 @@
 """What every REST door does before and after its own work: admit the caller, read its headers and body, send the reply."""
 
-from typing import Final
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
 
 import orjson
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from gateway.errors import MediaTypeUnsupported, RequestMalformed
+from gateway.errors import GatewayError, MediaTypeUnsupported, RequestMalformed
 from gateway.keys.doorkeeper import Doorkeeper, Visitor, credential_of
 from gateway.keys.scopes import Scope
 from gateway.request import InferReply
@@ -14,18 +17,25 @@ from gateway.rest.bodies import compress, read_body
 from gateway.rest.headers import Caller, read_headers, reply_headers
 from gateway.rest.refusals import respond
 from gateway.settings import Settings
+from models.errors import ModelsError
 
 OFF_LOOP_BYTES: Final = 256 << 10
 """Bodies above this are decoded on a thread: 4 MiB of numbers take 20 to 80 ms (RELIABILITY.md B4)."""
 JSON: Final = ("content-type", "application/json")
 
 
+Refused = Callable[[str, Exception], None]
+"""Counts a request that could not be read, by its endpoint (empty: none is known): `gateway.request.Corridor.refused`."""
+T = TypeVar("T")
+
+
 class Entrance:
     """Shared by the doors of one app."""
 
-    def __init__(self, settings: Settings, doorkeeper: Doorkeeper) -> None:
+    def __init__(self, settings: Settings, doorkeeper: Doorkeeper, refused: Refused) -> None:
         self._limits = settings.limits
         self._doorkeeper = doorkeeper
+        self._refused = refused
 
     def recognise(self, request: Request, scope: Scope) -> None:
         """Lets pass whoever may do this to any endpoint at all. Raises Unauthenticated or NotAllowed."""
@@ -47,11 +57,46 @@ class Entrance:
         """The headers' fields."""
         return read_headers(request.headers.items())
 
-    async def body(self, request: Request, *, binary: bool = False) -> bytes:
-        """The body within the bounds of its kind."""
+    async def body(self, request: Request, *, binary: bool = False, own_max: int | None = None) -> bytes:
+        """The body within the bounds of its kind, or within the route's own."""
         limits = self._limits
         bytes_max = limits.body_bytes_binary_max if binary else limits.body_bytes_json_max
+        if own_max is not None:
+            bytes_max = min(own_max, limits.body_bytes_binary_max)
         return await read_body(request, bytes_max=bytes_max, seconds_max=limits.body_s)
+
+    @contextmanager
+    def reading(self, endpoint: str = "") -> Iterator[None]:
+        """Around all that a door refuses before the corridor sees it, so that it is counted; whom the doorkeeper refuses, that counts."""
+        try:
+            yield
+        except (GatewayError, ModelsError) as error:
+            self._refused(endpoint, error)
+            raise
+
+
+async def unless_gone(request: Request, answering: Awaitable[T]) -> T:
+    """The answer, given up when the caller leaves before it: a model runs for nobody. Raises ClientDisconnect then.
+
+    For requests whose body has been read: all that the server may still say of them is that they are gone.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    watching = asyncio.create_task(_cancel_when_gone(request, task))
+    try:
+        return await answering
+    except asyncio.CancelledError:
+        if watching.done() and not watching.cancelled() and task.uncancel() == 0:
+            raise ClientDisconnect from None
+        raise
+    finally:
+        watching.cancel()
+
+
+async def _cancel_when_gone(request: Request, task: "asyncio.Task[Any]") -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    task.cancel()
 
 
 def _visitor(request: Request) -> Visitor:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.request import Corridor, InferRequest
-from gateway.rest.entrance import JSON, OFF_LOOP_BYTES, Entrance, infer_reply
+from gateway.rest.entrance import JSON, OFF_LOOP_BYTES, Entrance, infer_reply, unless_gone
 from gateway.rest.metadata import package_version
 from gateway.rest.refusals import guarded, respond
 from gateway.rest.scoring import decode, encode, refuse
@@ -42,16 +42,19 @@ class ScoringDoor:
     async def score(self, request: Request) -> Response:
         received_ns = time.monotonic_ns()
         self._entrance.recognise(request, "predict")  # the default endpoint is not for everybody to know
-        caller = self._entrance.caller(request)
-        endpoint = request.path_params.get("m") or caller.endpoint or self._corridor.default_endpoint()
+        with self._entrance.reading():
+            caller = self._entrance.caller(request)
+            endpoint = request.path_params.get("m") or caller.endpoint or self._corridor.default_endpoint()
         self._entrance.admit(request, "predict", endpoint)
-        view = self._corridor.view(endpoint)
-        body = await self._entrance.body(request)
-        content_type = request.headers.get("content-type")
-        if len(body) > OFF_LOOP_BYTES:
-            scored = await asyncio.to_thread(decode, body, content_type, view.signature)
-        else:
-            scored = decode(body, content_type, view.signature)
+        with self._entrance.reading():
+            view = self._corridor.view(endpoint)
+        with self._entrance.reading(view.endpoint):
+            body = await self._entrance.body(request, own_max=view.body_bytes_max)
+            content_type = request.headers.get("content-type")
+            if len(body) > OFF_LOOP_BYTES:
+                scored = await asyncio.to_thread(decode, body, content_type, view.signature)
+            else:
+                scored = decode(body, content_type, view.signature)
         asked = InferRequest(
             endpoint=view.endpoint,
             inputs=scored.inputs,
@@ -65,7 +68,7 @@ class ScoringDoor:
             may_explain=caller.explain and self._entrance.may(request, "read", view.endpoint),
             traceparent=caller.traceparent,
         )
-        reply = await self._corridor.infer(asked)
+        reply = await unless_gone(request, self._corridor.infer(asked))
         return infer_reply(request, reply, [JSON], encode(reply))
 
     async def ping(self, request: Request) -> Response:

@@ -66,13 +66,14 @@ class LabelDoor:
     async def post(self, request: Request) -> Response:
         """202 also when all are rejected: the caller's request was understood, its labels are what is wrong."""
         keyed = self._entrance.admit(request, "label")
-        only_json(request)
-        received_unix_us = self._clock_unix_ns() // 1000
-        body = await self._entrance.body(request)
-        if len(body) > OFF_LOOP_BYTES:
-            rows, rejected = await asyncio.to_thread(decode, body, received_unix_us, keyed=keyed)
-        else:
-            rows, rejected = decode(body, received_unix_us, keyed=keyed)
+        with self._entrance.reading():
+            only_json(request)
+            received_unix_us = self._clock_unix_ns() // 1000
+            body = await self._entrance.body(request)
+            if len(body) > OFF_LOOP_BYTES:
+                rows, rejected = await asyncio.to_thread(decode, body, received_unix_us, keyed=keyed)
+            else:
+                rows, rejected = decode(body, received_unix_us, keyed=keyed)
         if keyed:
             rows, rejected = self._only_granted(request, rows, rejected)
         if rows:

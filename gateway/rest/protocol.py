@@ -414,6 +414,7 @@ class WireProtocol(HttpToolsProtocol):
         """Answers an unreadable or unacceptable request and closes; what was asked before it is answered first."""
         self._is_refused = True
         code = "body_too_large" if status == 413 else "request_too_slow" if status == 408 else "request_malformed"
+        self.plane.meter.refused("", code)
         body = orjson.dumps({"error": message, "code": code})
         refusal = Refusal(wire.encode_error(status, _PHRASES[status], body, (("connection", "close"),)))
         if self._is_cold_busy():

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from gateway.errors import RequestMalformed
 from gateway.request import Corridor, InferReply, InferRequest, ModelView
-from gateway.rest.entrance import JSON, OFF_LOOP_BYTES, Entrance, infer_reply, json_reply
+from gateway.rest.entrance import JSON, OFF_LOOP_BYTES, Entrance, infer_reply, json_reply, unless_gone
 from gateway.rest.json_tensors import UNREADABLE, malformed, read_json
 from gateway.rest.refusals import guarded
 from models.errors import InputInvalid
@@ -67,13 +67,14 @@ class TensorflowDoor:
 
     async def predict(self, request: Request) -> Response:
         received_ns = time.monotonic_ns()
-        view = self._admitted(request)
-        caller = self._entrance.caller(request)
-        body = await self._entrance.body(request)
-        if len(body) > OFF_LOOP_BYTES:
-            inputs, by_row = await asyncio.to_thread(decode, body, view.signature)
-        else:
-            inputs, by_row = decode(body, view.signature)
+        view = self._admitted(request, None)  # whether the version may be asked for is the corridor's question
+        with self._entrance.reading(view.endpoint):
+            caller = self._entrance.caller(request)
+            body = await self._entrance.body(request, own_max=view.body_bytes_max)
+            if len(body) > OFF_LOOP_BYTES:
+                inputs, by_row = await asyncio.to_thread(decode, body, view.signature)
+            else:
+                inputs, by_row = decode(body, view.signature)
         asked = InferRequest(
             endpoint=view.endpoint,
             inputs=inputs,
@@ -89,11 +90,11 @@ class TensorflowDoor:
             may_explain=caller.explain and self._entrance.may(request, "read", view.endpoint),
             traceparent=caller.traceparent,
         )
-        reply = await self._corridor.infer(asked)
+        reply = await unless_gone(request, self._corridor.infer(asked))
         return infer_reply(request, reply, [JSON], encode(reply, by_row=by_row))
 
     async def status(self, request: Request) -> Response:
-        view = self._admitted(request)
+        view = self._admitted(request, request.path_params.get("v"))
         wanted = request.path_params.get("v")
         state = "AVAILABLE" if view.is_ready else "LOADING"
         return json_reply(
@@ -107,12 +108,13 @@ class TensorflowDoor:
         )
 
     async def metadata(self, request: Request) -> Response:
-        return json_reply(model_metadata(self._admitted(request)))
+        return json_reply(model_metadata(self._admitted(request, request.path_params.get("v"))))
 
-    def _admitted(self, request: Request) -> ModelView:
+    def _admitted(self, request: Request, version: str | None) -> ModelView:
         endpoint = request.path_params["m"]
         self._entrance.admit(request, "predict", endpoint)
-        return self._corridor.view(endpoint, request.path_params.get("v"))
+        with self._entrance.reading():
+            return self._corridor.view(endpoint, version)
 
 
 def decode(body: bytes, signature: Signature) -> tuple[dict[str, Array], bool]:

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from gateway.errors import NotReady, RequestMalformed
 from gateway.repository import Repository, pins_in
 from gateway.request import Corridor, InferRequest, ModelView
-from gateway.rest.entrance import OFF_LOOP_BYTES, Entrance, infer_reply, json_reply, whole_number
+from gateway.rest.entrance import OFF_LOOP_BYTES, Entrance, infer_reply, json_reply, unless_gone, whole_number
 from gateway.rest.headers import Caller, earliest, request_id_of
 from gateway.rest.metadata import model_config, model_metadata, repository_index, server_metadata, warm_versions
 from gateway.rest.open_inference import Decoded, Parameter, decode, encode
@@ -74,25 +74,27 @@ class OpenInferenceDoor:
 
     async def infer(self, request: Request) -> Response:
         received_ns = time.monotonic_ns()
-        view = self._admitted(request)
-        caller = self._entrance.caller(request)
-        name = "Inference-Header-Content-Length"
-        header_length = whole_number(request.headers.get(name), name)
-        body = await self._entrance.body(request, binary=header_length is not None)
-        if len(body) > OFF_LOOP_BYTES and header_length != 0:
-            decoded = await asyncio.to_thread(decode, body, header_length, view.signature)
-        else:
-            decoded = decode(body, header_length, view.signature)
-        asked = request_of(
-            view.endpoint,
-            decoded,
-            caller,
-            protocol=_V2_REST,
-            received_ns=received_ns,
-            version=request.path_params.get("v"),
-            may_explain=caller.explain and self._entrance.may(request, "read", view.endpoint),
-        )
-        reply = await self._corridor.infer(asked)
+        view = self._admitted(request, None)  # whether the version may be asked for is the corridor's question
+        with self._entrance.reading(view.endpoint):
+            caller = self._entrance.caller(request)
+            name = "Inference-Header-Content-Length"
+            header_length = whole_number(request.headers.get(name), name)
+            binary = header_length is not None
+            body = await self._entrance.body(request, binary=binary, own_max=view.body_bytes_max)
+            if len(body) > OFF_LOOP_BYTES and header_length != 0:
+                decoded = await asyncio.to_thread(decode, body, header_length, view.signature)
+            else:
+                decoded = decode(body, header_length, view.signature)
+            asked = request_of(
+                view.endpoint,
+                decoded,
+                caller,
+                protocol=_V2_REST,
+                received_ns=received_ns,
+                version=request.path_params.get("v"),
+                may_explain=caller.explain and self._entrance.may(request, "read", view.endpoint),
+            )
+        reply = await unless_gone(request, self._corridor.infer(asked))
         return infer_reply(request, reply, *encode(reply, decoded))
 
     async def server(self, request: Request) -> Response:
@@ -108,10 +110,10 @@ class OpenInferenceDoor:
         return json_reply({"error": "not ready", "code": "not_ready", "ready": False}, status=503)
 
     async def model(self, request: Request) -> Response:
-        return json_reply(model_metadata(self._admitted(request)))
+        return json_reply(model_metadata(self._admitted(request, request.path_params.get("v"))))
 
     async def model_ready(self, request: Request) -> Response:
-        view = self._admitted(request)
+        view = self._admitted(request, request.path_params.get("v"))
         if view.is_ready:
             return json_reply({"name": view.endpoint, "ready": True})
         document = {
@@ -123,10 +125,10 @@ class OpenInferenceDoor:
         return json_reply(document, status=503)
 
     async def config(self, request: Request) -> Response:
-        return json_reply(model_config(self._admitted(request)))
+        return json_reply(model_config(self._admitted(request, request.path_params.get("v"))))
 
     async def stats(self, request: Request) -> Response:
-        view = self._admitted(request)
+        view = self._admitted(request, request.path_params.get("v"))
         return json_reply(stats_document(await gathered(self._statistics, [view], request.path_params.get("v"))))
 
     async def stats_of_all(self, request: Request) -> Response:
@@ -176,11 +178,12 @@ class OpenInferenceDoor:
         may = self._entrance.may
         return [view for view in self._corridor.views() if may(request, "predict", view.endpoint)]
 
-    def _admitted(self, request: Request) -> ModelView:
+    def _admitted(self, request: Request, version: str | None) -> ModelView:
         """The view of the model in the path, for a caller who may see it. Raises before any of the body is read."""
         endpoint = request.path_params["m"]
         self._entrance.admit(request, "predict", endpoint)
-        return self._corridor.view(endpoint, request.path_params.get("v"))
+        with self._entrance.reading():
+            return self._corridor.view(endpoint, version)
 
 
 def request_of(

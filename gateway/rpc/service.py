@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from google.protobuf.json_format import ParseDict
 
-from gateway.errors import GatewayError, NotReady
+from gateway.errors import BodyTooLarge, GatewayError, NotReady
 from gateway.keys.doorkeeper import Doorkeeper, Visitor, credential_of
 from gateway.keys.scopes import Scope
 from gateway.repository import Repository, pins_in
@@ -25,6 +25,7 @@ from gateway.rpc import messages
 from gateway.rpc import open_inference_pb2 as pb
 from gateway.rpc.refusals import Context, refuse, wire_of
 from gateway.statistics import Statistics
+from models.errors import ModelsError
 from routing.records import PROTOCOLS
 
 _V2_GRPC: Final = PROTOCOLS.index("v2-grpc")
@@ -151,20 +152,28 @@ class InferenceService:
     async def _infer(
         self, request: pb.ModelInferRequest, context: Context, caller: Caller, received_ns: int
     ) -> tuple[InferReply, Decoded]:
-        view = self._view(request.model_name, request.model_version, context)
-        if not request.raw_input_contents and any(prod(one.shape) > _OFF_LOOP_ELEMENTS for one in request.inputs):
-            decoded = await asyncio.to_thread(messages.decode, request, view.signature)
-        else:
-            decoded = messages.decode(request, view.signature)
-        asked = request_of(
-            view.endpoint,
-            decoded,
-            caller,
-            protocol=_V2_GRPC,
-            received_ns=received_ns,
-            version=request.model_version or None,
-            may_explain=caller.explain and self._doorkeeper.may(visitor_of(context), "read", view.endpoint),
-        )
+        view = self._view(
+            request.model_name, "", context
+        )  # whether the version may be asked for is the corridor's question
+        try:
+            if view.body_bytes_max is not None and request.ByteSize() > view.body_bytes_max:
+                raise BodyTooLarge(f"the message is larger than {view.body_bytes_max} bytes")
+            if not request.raw_input_contents and any(prod(one.shape) > _OFF_LOOP_ELEMENTS for one in request.inputs):
+                decoded = await asyncio.to_thread(messages.decode, request, view.signature)
+            else:
+                decoded = messages.decode(request, view.signature)
+            asked = request_of(
+                view.endpoint,
+                decoded,
+                caller,
+                protocol=_V2_GRPC,
+                received_ns=received_ns,
+                version=request.model_version or None,
+                may_explain=caller.explain and self._doorkeeper.may(visitor_of(context), "read", view.endpoint),
+            )
+        except (GatewayError, ModelsError) as error:
+            self._corridor.refused(view.endpoint, error)
+            raise
         asked.timeout_s = earliest(asked.timeout_s, context.time_remaining())
         return await self._corridor.infer(asked), decoded
 
@@ -184,7 +193,11 @@ class InferenceService:
     def _view(self, endpoint: str, version: str, context: Context) -> ModelView:
         """The view of the model that a request names, for a caller who may see it."""
         self._admit(context, "predict", endpoint)
-        return self._corridor.view(endpoint, version or None)
+        try:
+            return self._corridor.view(endpoint, version or None)
+        except GatewayError as error:
+            self._corridor.refused("", error)
+            raise
 
     def _views(self, context: Context) -> list[ModelView]:
         """The endpoints that this caller may know of. Raises Unauthenticated, NotAllowed or Overloaded."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.errors import EndpointUnknown, VersionUnknown
+from gateway.errors import EndpointUnknown, RequestMalformed, VersionUnknown
 from models.errors import InputInvalid
 from tests.kit.plane import Plane
 from tests.kit.staged import stage_linear
@@ -97,3 +97,13 @@ async def test_a_key_that_may_read_the_endpoint_is_told_why_where_the_route_does
     assert (await plane.corridor.infer(plane.request(ROW, explain=True))).explain is None
     assert (await plane.corridor.infer(plane.request(ROW, may_explain=True))).explain is None
     assert (await plane.corridor.infer(plane.request(ROW, explain=True, may_explain=True))).explain is not None
+
+
+async def test_what_doors_refuse_is_counted_with_what_the_corridor_refuses(plane: Plane) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)}, limits={"body_bytes_max": 1234})
+    assert plane.corridor.view("line").body_bytes_max == 1234
+    plane.corridor.refused("line", RequestMalformed("no"))
+    with pytest.raises(VersionUnknown):
+        await plane.corridor.infer(plane.request(ROW, alias="nowhere"))
+    slot = plane.page.counter("runoff_refused_total", {"endpoint": "line", "reason": "request_malformed"})
+    assert plane.page.cells[slot] == 1

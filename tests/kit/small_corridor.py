@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from gateway.errors import DeadlinePassed, EndpointUnknown, NotAllowed, NotReady, SpoolClosed, VersionUnknown
+from gateway.errors import (
+    DeadlinePassed,
+    EndpointUnknown,
+    NotAllowed,
+    NotReady,
+    SpoolClosed,
+    VersionUnknown,
+    translate,
+)
 from gateway.ids import Minter
 from gateway.request import InferReply, InferRequest, ModelView
 from gateway.statistics import BatchStatistics, Duration, ModelStatistics, Wanted, added
@@ -57,6 +65,8 @@ class SmallCorridor:
             for name, versions in endpoints.items()
         }
         self.seen: list[InferRequest] = []
+        self.refusals: list[tuple[str, str]] = []
+        self.body_bytes_max: int | None = None
         self.is_ready = True
         self.allow_pin = True
         self.fallback_from: str | None = None
@@ -68,13 +78,14 @@ class SmallCorridor:
 
     async def infer(self, request: InferRequest) -> InferReply:
         self.seen.append(request)
-        view = self.view(request.endpoint, request.version)
+        view = self.view(request.endpoint)
         if not self.is_ready:
             raise NotReady("this process is draining", "draining")
         if self.overloaded is not None:
             raise self.overloaded
         if request.version is not None and not self.allow_pin:
             raise NotAllowed("this endpoint does not allow a version in the path")
+        self.view(request.endpoint, request.version)
         arrays, rows = check(view.signature, request.inputs)
         prediction_id = self._minter.mint()[0][1]
         if request.timeout_s is not None and time.monotonic_ns() > request.received_ns + request.timeout_s * 1e9:
@@ -113,6 +124,7 @@ class SmallCorridor:
             revision=7,
             allow_pin=self.allow_pin,
             default=endpoint == self._default,
+            body_bytes_max=self.body_bytes_max,
         )
 
     def views(self) -> list[ModelView]:
@@ -122,6 +134,9 @@ class SmallCorridor:
         if self._default is None:
             raise EndpointUnknown("no default endpoint: name one in the path or in X-Runoff-Endpoint")
         return self._default
+
+    def refused(self, endpoint: str, error: Exception) -> None:
+        self.refusals.append((endpoint, translate(error).code))
 
     async def statistics(self, wanted: Wanted) -> list[ModelStatistics]:
         return added(wanted, [entry for place in wanted if (entry := self._counted(*place))])

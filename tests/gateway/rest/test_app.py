@@ -41,6 +41,9 @@ async def test_what_nobody_expected_is_a_bare_500_and_a_log_line(sink, settings,
     class Broken:
         is_ready = True
 
+        def refused(self, endpoint, error):
+            raise NotImplementedError
+
         def view(self, endpoint, version=None):
             raise LookupError("a secret of the machine")
 

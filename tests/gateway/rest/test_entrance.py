@@ -1,10 +1,16 @@
+import asyncio
+
 import pytest
-from starlette.requests import Request
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from gateway.errors import MediaTypeUnsupported, NotAllowed, RequestMalformed
 from gateway.keys.doorkeeper import Visitor
-from gateway.rest.entrance import Entrance, infer_reply, json_reply, only_json, whole_number
+from gateway.rest.entrance import Entrance, infer_reply, json_reply, only_json, unless_gone, whole_number
 from tests.gateway.rest.test_open_inference import reply
+from tests.kit.asgi_server import listening
 
 
 def request(client=("192.0.2.1", 5), **headers):
@@ -27,7 +33,7 @@ class Seen:
 
 def test_the_doorkeeper_sees_credential_address_scope_and_endpoint(settings):
     keeper = Seen()
-    entrance = Entrance(settings, keeper)
+    entrance = Entrance(settings, keeper, lambda *_: None)
     assert entrance.admit(request(authorization="Bearer k"), "label", "e")
     assert entrance.admit(request(x_api_key="k", client=None), "predict")
     with pytest.raises(NotAllowed):
@@ -58,3 +64,45 @@ def test_only_predictions_are_compressed():
     asking = request(accept_encoding="gzip")
     assert b"content-encoding" in dict(infer_reply(asking, reply(), [], b"a" * 1000).raw_headers)
     assert b"content-encoding" not in dict(json_reply({"a": "a" * 1000}).raw_headers)
+
+
+async def test_a_caller_that_leaves_ends_the_work_for_it_and_one_that_stays_gets_its_answer():
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def forever():
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ended.set()
+            raise
+
+    async def soon():
+        await asyncio.sleep(0)
+        return "here"
+
+    async def answer(request):
+        await request.body()
+        try:
+            return Response(await unless_gone(request, soon() if request.url.path == "/soon" else forever()))
+        except ClientDisconnect:
+            return Response("nobody")
+
+    app = Starlette(routes=[Route("/{way}", answer, methods=["POST"])])
+    async with listening(app) as url, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        writer.write(b"POST /soon HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\n\r\na")
+        assert b"here" in await reader.readuntil(b"here")
+        writer.write(b"POST /forever HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\n\r\na")
+        await begun.wait()
+        writer.close()
+        await ended.wait()
+
+
+async def test_a_cancellation_from_elsewhere_is_not_taken_for_a_caller_that_left():
+    stays = Request({"type": "http", "headers": []}, receive=asyncio.Event().wait)
+    working = asyncio.create_task(unless_gone(stays, asyncio.Event().wait()))
+    await asyncio.sleep(0)
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working

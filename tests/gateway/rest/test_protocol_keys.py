@@ -14,6 +14,7 @@ from gateway.rest.listener import RestListener
 from gateway.rest.protocol import WireProtocol
 from gateway.settings import Settings
 from gateway.state.keys import KeyRecord
+from routing.errors import RouteInvalid
 from tests.kit.plane import Plane
 from tests.kit.staged import stage_linear
 
@@ -137,7 +138,6 @@ async def test_a_quota_counts_each_request_once_whichever_way_it_takes(world):
     assert b"retry-after: 100" in text
 
 
-async def test_a_secret_header_is_never_a_unit_or_a_rule(world):
-    world.plane.serve({"champion": stage_linear(world.plane.artifacts)}, unit={"header": "x-api-key"}, endpoint="line")
-    served = world.plane.data.table.endpoints["line"]
-    assert served.header_names == frozenset()
+async def test_a_route_that_reads_a_secret_header_is_served_by_nobody(world):
+    with pytest.raises(RouteInvalid, match="carries a secret"):
+        world.plane.serve({"champion": stage_linear(world.plane.artifacts)}, unit={"header": "x-api-key"})

@@ -245,3 +245,58 @@ async def test_the_index_shows_what_is_not_ready(client, corridor):
 async def test_loading_needs_a_key(client, verb):
     sent = await client.post(f"/v2/repository/models/phishing/{verb}", json={})
     assert (sent.status_code, sent.json()["code"]) == (403, "not_allowed")
+
+
+WIDE = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [100, 4], "data": [0.125] * 400}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v2/models/phishing/infer", WIDE),
+        ("/v1/models/phishing:predict", {"instances": [[0.125] * 4] * 100}),
+        ("/endpoints/phishing/invocations", {"inputs": [[0.125] * 4] * 100}),
+    ],
+)
+async def test_a_routes_own_bound_of_bodies_holds_at_every_door(client, corridor, path, body):
+    assert (await client.post(path, json=body)).status_code == 200
+    corridor.body_bytes_max = 1000
+    refused = await client.post(path, json=body)
+    assert refused.status_code == 413
+    assert "1000 bytes" in refused.text
+    assert corridor.refusals == [("phishing", "body_too_large")]
+
+
+async def test_a_routes_own_bound_may_be_wider_than_that_of_json_and_never_than_that_of_all_bodies(client, corridor):
+    corridor.body_bytes_max = 150_000
+    body = b" " * 120_000 + json.dumps(WIDE).encode()
+    assert (await client.post("/v2/models/phishing/infer", content=body)).status_code == 200
+    corridor.body_bytes_max = 1 << 30
+    assert (await client.post("/v2/models/phishing/infer", content=b" " * 200_001)).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "counted"),
+    [
+        ("/v2/models/phishing/infer", b"{", ("phishing", "request_malformed")),
+        ("/v2/models/nobody/infer", b"{}", ("", "endpoint_unknown")),
+        ("/v1/models/phishing:predict", b"[]", ("phishing", "request_malformed")),
+        ("/invocations", b"a,b\n", ("phishing", None)),
+        ("/endpoints/nobody/invocations", b"{}", ("", "endpoint_unknown")),
+        ("/v1/labels", b"{]", ("", "request_malformed")),
+    ],
+)
+async def test_what_a_door_cannot_read_is_counted_once_by_endpoint_and_code(client, corridor, path, content, counted):
+    reply = await client.post(path, content=content, headers={"content-type": "application/json"})
+    assert 400 <= reply.status_code < 500
+    ((endpoint, code),) = corridor.refusals
+    assert endpoint == counted[0]
+    assert counted[1] in (None, code)
+
+
+async def test_a_version_that_may_not_be_named_is_refused_before_it_is_looked_for(client, corridor):
+    path = "/v2/models/phishing/versions/99/infer"
+    assert (await client.post(path, json=WIDE)).status_code == 404
+    corridor.allow_pin = False
+    refused = await client.post(path, json=WIDE)
+    assert refused.status_code == 403

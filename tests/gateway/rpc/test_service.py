@@ -152,3 +152,20 @@ async def test_loading_needs_a_key(call, verb):
 )
 def test_the_address_of_a_peer(peer, address):
     assert _address(peer) == address
+
+
+async def test_a_routes_own_bound_holds_and_what_cannot_be_read_is_counted(call, corridor):
+    infer = call("ModelInfer")
+    corridor.body_bytes_max = 40
+    error = await refused(infer(asked()))
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "40 bytes" in error.details()
+    corridor.body_bytes_max = None
+    both = asked()
+    both.inputs[0].contents.fp32_contents.append(1)
+    both.raw_input_contents.append(b"1234")
+    assert (await refused(infer(both))).code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert (await refused(infer(asked("nobody")))).code() is grpc.StatusCode.NOT_FOUND
+    codes = [code for _, code in corridor.refusals]
+    assert codes[0] == "body_too_large"
+    assert [endpoint for endpoint, _ in corridor.refusals] == ["phishing", "phishing", ""]

@@ -59,6 +59,7 @@ class Runoff:
         rows = [{"endpoint": route["endpoint"], **route["status"], "document": route} for route in found]
         for row in rows:
             row["following"] = (row["following"] or {}).get("summary")
+            row["alarm"] = (row["steps"] or {}).get("alarm")
             row["steps"] = (row["steps"] or {}).get("summary")
         columns = ("endpoint", "revision", "state", "shares", "versions", "mirrors", "following", "steps", "problem")
         return Table(rows, columns)

@@ -60,6 +60,7 @@ def screen(client: Runoff) -> Group:
     )
     parts: list[Any] = [_headline(runtime, workers), Text()]
     parts.append(grid(rows, columns) if rows else Text("no routes yet: runoff apply route.yaml --reason …"))
+    parts += [Text(_alarm(route), "bold red") for route in routes if route["alarm"]]
     parts += [_move(move) for move in runtime["alias_moves"]]
     if runtime["registry"]["problem"]:
         parts.append(Text(f"aliases are not followed now: {runtime['registry']['problem']}", "yellow"))
@@ -72,6 +73,11 @@ def _revision(route: Mapping[str, Any]) -> str:
     """The live revision, and the one on its way."""
     live = str(route["live"] or "none")
     return live if route["revision"] == route["live"] else f"{live} → {route['revision']} {route['state']}"
+
+
+def _alarm(route: Mapping[str, Any]) -> str:
+    name = route["endpoint"]
+    return f"{name}: steps paused: {route['alarm']}; runoff resume {name} goes on, runoff rollback {name} goes back"
 
 
 def _move(move: Mapping[str, Any]) -> Text:

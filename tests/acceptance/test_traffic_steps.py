@@ -75,3 +75,24 @@ def test_steps_are_each_taken_once_and_in_order_though_control_dies_on_the_way(g
     assert weights(gateway) == {"champion": 50, "challenger": 50}
     taken = [row["reason"] for row in gateway.client.history("phishing") if row["author"] == "system:steps"]
     assert taken == ["step 3 of 3", "step 2 of 3", "step 1 of 3"]
+
+
+def test_a_challenger_that_fails_pauses_its_steps_and_people_see_why(gateway, tmp_path):
+    champion, challenger = files.binary(tmp_path / "champion.onnx"), files.poisoned(tmp_path / "challenger.onnx")
+    arms = ("champion", champion, 1), ("challenger", challenger, 0)
+    gateway.apply(route("phishing", *arms, steps=[{"weights": {"challenger": 1}, "for": "1h"}]))
+    eventually(lambda: weights(gateway)["challenger"] == 1)
+
+    def is_paused():
+        for _ in range(20):
+            gateway.infer("phishing", [[666, 0, 0, 0]])
+        return steps(gateway)["state"] == "paused"
+
+    eventually(is_paused, 40)
+    assert "challenger fails more often than champion" in steps(gateway)["alarm"]
+    assert "step 1 of 1, paused" in " ".join(gateway.run("routes").stdout.split())
+    status = gateway.run("status", "--once").stdout
+    assert "phishing: steps paused: challenger fails more often than champion" in status
+    assert "runoff resume phishing goes on" in " ".join(status.split())
+    assert gateway.run("resume", "phishing", "-m", "known, and mended").returncode == 0
+    assert steps(gateway)["state"] == "running"

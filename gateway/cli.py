@@ -375,16 +375,18 @@ def ledger(
 @app.command()
 def quality(
     endpoint: Endpoint,
+    segment_by: Annotated[str | None, typer.Option(help="a column of the predictions, such as input_age")] = None,
     since: Since = None,
     until: Until = None,
     url: Url = None,
     key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """How right each variant and mirror was, with the coverage of labels."""
+    """How right each variant and mirror was, how sure that is, and the coverage of labels."""
     from gateway.commands.evidence import show_quality
 
-    _look(lambda client: client.quality(endpoint, since=since, until=until), show_quality, url, key_file, as_json)
+    query = {"segment_by": segment_by, "since": since, "until": until}
+    _look(lambda client: client.quality(endpoint, **query), show_quality, url, key_file, as_json)
 
 
 @app.command()

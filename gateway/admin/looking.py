@@ -80,14 +80,19 @@ async def ledger(admin: Admin, request: Request) -> Response:
 
 
 async def quality(admin: Admin, request: Request) -> Response:
-    route = validate(_document(admin, request))
+    """Of every variant and mirror, and with `?segment_by=` of each value of that column."""
+    route, query = validate(_document(admin, request)), request.query_params
     since, until = _instant(request, "since"), _instant(request, "until")
 
     def ask() -> dict[str, Any]:
         from gateway.evidence.quality import Question
 
         question = Question(
-            endpoint=route.endpoint, since_unix_s=since, until_unix_s=until, label_window_s=route.label.window_s
+            endpoint=route.endpoint,
+            segment_by=query.get("segment_by"),
+            since_unix_s=since,
+            until_unix_s=until,
+            label_window_s=route.label.window_s,
         )
         return admin.evidence().quality(question)
 

@@ -23,7 +23,17 @@ _SHADOW: Final = (
     "live_score",
 )
 _UNITS: Final = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
-_ASIDE: Final = ("last_unix_s", "label_delay_s")
+_ASIDE: Final = (
+    "last_unix_s",
+    "label_delay_s",
+    "intervals",
+    "calibration",
+    "quantile_loss",
+    "over_time",
+    "worst",
+    "segments",
+    "error",
+)
 _FLIPS_SHOWN: Final = 5
 
 
@@ -81,6 +91,15 @@ def show_quality(reply: Answer) -> None:
     ]
     positive = f", positive class {reply['positive']}" if reply.get("positive") else ""
     screen().print(grid(subjects, (*_MEASURES, *measures), title=f"{reply['endpoint']}: {reply['kind']}{positive}"))
+    for subject in reply["subjects"]:
+        who = f"{subject['name']} {subject['version']}"
+        if sure := subject.get("intervals"):
+            show_lines(
+                f"  {who}, 95%: " + ", ".join(f"{name} {low:.4g} to {high:.4g}" for name, (low, high) in sure.items())
+            )
+        parts = subject.get("segments") or ()
+        shown_parts = [{name: value for name, value in part.items() if name not in _ASIDE} for part in parts]
+        _show_part(shown_parts, f"{who} by {reply.get('segment_by')}")
 
 
 def show_prediction(reply: Answer) -> None:

@@ -8,14 +8,14 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from gateway.evidence.paired import PairedTest
-from gateway.evidence.query import Queries, Row, Snapshot, literal, quoted
+from gateway.evidence.paired import PairedLossTest, PairedTest
+from gateway.evidence.query import Queries, Row, Snapshot, literal
+from gateway.evidence.segments import segment
 from gateway.evidence.truths import hold_first, resolve
 
 _QUANTILES: Final = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 _WORST: Final = 10
 _FLIPS_MAX: Final = 50
-_SEGMENTS_MAX: Final = 20
 _BINS: Final = 24
 _VERSIONS_MAX: Final = 20
 _PAIR: Final = ("mirror", "model", "version", "live_model", "live_version")
@@ -58,6 +58,10 @@ class Tests(Protocol):
     """Where sequential tests are kept between looks, so that a look costs only what is new."""
 
     def test(self, key: tuple[object, ...], alpha: float, outcomes: list[tuple[int, bool, bool]]) -> PairedTest: ...
+
+    def loss_test(
+        self, key: tuple[object, ...], alpha: float, outcomes: list[tuple[int, float, float]]
+    ) -> PairedLossTest: ...
 
 
 def ledger(queries: Queries, question: Question, tests: Tests) -> dict[str, Any]:
@@ -151,24 +155,10 @@ def _over_time(snapshot: Snapshot, present: Row) -> list[Row]:
 
 
 def _segments(snapshot: Snapshot, question: Question) -> list[Row]:
-    """By value of a column where it has few, by its quartiles where it is a number with many."""
-    snapshot.run(
-        f"CREATE OR REPLACE TEMP TABLE parted AS SELECT agrees, difference, s.{quoted(question.segment_by or '')} AS value"  # noqa: S608  # a known column, quoted
-        " FROM pair p JOIN predictions s ON s.prediction_id::UUID = p.id AND s.row = p.row WHERE s.endpoint = ?",
-        [question.endpoint],
-    )
-    kind = snapshot.rows(
-        "SELECT count(DISTINCT value) AS kinds, count(try_cast(value::VARCHAR AS DOUBLE)) = count(value) AS is_number FROM parted"
-    )[0]
-    measures = "count(*) AS rows, avg(agrees::INT) AS agreement, avg(difference) AS mean_difference"
-    if kind["kinds"] > _SEGMENTS_MAX and kind["is_number"]:
-        return snapshot.rows(
-            f"SELECT min(value)::VARCHAR || ' to ' || max(value)::VARCHAR AS segment, {measures}"  # noqa: S608  # our own text
-            " FROM (SELECT *, ntile(4) OVER (ORDER BY value) AS quarter FROM parted WHERE value IS NOT NULL) GROUP BY quarter ORDER BY quarter"
-        )
+    segment(snapshot, question.endpoint, question.segment_by or "", "pair")
     return snapshot.rows(
-        f"SELECT value::VARCHAR AS segment, {measures} FROM parted GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT ?",  # noqa: S608  # see above
-        [_SEGMENTS_MAX],
+        "SELECT segment, count(*) AS rows, avg(agrees::INT) AS agreement, avg(difference) AS mean_difference"
+        " FROM pair JOIN segments USING (id, row) GROUP BY segment, place ORDER BY place"
     )
 
 
@@ -182,14 +172,33 @@ def _evidence(snapshot: Snapshot, present: Row, question: Question, tests: Tests
             "verdict": "agreement_only",
             "because": "label.exogenous is not set: the truth may depend on the answer",
         }
+    key = (question.endpoint, question.champion, *(present[name] for name in _PAIR), question.keys_in_use)
+    key = (*key, question.since_unix_s, question.until_unix_s)
+    if snapshot.rows("SELECT count(live_label) = 0 AND count(live_score) > 0 AS is_regression FROM pair")[0][
+        "is_regression"
+    ]:
+        found = _first_of_units(
+            snapshot,
+            live="abs(label_number - live_score)",
+            mirror="abs(label_number - answer_score)",
+            where="label_number IS NOT NULL AND live_score IS NOT NULL AND answer_score IS NOT NULL",
+        )
+        return tests.loss_test(key, question.alpha, found).told()
+    found = _first_of_units(
+        snapshot,
+        live="label_text = live_label OR plain(label_text) = plain(live_label)",
+        mirror="label_text = answer_label OR plain(label_text) = plain(answer_label)",
+        where="live_label IS NOT NULL AND answer_label IS NOT NULL",
+    )
+    return tests.test(key, question.alpha, found).told()
+
+
+def _first_of_units(snapshot: Snapshot, *, live: str, mirror: str, where: str) -> list[Any]:
+    """Place in the order, and what SQL tells of production and mirror, of each unit's first eligible row."""
     found = snapshot.arrays(
-        "SELECT greatest(pair_sequence, sequence) AS place, label_text = live_label OR plain(label_text) = plain(live_label) AS live,"
-        " label_text = answer_label OR plain(label_text) = plain(answer_label) AS mirror"
-        " FROM pair JOIN first_labels USING (id, row)"
-        " WHERE experiment AND live_label IS NOT NULL AND answer_label IS NOT NULL"
+        f"SELECT greatest(pair_sequence, sequence) AS place, {live} AS live, {mirror} AS mirror"  # noqa: S608  # our own text
+        f" FROM pair JOIN first_labels USING (id, row) WHERE experiment AND {where}"
         " QUALIFY row_number() OVER (PARTITION BY coalesce('u' || unit, 'p' || id::VARCHAR) ORDER BY place, id, row) = 1"
         " ORDER BY place, id, row"
     )
-    outcomes = list(zip(found["place"].tolist(), found["live"].tolist(), found["mirror"].tolist(), strict=True))
-    key = (question.endpoint, question.champion, *(present[name] for name in _PAIR), question.keys_in_use)
-    return tests.test((*key, question.since_unix_s, question.until_unix_s), question.alpha, outcomes).told()
+    return list(zip(found["place"].tolist(), found["live"].tolist(), found["mirror"].tolist(), strict=True))

@@ -12,6 +12,8 @@ Values = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Confusion = Mapping[tuple[str, str], int]
 """(truth, answer) → rows."""
 _SMALLEST: Final = 1e-15
+_BINS: Final = 10
+_QUANTILES: Final = (0.1, 0.5, 0.9)
 
 
 def classification(confusion: Confusion, positive: str | None) -> dict[str, float | None]:
@@ -69,14 +71,61 @@ def area(truths: Values, scores: Values) -> float | None:
     return above / (positives * negatives)
 
 
-def regression(truths: Any, answers: Any) -> dict[str, float | None]:
-    """Mean absolute and root mean square error, and the share of variance explained (None where the truth does not vary)."""
+def multiclass(truths: Any, matrix: Values) -> dict[str, float | None]:
+    """Log loss, Brier score (the sum over classes, 0 to 2) and the mean of the areas of each class against the rest.
+
+    `truths` are columns of `matrix` (rows, classes), which holds probabilities. No area where a class did not occur, or alone.
+    """
+    y = np.asarray(truths, np.intp)
+    if not len(y):
+        return dict.fromkeys(("log_loss", "brier", "auc"))
+    came_true = np.zeros(matrix.shape)
+    came_true[np.arange(len(y)), y] = 1.0
+    areas = [area(came_true[:, place], matrix[:, place]) for place in range(matrix.shape[1])]
+    known = [one for one in areas if one is not None]
+    return {
+        "log_loss": log_loss(matrix[np.arange(len(y)), y]),
+        "brier": float(np.mean(np.sum((matrix - came_true) ** 2, axis=1))),
+        "auc": sum(known) / len(known) if len(known) == len(areas) else None,
+    }
+
+
+def calibration(came_true: Any, scores: Any) -> dict[str, Any]:
+    """How far probabilities are from shares: the expected calibration error, and by tenths of the score the rows, the mean score, the share.
+
+    `came_true` (0 or 1) is what the score is the probability of. None and no bins for scores that are no probabilities.
+    """
+    y, p = np.asarray(came_true, np.float64), np.asarray(scores, np.float64)
+    if not len(p) or p.min() < 0 or p.max() > 1:
+        return {"calibration_error": None, "calibration": []}
+    place = np.minimum((p * _BINS).astype(np.intp), _BINS - 1)
+    rows, sums, hits = (np.bincount(place, weights, _BINS) for weights in (None, p, y))
+    bins = [
+        {
+            "from": at / _BINS,
+            "rows": int(rows[at]),
+            "mean_score": float(sums[at] / rows[at]),
+            "share": float(hits[at] / rows[at]),
+        }
+        for at in np.flatnonzero(rows).tolist()
+    ]
+    return {"calibration_error": float(np.sum(np.abs(sums - hits)) / len(p)), "calibration": bins}
+
+
+def regression(truths: Any, answers: Any) -> dict[str, Any]:
+    """Mean absolute and root mean square error, the mean error (`bias`), the share of variance explained (None where the truth does not
+    vary), and the quantile (pinball) loss at 0.1, 0.5 and 0.9: what an answer meant as that quantile is to be judged by.
+    """
     y, p = np.asarray(truths, np.float64), np.asarray(answers, np.float64)
     if not len(y):
-        return dict.fromkeys(("mae", "rmse", "r2"))
+        return dict.fromkeys(("mae", "rmse", "bias", "r2", "quantile_loss"))
     residual, spread = p - y, float(np.sum((y - y.mean()) ** 2))
     return {
         "mae": float(np.mean(np.abs(residual))),
         "rmse": float(np.sqrt(np.mean(residual**2))),
+        "bias": float(residual.mean()),
         "r2": 1 - float(np.sum(residual**2)) / spread if spread else None,
+        "quantile_loss": {
+            str(at): float(np.mean(np.maximum(-at * residual, (1 - at) * residual))) for at in _QUANTILES
+        },
     }

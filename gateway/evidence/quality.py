@@ -1,12 +1,19 @@
-"""Quality against labels, by variant and mirror, always with its coverage: how many of the rows have a label at all."""
+"""Quality against labels, by variant and mirror, always with its coverage: how many of the rows have a label at all.
+
+Everything is a function of the stored rows: whatever their order, their repetitions and the looks before, it is the same.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
+import numpy as np
 
-from gateway.evidence.measures import binary, classification, log_loss, regression
+from gateway.evidence import intervals
+from gateway.evidence.intervals import Intervals, Units
+from gateway.evidence.measures import Values, binary, calibration, classification, multiclass, regression
 from gateway.evidence.query import Queries, Row, Snapshot, literal, quoted
+from gateway.evidence.segments import segment
 from gateway.evidence.truths import hold_latest, resolve
 from models.answer import text_of
 from models.signature import Answer
@@ -15,40 +22,40 @@ _EVER_US: Final = 4_102_444_800_000_000  # 2100
 
 _ANSWERED: Final = """
 CREATE TEMP TABLE answered AS
-    SELECT 'live' AS role, variant AS name, model, version, prediction_id::UUID AS id, row, received_at, answer_label, answer_score, {live} AS given
+    SELECT 'live' AS role, variant AS name, model, version, prediction_id::UUID AS id, row, received_at, answer_label, answer_score, {live} AS given,
+        hash(coalesce('u' || unit, 'p' || prediction_id)) AS unit
     FROM predictions WHERE endpoint = $1 AND variant IS NOT NULL
         AND received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3)
     UNION ALL
-    SELECT 'mirror', mirror, model, version, prediction_id::UUID, row, received_at, answer_label, answer_score, {mirror}
+    SELECT 'mirror', mirror, model, version, prediction_id::UUID, row, received_at, answer_label, answer_score, {mirror},
+        hash(coalesce('u' || unit, 'p' || prediction_id))
     FROM shadows WHERE endpoint = $1 AND outcome = 'recorded'
         AND received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3)
 """
 
 _JUDGED: Final = """
 CREATE TEMP TABLE judged AS
-    SELECT role, name, model, version, l.label_number, l.label_text, answer_label, answer_score, given,
+    SELECT role, name, model, version, id, row, unit, a.received_at, l.label_number, l.label_text, answer_label, answer_score, given,
+        plain(l.label_text) AS truth, plain(answer_label) AS answer,
         (epoch_us(l.holds_at) - epoch_us(a.received_at)) / 1e6 AS delay_s
     FROM answered a JOIN latest_labels l USING (id, row) WHERE NOT l.retracted
 """
-_COUNTED: Final = """
-CREATE TEMP TABLE counted AS
-    SELECT role, name, model, version, plain(label_text) AS truth, plain(answer_label) AS answer, rows FROM (
-        SELECT role, name, model, version, label_text, answer_label, count(*) AS rows FROM judged
-        WHERE label_text IS NOT NULL AND answer_label IS NOT NULL GROUP BY ALL
-    )
-"""
-_TRUE: Final = "SELECT label_text FROM (SELECT DISTINCT label_text FROM judged) WHERE plain(label_text) = ?"
 _DELAYS: Final = (0.5, 0.9, 0.99)
 _WHO: Final = ("role", "name", "model", "version")
+_IS: Final = "role = ? AND name = ? AND model = ? AND version = ?"
+_WORST: Final = 10
+_BINS: Final = 24
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """The window is [since, until) of arrival, in Unix seconds; None is open.
 
     `label_window_s`: what became known later after its prediction does not count (the route's `label.window`); None: everything counts.
+    `segment_by`: a column of `predictions`, by whose values everything is told as well.
     """
 
     endpoint: str
+    segment_by: str | None = None
     since_unix_s: float | None = None
     until_unix_s: float | None = None
     label_window_s: float | None = None
@@ -58,6 +65,7 @@ def quality(queries: Queries, question: Question, answers: Callable[[str], Answe
     """Measures of every variant (who answered) and mirror, each model version for itself. What cannot be measured is None.
 
     The newest label of a row holds, a retracted one counts as none. Labels and answers are compared in their plain form.
+    Raises ValueError for a `segment_by` that is no column.
     """
     since_us = int((question.since_unix_s or 0) * 1e6)
     until_us = _EVER_US if question.until_unix_s is None else int(question.until_unix_s * 1e6)
@@ -70,9 +78,9 @@ def quality(queries: Queries, question: Question, answers: Callable[[str], Answe
         resolve(snapshot, question.endpoint, since_unix_s=question.since_unix_s, window_s=question.label_window_s)
         hold_latest(snapshot)
         snapshot.run(_JUDGED)
-        snapshot.run(_COUNTED)
         kind = _kind(snapshot, answer)
         positive = _positive(snapshot, answer) if kind == "classification" else None
+        form = Form(kind, positive, answer.classes if answer is not None and kind == "classification" else None)
         subjects = snapshot.rows(
             "SELECT role, name, model, version, count(*) AS n, epoch_us(max(received_at)) / 1e6 AS last_unix_s"
             " FROM answered GROUP BY ALL ORDER BY role, name, model, version"
@@ -89,51 +97,164 @@ def quality(queries: Queries, question: Question, answers: Callable[[str], Answe
             " AND received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3) GROUP BY 1 ORDER BY 1",
             [question.endpoint, since_us, until_us],
         )
+        told = [_subject(snapshot, subject, form) | {"label_delay_s": _delay(subject, delays)} for subject in subjects]
+        if question.segment_by is not None:
+            segment(snapshot, question.endpoint, question.segment_by, "answered")
+            for subject in told:
+                subject["segments"] = _segments(snapshot, subject, form)
         return {
             "endpoint": question.endpoint,
             "kind": kind,
             "positive": None if positive is None else _shown(positive, answer),
             "failed": {row["name"]: row["rows"] for row in failed if row["name"] is not None},
             "label_window_s": question.label_window_s,
-            "subjects": [
-                _subject(snapshot, subject, kind, positive, answer) | {"label_delay_s": _delay(subject, delays)}
-                for subject in subjects
-            ],
+            "segment_by": question.segment_by,
+            "subjects": told,
         }
 
 
-def _subject(snapshot: Snapshot, subject: Row, kind: str, positive: str | None, answer: Answer | None) -> Row:
+class Form(NamedTuple):
+    """What is measured: `positive` in its plain form, None where no single class is meant; `classes` in the order of the scores."""
+
+    kind: str
+    positive: str | None
+    classes: tuple[object, ...] | None
+
+
+def _subject(snapshot: Snapshot, subject: Row, form: Form) -> Row:
     who = [subject[name] for name in _WHO]
-    where = "WHERE role = ? AND name = ? AND model = ? AND version = ?"
-    if kind == "regression":
+    return {
+        **subject,
+        **_measured(snapshot, form, subject["n"], _IS, who),
+        "over_time": _over_time(snapshot, form, who),
+        "worst": _worst(snapshot, form, who),
+    }
+
+
+def _segments(snapshot: Snapshot, subject: Row, form: Form) -> list[Row]:
+    """The same measures by value of the column; rows without the prediction's own record stand under None."""
+    who = [subject[name] for name in _WHO]
+    found = snapshot.rows(
+        f"SELECT segment, count(*) AS n FROM answered LEFT JOIN segments USING (id, row) WHERE {_IS}"  # noqa: S608  # our own text
+        " GROUP BY 1 ORDER BY min(place), 1",
+        who,
+    )
+    where = f"{_IS} AND segment IS NOT DISTINCT FROM ?"
+    return [
+        {"segment": one["segment"], "n": one["n"]}
+        | _measured(
+            snapshot, form, one["n"], where, [*who, one["segment"]], source="judged LEFT JOIN segments USING (id, row)"
+        )
+        for one in found
+    ]
+
+
+def _measured(
+    snapshot: Snapshot, form: Form, rows: int, where: str, values: list[Any], *, source: str = "judged"
+) -> Row:
+    """Labelled rows of those chosen by `where`, their measures and how sure these are."""
+    if form.kind == "regression":
         found = snapshot.arrays(
-            f"SELECT label_number AS truth, answer_score AS score FROM judged {where}"  # noqa: S608  # our own text
+            f"SELECT label_number AS truth, answer_score AS score, unit FROM {source} WHERE {where}"  # noqa: S608  # our own text
             " AND label_number IS NOT NULL AND answer_score IS NOT NULL",
-            who,
+            values,
         )
-        return _told(subject, len(found["truth"]), regression(found["truth"], found["score"]))
-    counts = snapshot.rows(f"SELECT truth, answer, sum(rows)::BIGINT AS rows FROM counted {where} GROUP BY 1, 2", who)  # noqa: S608
-    confusion = {(row["truth"], row["answer"]): row["rows"] for row in counts}
-    measures = classification(confusion, positive)
-    if positive is not None:
-        found = snapshot.arrays(
-            f"SELECT (label_text IN ({_TRUE}))::INT AS truth, answer_score AS score FROM judged {where} AND label_text IS NOT NULL AND answer_score IS NOT NULL",  # noqa: S608
-            [positive, *who],
-        )
-        measures |= binary(found["truth"], found["score"])
-    elif answer is not None and answer.classes:
-        classes = ", ".join(f"plain({literal(text_of(label))})" for label in answer.classes)
-        found = snapshot.arrays(
-            f"SELECT list_extract(given, list_position([{classes}], plain(label_text)))::DOUBLE AS given FROM judged {where}"  # noqa: S608
-            f" AND len(given) = {len(answer.classes)} AND list_contains([{classes}], plain(label_text))",
-            who,
-        )
-        measures |= {"log_loss": log_loss(found["given"]), "brier": None, "auc": None}
-    return _told(subject, sum(confusion.values()), measures)
+        labelled, measures = len(found["truth"]), regression(found["truth"], found["score"])
+        sure = intervals.of_regression(found["truth"], found["score"], Units(found["unit"])) if labelled else {}
+    else:
+        labelled, measures, sure = _classes(snapshot, form, where, values, source)
+    return {
+        "labelled": labelled,
+        "coverage": labelled / rows,
+        **measures,
+        "intervals": {name: one for name, one in sure.items() if one is not None},
+    }
 
 
-def _told(subject: Row, labelled: int, measures: dict[str, float | None]) -> Row:
-    return {**subject, "labelled": labelled, "coverage": labelled / subject["n"], **measures}
+def _classes(
+    snapshot: Snapshot, form: Form, where: str, values: list[Any], source: str
+) -> tuple[int, dict[str, Any], Intervals]:
+    sql = f"SELECT truth, answer, unit FROM {source} WHERE {where} AND truth IS NOT NULL AND answer IS NOT NULL"  # noqa: S608  # our own text
+    found = snapshot.arrays(sql, values)
+    truth, answer = np.asarray(found["truth"], object), np.asarray(found["answer"], object)
+    names, codes = np.unique(np.concatenate([truth, answer]).astype(str), return_inverse=True)
+    truths, answers = codes[: len(truth)], codes[len(truth) :]
+    counts = np.bincount(truths * len(names) + answers, minlength=len(names) ** 2)
+    confusion = {
+        (str(names[at // len(names)]), str(names[at % len(names)])): int(counts[at]) for at in np.flatnonzero(counts)
+    }
+    measures: dict[str, Any] = classification(confusion, form.positive)
+    sure: Intervals = {}
+    if len(truths):
+        positive = names.tolist().index(form.positive) if form.positive in names else None
+        sure = intervals.of_classes(truths, answers, positive, Units(found["unit"]))
+    if form.positive is not None:
+        scored = snapshot.arrays(
+            f"SELECT (truth = ?)::INT AS truth, answer_score AS score, unit FROM {source} WHERE {where} AND truth IS NOT NULL AND answer_score IS NOT NULL",  # noqa: S608
+            [form.positive, *values],
+        )
+        measures |= binary(scored["truth"], scored["score"]) | calibration(scored["truth"], scored["score"])
+        sure |= intervals.of_probabilities(scored["truth"], scored["score"], Units(scored["unit"]))
+    elif form.classes:
+        came_true, matrix, unit = _matrix(snapshot, form.classes, where, values, source)
+        measures |= multiclass(came_true, matrix)
+        if len(came_true):
+            units = Units(unit)
+            chosen = matrix[np.arange(len(matrix)), came_true]
+            sure["log_loss"] = intervals.of_mean(-np.log(np.clip(chosen, 1e-15, 1.0)), units)
+            sure["auc"] = intervals.of_areas(came_true, matrix, units)
+            measures |= calibration(matrix.argmax(axis=1) == came_true, matrix.max(axis=1))
+    return len(truths), measures, sure
+
+
+def _matrix(
+    snapshot: Snapshot, classes: tuple[object, ...], where: str, values: list[Any], source: str
+) -> tuple[Any, Values, Any]:
+    """Which class came true, the probabilities of all (rows, classes), and the unit, of rows that have all of these."""
+    names = ", ".join(f"plain({literal(text_of(label))})" for label in classes)
+    found = snapshot.batches(
+        f"SELECT list_position([{names}], truth) - 1 AS truth, given, unit FROM {source} WHERE {where}"  # noqa: S608  # literals
+        f" AND len(given) = {len(classes)} AND list_contains([{names}], truth)",
+        values,
+        rows=1 << 17,
+    ).read_all()
+    matrix = found["given"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return found["truth"].to_numpy(), matrix.reshape(-1, len(classes)), found["unit"].to_numpy()
+
+
+def _over_time(snapshot: Snapshot, form: Form, who: list[Any]) -> list[Row]:
+    """Rows, labels and the plainest measure in at most 24 equal spans of the subject's time."""
+    name, value = (
+        ("mae", "abs(label_number - answer_score)")
+        if form.kind == "regression"
+        else ("accuracy", "(truth = answer)::INT")
+    )
+    return snapshot.rows(
+        f"""
+        WITH mine AS (SELECT id, row, epoch_us(received_at) / 1e6 AS unix_s FROM answered WHERE {_IS}),
+        span AS (SELECT min(unix_s) AS first, greatest(1.0, (max(unix_s) - min(unix_s)) / {_BINS}) AS width FROM mine),
+        told AS (SELECT id, row, {value} AS value FROM judged WHERE {_IS})
+        SELECT first + width * least(floor((unix_s - first) / width), {_BINS - 1}) AS unix_s, count(*) AS n,
+            count(value) AS labelled, avg(value) AS {name}
+        FROM mine CROSS JOIN span LEFT JOIN told USING (id, row) GROUP BY 1 ORDER BY 1
+        """,  # noqa: S608  # our own text
+        [*who, *who],
+    )
+
+
+def _worst(snapshot: Snapshot, form: Form, who: list[Any]) -> list[Row]:
+    """The rows that were most wrong: by distance, or wrong with the greatest score of what did not come true."""
+    if form.kind == "regression":
+        wrong, by = "abs(label_number - answer_score) > 0", "abs(label_number - answer_score)"
+    else:
+        likely = "coalesce(answer_score, 0)"
+        by = likely if form.positive is None else f"abs((truth = {literal(form.positive)})::INT - {likely})"
+        wrong = "truth <> answer"
+    return snapshot.rows(
+        f"SELECT id::VARCHAR AS prediction_id, row, label_text AS label, answer_label, answer_score, {by} AS distance FROM judged"  # noqa: S608
+        f" WHERE {_IS} AND {wrong} ORDER BY distance DESC, id, row LIMIT {_WORST}",
+        who,
+    )
 
 
 def _delay(subject: Row, delays: Mapping[tuple[str, ...], Sequence[float]]) -> dict[str, float] | None:
@@ -173,7 +294,7 @@ def _positive(snapshot: Snapshot, answer: Answer | None) -> str | None:
         names = [text_of(label) for label in answer.classes]
         last = snapshot.rows("SELECT plain(?) AS label", [names[-1]])[0]["label"]
         return str(last) if len(names) == 2 else None
-    found = snapshot.rows("SELECT DISTINCT unnest([truth, answer]) AS label FROM counted ORDER BY 1 DESC")
+    found = snapshot.rows("SELECT DISTINCT unnest([truth, answer]) AS label FROM judged ORDER BY 1 DESC")
     labels = [row["label"] for row in found if row["label"] is not None]
     return labels[0] if 0 < len(labels) <= 2 else None
 

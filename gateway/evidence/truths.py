@@ -17,7 +17,8 @@ CREATE TEMP TABLE latest_labels AS
 
 _FIRST = """
 CREATE TEMP TABLE first_labels AS
-    SELECT id, row, min(sequence) AS sequence, arg_min(label_text, sequence) AS label_text
+    SELECT id, row, min(sequence) AS sequence, arg_min(label_text, sequence) AS label_text,
+        arg_min({'number': label_number}, sequence).number AS label_number -- in a struct, or nulls would be passed over
     FROM resolved WHERE NOT retracted AND label_text IS NOT NULL AND (keyed OR NOT $1)
     GROUP BY id, row
 """

@@ -90,3 +90,15 @@ def test_a_prediction_without_a_record_says_so_and_shows_what_there_is(shown, tm
     text = shown(show_prediction, Evidence(place.uri, lambda _: None).prediction(pid_text(5)))
     assert "no record" in text
     assert "spam" in text
+
+
+def test_a_measure_is_shown_with_its_interval_and_segments_below(shown, tmp_path):
+    count, place = 200, Place(tmp_path)
+    scores = [0.9 if n % 4 else 0.1 for n in range(count)]
+    place.store(predictions([request(n) for n in range(count)], scores), labels(*[label(n, 1) for n in range(count)]))
+    told = Evidence(place.uri, lambda _: BINARY).quality(quality.Question(endpoint="phishing", segment_by="input_x"))
+    text = shown(show_quality, told)
+    low, high = told["subjects"][0]["intervals"]["accuracy"]
+    assert f"  champion 1, 95%: accuracy {low:.4g} to {high:.4g}" in text
+    assert "champion 1 by input_x" in text
+    assert "0.0 to 49.0" in text

@@ -1,3 +1,4 @@
+import random
 import uuid
 
 import numpy as np
@@ -91,3 +92,60 @@ def test_a_window_and_another_endpoint_see_only_their_own(place, evidence):
     assert count(endpoint="spam") == 1
     assert count(endpoint="phishing", since_unix_s=start + 1) == 1
     assert count(endpoint="phishing", until_unix_s=start + 1) == 1
+
+
+def arrivals():
+    """A small life of an endpoint as single records: answers, shadows, labels with corrections, retractions and request ids."""
+    chance, records = random.Random(3), []
+    for n in range(24):
+        score, truth = chance.random(), chance.randrange(2)
+        records.append(predictions([request(n, unit=f"u{n % 7}", request_id=f"r{n}")], [score]))
+        records.append(shadows([n], [str(int(score >= 0.5))], [str(truth)], live_scores=[score], scores=[0.5]))
+        reference = {"endpoint": "phishing", "request_id": f"r{n}"} if n % 3 == 0 else {}
+        records.append(labels(label(None if reference else n, truth, received=n, **reference)))
+        if n % 5 == 0:
+            records.append(labels(label(n, 1 - truth, at_unix_us=START_UNIX_US + (100 + n) * 1_000_000)))
+        if n % 8 == 0:
+            records.append(labels(label(n, None, at_unix_us=START_UNIX_US + (200 + n) * 1_000_000)))
+    return records
+
+
+def figures(place):
+    """All that is told but the sequential test, which is a function of the order by its nature."""
+    evidence = Evidence(place.uri, lambda _: BINARY)
+    (mirror,) = evidence.ledger(ledger.Question(endpoint="phishing", segment_by="unit"))["mirrors"]
+    told = evidence.quality(quality.Question(endpoint="phishing", segment_by="unit"))
+    return dict(_flat(mirror, "ledger")) | dict(_flat(told, "quality"))
+
+
+def _flat(told, path):
+    if isinstance(told, dict):
+        for name, value in told.items():
+            yield from _flat(value, f"{path}.{name}")
+    elif isinstance(told, list):
+        yield f"{path}.length", len(told)
+        for at, value in enumerate(told):
+            yield from _flat(value, f"{path}[{at}]")
+    else:  # sums of floats know an order in their last bits
+        yield path, float(f"{told:.9g}") if isinstance(told, float) else told
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    place = Place(tmp_path_factory.mktemp("plain"))
+    place.store(*arrivals())
+    return figures(place)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_replayed_reordered_and_repeated_records_give_the_same_figures(tmp_path, plain, seed):
+    """Any order, by any number of writers, with any share delivered twice, tidied up or not."""
+    chance, records = random.Random(seed), arrivals()
+    records += [one for one in records if chance.random() < seed / 8]
+    chance.shuffle(records)
+    place, writers = Place(tmp_path), 1 + seed % 4
+    for writer in range(writers):
+        place.store(*records[writer::writers], writer=f"worker-{writer}")
+    if seed % 2:
+        place.lake().compact(0)
+    assert figures(place) == plain

@@ -7,6 +7,7 @@ from deltalake import DeltaTable
 
 from gateway.evidence.evidence import Evidence
 from gateway.evidence.ledger import Question
+from routing.experiments.betting import LossTest
 from routing.experiments.mcnemar import McNemar
 from routing.experiments.pairing import Entry, PairedRow, Pairing, is_right
 from tests.kit.spooled import BINARY, Place, label, labels, pid_text, predictions, request, shadows
@@ -219,3 +220,48 @@ def test_labels_beyond_the_window_do_not_enter_a_test(place, evidence):
     )
     assert only(evidence, exogenous=True)["evidence"]["units"] == 4
     assert only(evidence, exogenous=True, label_window_s=3600.0)["evidence"]["units"] == 3
+
+
+def regressions(count, seed, widths, **fields):
+    """Pairs of a regression whose errors have these widths, and the truth of each row."""
+    chance = np.random.default_rng(seed)
+    truth = chance.normal(10, 3, count)
+    live, mirror = (truth + chance.normal(0, width, count) for width in widths)
+    nothing = [None] * count
+    pairs = shadows(list(range(count)), nothing, nothing, live_scores=live.tolist(), scores=mirror.tolist(), **fields)
+    return pairs, truth, live, mirror
+
+
+@pytest.mark.parametrize(
+    ("widths", "verdict"), [((1.0, 0.5), "better"), ((0.5, 1.0), "worse"), ((1.0, 1.0), "inconclusive")]
+)
+def test_regressions_are_compared_by_their_losses(place, evidence, widths, verdict):
+    pairs, truth, live, mirror = regressions(600, 3, widths)
+    place.store(pairs, labels(*[label(n, float(truth[n])) for n in range(600)]))
+    told = only(evidence, exogenous=True)["evidence"]
+    assert (told["test"], told["units"], told["verdict"]) == ("betting_on_losses", 600, verdict)
+    assert told["live_loss"] == pytest.approx(np.mean(np.abs(live - truth)))
+    assert told["mirror_loss"] == pytest.approx(np.mean(np.abs(mirror - truth)))
+    state = LossTest()
+    for y, a, b in zip(truth, live, mirror, strict=True):
+        state = state.observe(champion_loss=abs(y - a), candidate_loss=abs(y - b))
+    assert told["p_value"] == pytest.approx(state.p_value, rel=1e-9)
+
+
+def test_looks_in_between_and_repeated_units_leave_the_test_of_losses_as_it_is(place, evidence):
+    units = [f"{n % 70:032x}" for n in range(300)]
+    pairs, truth, _, _ = regressions(300, 4, (1.0, 0.4), units=units)
+    place.store(pairs, writer="shadow-1")
+    for at, (start, stop) in enumerate(pairwise((0, 40, 40, 130, 300))):
+        rows = [label(n, float(truth[n])) for n in range(start, stop)]
+        if rows:
+            place.store(labels(*rows), labels(*rows), writer=f"worker-{at}")
+        looked = only(evidence, exogenous=True)["evidence"]
+    assert looked["units"] == 70
+    assert looked == only(Evidence(place.uri, lambda _: BINARY), exogenous=True)["evidence"]
+
+
+def test_a_first_label_that_is_no_number_is_no_truth_of_a_regression(place, evidence):
+    pairs, _, _, _ = regressions(2, 5, (1.0, 1.0))
+    place.store(pairs, labels(label(0, "unknown"), label(1, 3.0)), labels(label(0, 4.0, received=5)))
+    assert only(evidence, exogenous=True)["evidence"]["units"] == 1

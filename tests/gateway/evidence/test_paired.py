@@ -32,3 +32,19 @@ def test_no_outcome_is_inconclusive():
         None,
         None,
     )
+
+
+def test_losses_go_on_as_they_would_from_the_start():
+    chance = random.Random(7)
+    outcomes = [(n, abs(chance.gauss(0, 2)), abs(chance.gauss(0, 1))) for n in range(400)]
+    tests = PairedTests()
+    for stop in (0, 60, 60, 399, 400):
+        looked = tests.loss_test(("key",), 0.05, outcomes[:stop])
+    assert looked.told() == PairedTests().loss_test(("key",), 0.05, outcomes).told()
+    assert looked.told()["verdict"] == "better"
+    assert tests.test(("key",), 0.05, []).told()["test"] == "sequential_mcnemar"
+
+
+def test_no_loss_is_inconclusive():
+    told = PairedTests().loss_test((), 0.05, []).told()
+    assert (told["verdict"], told["units"], told["difference"], told["live_loss"]) == ("inconclusive", 0, None, None)

@@ -73,7 +73,12 @@ def test_several_classes_have_macro_means_and_a_log_loss(place):
     assert champion["recall"] == pytest.approx(metrics.recall_score(truth, answered, average="macro"))
     given = [row[list(answer.classes).index(true)] for row, true in zip(p.astype(float), truth, strict=True)]
     assert champion["log_loss"] == pytest.approx(-np.mean(np.log(np.clip(given, 1e-15, 1))))
-    assert champion["auc"] is None
+    assert champion["auc"] == pytest.approx(metrics.roc_auc_score(truth, p, multi_class="ovr"), abs=1e-6)
+    low, high = champion["intervals"]["auc"]
+    assert low < champion["auc"] < high
+    assert sum(one["rows"] for one in champion["calibration"]) == count
+    confident = [row for row in champion["worst"] if row["answer_score"] > 0.8]
+    assert confident == champion["worst"][: len(confident)]
 
 
 def test_a_regression_is_measured_by_its_distance(place):
@@ -96,6 +101,50 @@ def test_a_regression_is_measured_by_its_distance(place):
     assert champion["mae"] == pytest.approx(0.5)
     assert champion["rmse"] == pytest.approx(np.sqrt((0.25 + 1) / 3))
     assert champion["labelled"] == 3
+    assert champion["quantile_loss"]["0.9"] == pytest.approx(metrics.mean_pinball_loss([1.5, 2, 3], values, alpha=0.9))
+    assert [(row["label"], row["distance"]) for row in champion["worst"]] == [("3", 1.0), ("1.5", 0.5)]
+
+
+def test_measures_are_told_by_segment_and_over_time(place):
+    count = 400
+    truth = [n % 2 for n in range(count)]
+    right = [n < 100 or n % 5 > 0 for n in range(count)]
+    scores = [0.8 if is_right == (value == 1) else 0.2 for value, is_right in zip(truth, right, strict=True)]
+    place.store(
+        predictions([request(100 * n, rule="beta" if n < 100 else None) for n in range(count)], scores),
+        shadows([100 * n for n in range(count)], ["0"] * count, ["1"] * count),
+        labels(*[label(100 * n, truth[n]) for n in range(300)]),
+    )
+    asked = Question(endpoint="phishing", segment_by="input_x")
+    told = Evidence(place.uri, lambda _: BINARY).quality(asked)
+    champion, mirror = told["subjects"]
+    assert [(row["n"], row["labelled"]) for row in champion["segments"]] == [(100, 100)] * 3 + [(100, 0)]
+    assert [row["accuracy"] for row in champion["segments"]] == [1.0, 0.8, 0.8, None]
+    assert [row["accuracy"] for row in mirror["segments"]] == [0.5, 0.5, 0.5, None]
+    assert champion["segments"][0]["segment"] == "0.0 to 99.0"
+    assert sum(row["n"] for row in champion["over_time"]) == count
+    assert sum(row["labelled"] for row in champion["over_time"]) == 300
+    in_time = champion["over_time"]
+    assert (in_time[0]["accuracy"], in_time[-1]["accuracy"]) == (1.0, None)
+    by_rule = Evidence(place.uri, lambda _: BINARY).quality(Question(endpoint="phishing", segment_by="rule"))
+    assert {row["segment"]: row["accuracy"] for row in by_rule["subjects"][0]["segments"]} == {"beta": 1.0, None: 0.8}
+    with pytest.raises(ValueError, match="no column"):
+        Evidence(place.uri, lambda _: BINARY).quality(Question(endpoint="phishing", segment_by="nonsense"))
+
+
+def test_a_unit_that_comes_often_makes_the_interval_no_narrower(place):
+    count = 300
+    scores = np.array([0.9 if n % 60 % 3 else 0.1 for n in range(count)])  # each unit is always right, or always wrong
+    truth = np.ones(count, int)
+    place.store(
+        predictions([request(n, unit=f"u{n % 60}") for n in range(count)], scores),
+        predictions([request(1000 + n) for n in range(count)], scores, version="2"),
+        labels(*[label(n, int(truth[n % 1000])) for n in (*range(count), *range(1000, 1000 + count))]),
+    )
+    by_version = {subject["version"]: subject for subject in subjects(place)[1]["subjects"]}
+    width = {version: np.ptp(subject["intervals"]["accuracy"]) for version, subject in by_version.items()}
+    assert by_version["1"]["accuracy"] == by_version["2"]["accuracy"]
+    assert width["1"] > 2 * width["2"]
 
 
 def one(place, *rows):

@@ -9,7 +9,7 @@ class Minter:
     """Mints ids as (16 bytes, text), those of a turn at once. The millisecond's prefix and 73 random bits are drawn once a millisecond, then
     counted up.
 
-    RFC 9562, section 5.7, with the monotonic counter of section 6.2 in the last 48 bits. An id costs 0.3 µs so, against 1.4 µs for
+    RFC 9562, section 5.7, with the monotonic counter of section 6.2 in the last 48 bits. An id costs 0.15 µs so, against 1.4 µs for
     a fresh one each time (PERFORMANCE.md 8).
     """
 
@@ -30,7 +30,11 @@ class Minter:
             self._turn_over(ms)
         first, head, text = self._tail, self._head, self._head_text
         self._tail += count
-        return [(head + tail.to_bytes(6, "big"), f"{text}{tail:012x}") for tail in range(first, first + count)]
+        minted = []
+        for tail in range(first, first + count):
+            low = tail.to_bytes(6, "big")
+            minted.append((head + low, text + low.hex()))
+        return minted
 
     def _turn_over(self, ms: int) -> None:
         self._ms = ms

@@ -25,6 +25,8 @@ LOAD_S: Final = 330.0
 STATISTICS_S: Final = 5.0
 """Only a worker that hangs takes so long, and that is killed. Before it was 1 s, which a loaded machine can pass: counts went back."""
 
+NOTED_S: Final = 5.0
+
 Addressee = Literal["control", "workers"]
 
 
@@ -66,6 +68,13 @@ class Inquiries:
         finally:
             del self._open[number]
         return inquiry.answers
+
+    async def note_used(self, ids: list[str]) -> bool:
+        """Has control write down that these keys were used; False: it did not answer."""
+        try:
+            return bool(any(await self.ask("control", {"keys_used": ids}, NOTED_S)))
+        except NotReady:
+            return False
 
     def hear(self, line: Line) -> None:
         """Takes an `asked_of` or an `answer`; one to a question that is not open any more is left."""

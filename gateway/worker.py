@@ -21,6 +21,7 @@ from gateway.corridor import PlaneCorridor, SpoolLabels
 from gateway.dataplane import Dataplane
 from gateway.inquiries import AskedRepository, AskedStatistics, Inquiries, answered
 from gateway.keys.doorkeeper import KeyDoor
+from gateway.keys.usage import tell_used
 from gateway.keys.watch import KeyWatch
 from gateway.meter import Meter
 from gateway.processes.birth import Birth, adopt, new_writer
@@ -141,6 +142,7 @@ class Worker:
                     self._hear(),
                     self._activation.run(),
                     self._keys.run(),
+                    tell_used(self._keys.ring, self._inquiries.note_used),
                     self._beat(),
                     retune(self._catalog),
                 )

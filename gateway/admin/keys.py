@@ -88,6 +88,7 @@ def view(key: KeyRecord) -> dict[str, Any]:
         "expires_at": None if key.expires_unix_us is None else time_text(key.expires_unix_us),
         "revoked_at": None if key.revoked_unix_us is None else time_text(key.revoked_unix_us),
         "replaces": key.replaces,
+        "last_used_at": None if key.last_used_unix_us is None else time_text(key.last_used_unix_us),
     }
 
 

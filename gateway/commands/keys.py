@@ -15,7 +15,17 @@ from gateway.keys.scopes import SCOPES
 from gateway.state.store import StateStore
 from runoff import Runoff, Table
 
-_COLUMNS: Final = ("id", "name", "state", "scopes", "rate_per_s", "created_by", "created_at", "expires_at")
+_COLUMNS: Final = (
+    "id",
+    "name",
+    "state",
+    "scopes",
+    "rate_per_s",
+    "created_by",
+    "created_at",
+    "expires_at",
+    "last_used_at",
+)
 _DURATION: Final = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

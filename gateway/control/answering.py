@@ -1,4 +1,4 @@
-"""What workers ask of control: to load, which is a revision like any other, authored by the key that asked."""
+"""What workers ask of control: to load, which is a revision like any other, authored by the key that asked; to note which keys were used."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -6,6 +6,7 @@ from typing import Any, Final
 from gateway.control.changes import Author, Changes, EndpointAbsent
 from gateway.control.fleet import Fleet
 from gateway.control.reconcile import WARM_UP_S, Reconciler
+from gateway.state.keys import KeyTable
 from gateway.telemetry.log import EventLog
 from routing.errors import Problem, RouteInvalid
 
@@ -19,10 +20,13 @@ log = EventLog(__name__)
 class Answering:
     """Answers one question at a time each, a few at once; `wait_s`: how long a load may take to be live."""
 
-    def __init__(self, changes: Changes, reconciler: Reconciler, fleet: Fleet, *, wait_s: float = WARM_UP_S) -> None:
+    def __init__(
+        self, changes: Changes, reconciler: Reconciler, fleet: Fleet, keys: KeyTable, *, wait_s: float = WARM_UP_S
+    ) -> None:
         self._changes = changes
         self._reconciler = reconciler
         self._fleet = fleet
+        self._keys = keys
         self._wait_s = wait_s
         self._open = 0
 
@@ -35,6 +39,9 @@ class Answering:
             match question:
                 case {"load": {"endpoint": str(endpoint), "author": str(author), "pins": pins}}:
                     return await self._load(endpoint, pins, author)
+                case {"keys_used": [*ids]}:
+                    self._keys.used(str(key_id) for key_id in ids)
+                    return {"state": "noted"}
                 case _:
                     return {"code": "unknown_question", "error": "control does not know this question"}
         except Exception as error:  # noqa: BLE001  # a worker waits for the answer, whatever went wrong

@@ -35,6 +35,7 @@ from gateway.control.remotes import Remotes
 from gateway.control.tuning import Tuning
 from gateway.inquiries import answered
 from gateway.keys.key_sets import KeySetSource
+from gateway.keys.usage import tell_used
 from gateway.keys.watch import KeyWatch
 from gateway.pipe import Line, Pipe
 from gateway.processes.birth import Birth, adopt
@@ -121,7 +122,7 @@ class Control:
         changes = Changes(self._store, self._reconciler, against=remotes.problems)
         guards = Guards(self._store, state / "run", settings.ramps, clock=clock)
         self._ramps = Ramps(self._store, changes, self._reconciler, alarms=(guards.alarm,))
-        self._answering = Answering(changes, self._reconciler, self._fleet)
+        self._answering = Answering(changes, self._reconciler, self._fleet, self._store.keys)
         self._answers: set[asyncio.Task[None]] = set()
         self._follower = Follower(
             self._store,
@@ -169,6 +170,7 @@ class Control:
             self._follower.run(),
             self._ramps.run(),
             self._keys.run(),
+            tell_used(self._keys.ring, self._note_used),
             self._feedback.run(),
             self._tuning.run(),
         ]
@@ -223,6 +225,10 @@ class Control:
 
     async def _answer(self, asked: Line) -> None:
         self._pipe.send(answered(asked, await self._answering.answer(asked["question"])))
+
+    async def _note_used(self, ids: list[str]) -> bool:
+        self._store.keys.used(ids)
+        return True
 
     async def _beat(self) -> None:
         await self._server.listening.wait()

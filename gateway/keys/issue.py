@@ -103,6 +103,7 @@ class KeyDesk:
             digest=digest_of(key),
             expires_unix_us=None if life_us is None else self._in_us(0) + life_us,
             replaces=old.id,
+            last_used_unix_us=None,
         )
         made = self._table.add(draft, author=author, reason=reason, old_ends_unix_us=self._in_us(overlap_s))
         return Made(key=key, record=made, replaced=self.find(old.id))

@@ -22,15 +22,24 @@ _VERIFIED_MAX: Final = 4096
 class Principal:
     """Somebody who has shown a good key or token. `name` stands in audits; `ends_unix_s` None: without end."""
 
-    __slots__ = ("_predicts", "bucket", "ends_unix_s", "grants", "name")
+    __slots__ = ("_predicts", "bucket", "ends_unix_s", "grants", "key_id", "name", "was_used")
 
     def __init__(
-        self, name: str, grants: Grants, *, ends_unix_s: float | None = None, bucket: TokenBucket | None = None
+        self,
+        name: str,
+        grants: Grants,
+        *,
+        key_id: str | None = None,
+        ends_unix_s: float | None = None,
+        bucket: TokenBucket | None = None,
     ) -> None:
+        """`key_id` None: a token, or the bootstrap key."""
         self.name = name
         self.grants = grants
         self.ends_unix_s = ends_unix_s
         self.bucket = bucket
+        self.key_id = key_id
+        self.was_used = True  # it was just shown
         self._predicts: dict[str, bool] = {}
 
     def take(self) -> bool:
@@ -63,6 +72,7 @@ class KeyRing:
         self._bootstrap: bytes | None = None
         self._buckets: dict[str, TokenBucket] = {}
         self._verified: dict[bytes, Principal] = {}
+        self._used: set[str] = set()
 
     @property
     def is_empty(self) -> bool:
@@ -75,7 +85,17 @@ class KeyRing:
         self._keys = {key.id: key for key in records if key.is_good(now_unix_us)}
         self._bootstrap = bootstrap
         self._buckets = {key.id: self._bucket(key) for key in self._keys.values() if key.rate_per_s is not None}
+        self._used |= self._marked()
         self._verified = {}
+
+    def take_used(self) -> list[str]:
+        """The ids of the keys that were shown since the last call."""
+        used, self._used = self._used | self._marked(), set()
+        return sorted(used)
+
+    def used_too(self, ids: Iterable[str]) -> None:
+        """Gives back what was taken and could not be told."""
+        self._used |= set(ids)
 
     def seen(self, credential: bytes) -> Principal | None:
         """For the hot path: who has shown this before, or shows it now; None where nobody should be let in by it."""
@@ -85,6 +105,7 @@ class KeyRing:
                 return self.principal(credential.decode("latin-1"))
             except Unauthenticated:
                 return None
+        principal.was_used = True
         return principal
 
     def principal(self, credential: str) -> Principal:
@@ -96,12 +117,21 @@ class KeyRing:
         if principal is None:
             principal = self._first_sight(credential, digest)
             if len(self._verified) >= _VERIFIED_MAX:
+                self._used |= self._marked()
                 self._verified.clear()
             self._verified[digest] = principal
         if not self._is_now(principal):
             del self._verified[digest]
             raise Unauthenticated("the key or token has expired")
+        principal.was_used = True
         return principal
+
+    def _marked(self) -> set[str]:
+        """The keys among the verified that were shown since their marks were last taken."""
+        shown = [one for one in self._verified.values() if one.was_used]
+        for one in shown:
+            one.was_used = False
+        return {one.key_id for one in shown if one.key_id is not None}
 
     def _first_sight(self, credential: str, digest: bytes) -> Principal:
         key_id = id_of(credential)
@@ -111,6 +141,7 @@ class KeyRing:
             return Principal(
                 f"key:{key.name}/{key.id}",
                 Grants.parse(key.scopes),
+                key_id=key.id,
                 ends_unix_s=None if ends_us is None else ends_us / 1e6,
                 bucket=self._buckets.get(key.id),
             )

@@ -1,7 +1,7 @@
 """Keys as the state keeps them: who they are for, what they may do, until when, and the digest of the key; never the key."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -9,11 +9,16 @@ import msgspec
 
 from gateway.state.audit import Audit
 
-_COLUMNS: Final = "id, name, digest, scopes, rate_per_s, burst, created_unix_us, created_by, expires_unix_us, revoked_unix_us, replaces"
+_COLUMNS: Final = "id, name, digest, scopes, rate_per_s, burst, created_unix_us, created_by, expires_unix_us, revoked_unix_us, replaces, last_used_unix_us"
+USED_EVERY_US: Final = 60_000_000
+"""How exact a last use is: a key in use is written down once a minute, not more often."""
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One key. `digest` is the SHA-256 of its text. None: no quota, no end, not revoked, a first key (not the result of a rotation)."""
+    """One key. `digest` is the SHA-256 of its text.
+
+    None: no quota, no end, not revoked, a first key (not the result of a rotation), never used (or not by a release that noted it).
+    """
 
     id: str
     name: str
@@ -26,6 +31,7 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     expires_unix_us: int | None = None
     revoked_unix_us: int | None = None
     replaces: str | None = None
+    last_used_unix_us: int | None = None
 
     def is_good(self, now_unix_us: int) -> bool:
         """Whether it opens anything."""
@@ -67,7 +73,7 @@ class KeyTable:
         detail: dict[str, Any] = {"key": made.id, "name": made.name, "scopes": list(made.scopes)}
         with self._transaction():
             self._connection.execute(
-                f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # a constant
+                f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # a constant
                 (
                     *msgspec.structs.astuple(made)[:3],
                     msgspec.json.encode(made.scopes).decode(),
@@ -102,6 +108,15 @@ class KeyTable:
                 detail={"key": key_id, "name": key.name},
             )
         return self.find(key_id)
+
+    def used(self, ids: Iterable[str]) -> None:
+        """These were used in the last seconds."""
+        now = self._now()
+        due = [(now, key_id, now - USED_EVERY_US) for key_id in ids]
+        with self._transaction():
+            self._connection.executemany(
+                "UPDATE keys SET last_used_unix_us = ? WHERE id = ? AND coalesce(last_used_unix_us, 0) <= ?", due
+            )
 
     def keep_key_set(self, issuer: str, document: str) -> None:
         """The issuer's keys, freshly fetched; workers find them with their next look."""

@@ -61,7 +61,14 @@ class StateReader:
     def keys(self) -> list[KeyRecord]:
         """Every key, those that open nothing any more included."""
         connection = self._opened()
-        return [] if connection is None or not self._has(connection, "keys") else read_keys(connection)
+        if connection is None or not self._has(connection, "keys"):
+            return []
+        try:
+            return read_keys(connection)
+        except sqlite3.OperationalError as error:
+            if "no such column" in str(error):  # after an upgrade, until control has added it
+                return []
+            raise
 
     def key_set(self, issuer: str) -> KeySet | None:
         """The public keys of a token issuer; None while control has not fetched them."""

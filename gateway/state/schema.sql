@@ -64,7 +64,8 @@ CREATE TABLE IF NOT EXISTS keys (
     created_by TEXT NOT NULL,
     expires_unix_us INTEGER,
     revoked_unix_us INTEGER,
-    replaces TEXT REFERENCES keys (id)          -- the key that this one takes over from
+    replaces TEXT REFERENCES keys (id),         -- the key that this one takes over from
+    last_used_unix_us INTEGER                   -- to the minute
 ) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS key_sets (

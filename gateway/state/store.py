@@ -33,7 +33,7 @@ _COLUMNS: Final = (
 _UNFINISHED: Final = "('" + "', '".join(UNFINISHED) + "')"
 _COMPILED_KEPT: Final = 32
 """Compiled forms kept for one endpoint (64 kB each); older ones are compiled again from their resolutions when needed."""
-_ADDED: Final = (("alias_moves", "found", "TEXT"),)
+_ADDED: Final = (("alias_moves", "found", "TEXT"), ("keys", "last_used_unix_us", "INTEGER"))
 _PROBLEMS = msgspec.json.Decoder(tuple[Problem, ...])
 _RESOLUTIONS = msgspec.json.Decoder(dict[str, CompiledModel])
 

@@ -1,6 +1,7 @@
 import pytest
 
 from gateway.control.answering import Answering
+from gateway.keys.issue import KeyDesk, Order
 from tests.kit.control import ANN, ControlPlane, route
 
 BOTH = {"champion": ("models:/phishing@champion", 90), "challenger": ("models:/phishing@challenger", 10)}
@@ -11,7 +12,7 @@ async def plane(tmp_path):
     async with ControlPlane(tmp_path / "var") as made:
         made.shelf.publish("phishing", "3")
         made.shelf.publish("phishing", "4", inputs=("x", "extra"))
-        made.answering = Answering(made.changes, made.reconciler, made.fleet, wait_s=10)
+        made.answering = Answering(made.changes, made.reconciler, made.fleet, made.store.keys, wait_s=10)
         yield made
 
 
@@ -58,10 +59,16 @@ async def test_a_load_that_takes_too_long_goes_on_by_itself(plane):
     await plane.put(route(**BOTH))
     plane.fleet.hear({"event": "workers", "live": ["a"]})
     plane.shelf.aliases["phishing", "champion"] = "3"
-    answering = Answering(plane.changes, plane.reconciler, plane.fleet, wait_s=0.05)
+    answering = Answering(plane.changes, plane.reconciler, plane.fleet, plane.store.keys, wait_s=0.05)
     assert (await answering.answer(load()))["code"] == "late"
     assert plane.store.unfinished()
 
 
 async def test_questions_that_are_not_understood_are_answered(plane):
     assert (await plane.answering.answer({"sing": 1}))["code"] == "unknown_question"
+
+
+async def test_keys_that_were_used_are_noted(plane):
+    made = KeyDesk(plane.store.keys).make(Order(name="app", scopes=("predict",)), author="ann", reason="why")
+    assert await plane.answering.answer({"keys_used": [made.record.id, "nobody"]}) == {"state": "noted"}
+    assert plane.store.keys.find(made.record.id).last_used_unix_us

@@ -112,3 +112,19 @@ def test_what_is_remembered_is_bounded(ring, monkeypatch):
     for key, _ in keys:
         ring.principal(key)
     assert len(ring._verified) <= 3
+
+
+def test_which_keys_were_used_is_told_once_also_over_reloads(ring):
+    (key, record), (_, other) = made(), made()
+    ring.replace([record, other], None)
+    ring.principal(key)
+    ring.replace([record, other], None)
+    assert ring.take_used() == [record.id]
+    assert ring.take_used() == []
+    ring.seen(key.encode())
+    ring.seen(key.encode())
+    assert ring.take_used() == [record.id]
+    ring.used_too([other.id])
+    assert ring.take_used() == [other.id]
+    ring.seen(b"runoff_unknown")
+    assert ring.take_used() == []

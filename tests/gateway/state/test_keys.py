@@ -65,3 +65,31 @@ def test_a_state_of_before_there_were_keys_has_none(tmp_path):
     assert reader.keys() == []
     assert reader.key_set("i") is None
     reader.close()
+
+
+def test_a_last_use_is_written_down_once_a_minute(store):
+    now = [1_000_000_000]
+    store.keys._now = lambda: now[0]
+    store.keys.add(KEY, author="ann", reason="why")
+    assert store.keys.find(KEY.id).last_used_unix_us is None
+    store.keys.used([KEY.id])
+    first = store.keys.find(KEY.id).last_used_unix_us
+    assert first == 1_000_000_000
+    now[0] += 59_000_000
+    store.keys.used([KEY.id])
+    assert store.keys.find(KEY.id).last_used_unix_us == first
+    now[0] += 2_000_000
+    store.keys.used([KEY.id, "unknown"])
+    assert store.keys.find(KEY.id).last_used_unix_us == now[0]
+    assert len(store.audit(limit=9)) == 1
+
+
+def test_keys_of_a_file_without_the_newest_column_open_nothing_until_it_is_there(store, tmp_path):
+    store.keys.add(KEY, author="ann", reason="why")
+    with sqlite3.connect(tmp_path / "state.db") as connection:
+        connection.execute("ALTER TABLE keys DROP COLUMN last_used_unix_us")
+    reader = StateReader(tmp_path / "state.db")
+    assert reader.keys() == []
+    StateStore(tmp_path / "state.db").close()
+    assert reader.keys()[0].id == KEY.id
+    reader.close()

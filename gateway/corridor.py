@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Mapping
 
 from gateway.dataplane import Dataplane
-from gateway.errors import SpoolClosed, VersionUnknown, translate
+from gateway.errors import GatewayError, Overloaded, SpoolClosed, VersionUnknown, translate
+from gateway.features.client import FeatureClient
+from gateway.features.served import Lookup, ServedFeatures
 from gateway.live import LiveTable, ServedEndpoint
 from gateway.meter import Meter
 from gateway.recorder import Recorder
@@ -37,8 +39,12 @@ class _Waiting:
 class PlaneCorridor:
     """`gateway.request.Corridor` over the data plane of this worker."""
 
-    def __init__(self, plane: Dataplane, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, plane: Dataplane, loop: asyncio.AbstractEventLoop, features: FeatureClient | None = None
+    ) -> None:
+        """`features` None: nobody looks features up here, and no route says so."""
         self._plane = plane
+        self._features = features
         self._loop = loop
         self._is_leaving = False
 
@@ -50,12 +56,15 @@ class PlaneCorridor:
         """Rooms 4 to 9 for one decoded request. Cancelling the awaiting task cancels the ticket."""
         plane = self._plane
         endpoint = plane.endpoint(request.endpoint)
+        lookup = None
         try:
+            if endpoint.features is not None:
+                lookup = await self._looked_up(endpoint, endpoint.features, request)
             inputs, rows = check(endpoint.signature, request.inputs)
             if endpoint.route.nonfinite == "reject":
                 refuse_nonfinite(endpoint.signature, inputs)
             pin_version = request.version if request.alias is None else _version_of(endpoint, request.alias)
-        except (InputInvalid, VersionUnknown) as error:
+        except (InputInvalid, GatewayError) as error:
             plane.meter.refused(endpoint.name, translate(error).code)
             raise
         if request.headers.get("x-request-id") not in (None, request.request_id):
@@ -77,6 +86,7 @@ class PlaneCorridor:
             priority=request.priority,
             explain=request.explain and (request.may_explain or endpoint.route.explain),
             traceparent=request.traceparent,
+            lookup=lookup,
         )
         plane.submit(ticket)
         try:
@@ -85,6 +95,34 @@ class PlaneCorridor:
             plane.cancel(ticket)
             raise
         return _reply(ticket)
+
+    async def _looked_up(
+        self, endpoint: ServedEndpoint, features: ServedFeatures, request: InferRequest
+    ) -> Lookup | None:
+        """Fills the request's inputs from the feature store. Meanwhile it is in flight, and its models are held open."""
+        if self._features is None or not features.needs_lookup(request.inputs):
+            return None
+        limits = endpoint.route.limits
+        if endpoint.inflight >= limits.concurrency_max:
+            raise Overloaded(
+                f"endpoint '{endpoint.name}': {endpoint.inflight} requests in flight, at most {limits.concurrency_max}",
+                "concurrency",
+            )
+        timeout_s = limits.timeout_s if request.timeout_s is None else min(limits.timeout_s, request.timeout_s)
+        deadline_ns = request.received_ns + int(timeout_s * 1e9)
+        models = endpoint.models
+        endpoint.inflight += 1
+        for model in models:
+            model.leases += 1
+        try:
+            request.inputs, lookup = await features.look_up(
+                self._features, request.inputs, deadline_ns, self._plane.meter.page
+            )
+        finally:
+            endpoint.inflight -= 1
+            for model in models:
+                model.leases -= 1
+        return lookup
 
     def view(self, endpoint: str, version: str | None = None) -> ModelView:
         """Metadata of an endpoint; raises EndpointUnknown or VersionUnknown."""
@@ -142,7 +180,7 @@ def _version_of(endpoint: ServedEndpoint, alias: str) -> str:
 def _view(table: LiveTable, served: ServedEndpoint) -> ModelView:
     return ModelView(
         endpoint=served.name,
-        signature=served.signature,
+        signature=served.signature if served.features is None else served.features.asked,
         champion=served.champion.model.staged,
         versions=tuple(sorted(served.pins, key=lambda version: (len(version), version))),
         is_ready=True,

@@ -204,7 +204,7 @@ class Dataplane:
         assignment = endpoint.table.assign(
             ticket.headers,
             ticket.parameters,
-            endpoint.columns(ticket.inputs),
+            endpoint.columns(ticket.inputs, ticket.lookup),
             ticket.prediction_bytes,
             ticket.pin_variant,
         )

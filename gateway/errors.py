@@ -7,12 +7,14 @@ GatewayError
 ├── LoadRefused          400  what the repository extension cannot load or unload
 ├── EndpointUnknown      404
 ├── VersionUnknown       404
+├── FeaturesMissing      400  an entity that the feature store does not know, without a default
 ├── RequestTooSlow       408  the request came too slowly
 ├── BodyTooLarge         413  on the wire
 ├── DecodedTooLarge      413  after decoding (gRPC: INVALID_ARGUMENT)
 ├── MediaTypeUnsupported 415
 ├── Overloaded           429  over a quota or a bound of the endpoint
 ├── NotReady             503  draining, or the process's own bound
+├── FeaturesUnavailable  503  the feature store does not answer, or its values are too old, without a default
 ├── SpoolClosed          503  the record cannot be written and the route says on_failure: closed
 ├── Cancelled            499  the caller has gone; only records and metrics see it
 └── DeadlinePassed       504
@@ -95,6 +97,14 @@ class SpoolClosed(NotReady):
         super().__init__(message, "spool_closed")
 
 
+class FeaturesMissing(GatewayError):
+    """The feature store has no value for an entity, and the route has no default."""
+
+
+class FeaturesUnavailable(NotReady):
+    """No value that may be used: the feature store is down or slow, or what it has is too old; and the route has no default."""
+
+
 class Cancelled(GatewayError):
     """The caller closed the connection or cancelled the call before the model ran."""
 
@@ -119,6 +129,7 @@ _TABLE: Final[dict[type[Exception], tuple[int, str, str, str]]] = {
     RequestMalformed: (400, "request_malformed", "BAD_REQUEST", "INVALID_ARGUMENT"),
     models_errors.InputInvalid: (400, "input_invalid", "BAD_REQUEST", "INVALID_ARGUMENT"),
     models_errors.ReferenceInvalid: (400, "reference_invalid", "BAD_REQUEST", "INVALID_ARGUMENT"),
+    FeaturesMissing: (400, "features_missing", "BAD_REQUEST", "INVALID_ARGUMENT"),
     LoadRefused: (400, "load_refused", "BAD_REQUEST", "INVALID_ARGUMENT"),
     Unauthenticated: (401, "unauthenticated", "UNAUTHENTICATED", "UNAUTHENTICATED"),
     routing_errors.PinRefused: (403, "pin_refused", "PERMISSION_DENIED", "PERMISSION_DENIED"),
@@ -139,6 +150,7 @@ _TABLE: Final[dict[type[Exception], tuple[int, str, str, str]]] = {
     models_errors.RegistryUnavailable: (503, "registry_unavailable", "TEMPORARILY_UNAVAILABLE", "UNAVAILABLE"),
     NotReady: (503, "not_ready", "TEMPORARILY_UNAVAILABLE", "UNAVAILABLE"),
     SpoolClosed: (503, "spool_closed", "TEMPORARILY_UNAVAILABLE", "UNAVAILABLE"),
+    FeaturesUnavailable: (503, "features_unavailable", "TEMPORARILY_UNAVAILABLE", "UNAVAILABLE"),
     Cancelled: (499, "cancelled", "CANCELLED", "CANCELLED"),
     DeadlinePassed: (504, "deadline_passed", "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"),
 }

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from gateway.errors import EndpointUnknown, VersionUnknown
+from gateway.features.served import Lookup, ServedFeatures
 from gateway.state.compiled import CompiledRoute
 from models.batching import Part, to_array
 from models.catalog import Catalog, LoadedModel
@@ -44,9 +45,11 @@ class ServedEndpoint:
 
     __slots__ = (
         "_places",
+        "_reads",
         "arms",
         "body_bytes_max",
         "champion",
+        "features",
         "header_names",
         "inflight",
         "is_plain",
@@ -75,6 +78,7 @@ class ServedEndpoint:
         self.body_bytes_max = route.limits.body_bytes_max
         self.unit_header = self.table.unit_header
         self.signature = compiled.signature
+        self.features = ServedFeatures.of(self.name, compiled.features, route.features, compiled.signature)
         self.arms = [
             Arm(place, variant.name, _warm(catalog, compiled, variant.name), self.signature, fallback=variant.fallback)
             for place, variant in enumerate(route.variants)
@@ -98,15 +102,17 @@ class ServedEndpoint:
             names.add(route.unit.name)
         self.header_names = frozenset(name.encode() for name in names)
         read = columns_read(route)
+        self._reads = bool(read)
         self._places = tuple((place, spec) for place, spec in enumerate(self.signature.inputs) if spec.name in read)
         self.timeout_ns = int(route.limits.timeout_s * 1e9)
         self.inflight = 0
 
-    def columns(self, inputs: Sequence[Part]) -> Mapping[str, Array]:
-        """The input columns that unit and rules read; empty where they read none."""
-        if not self._places:
+    def columns(self, inputs: Sequence[Part], lookup: Lookup | None = None) -> Mapping[str, Array]:
+        """The input columns and join keys that unit and rules read; empty where they read none."""
+        if not self._reads:
             return _NO_COLUMN
-        return {spec.name: to_array(inputs[place], spec) for place, spec in self._places}
+        found = {spec.name: to_array(inputs[place], spec) for place, spec in self._places}
+        return found if lookup is None else {**lookup.keys, **found}
 
     def mirrors_drawn(self, prediction_id: bytes) -> int:
         """The mirrors that see this prediction, as a bit mask; those whose `until` has passed see nothing more."""

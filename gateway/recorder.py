@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from gateway.live import ServedEndpoint
+from gateway.privacy import LookupColumns, keyed_hashes, looked_up, sensitive_block
 from gateway.spool.segment import SegmentWriter, SpoolFull
 from gateway.ticket import Batch, Ticket
 from models.batching import gather
@@ -161,10 +162,16 @@ class Recorder:
             if record.inputs == "full":
                 self.inputs_too_large[endpoint.name] = self.inputs_too_large.get(endpoint.name, 0) + len(tickets)
             digests = [_digest(ticket, endpoint) for ticket in tickets]
+        is_kept = digests is None and record.inputs == "full"
         columns = [
-            self._column(spec, array, record, is_kept=digests is None and record.inputs == "full")
+            self._column(spec, array, record, is_kept=is_kept)
             for spec, array in zip(endpoint.signature.inputs, inputs, strict=True)
         ]
+        if record.sensitive and is_kept:
+            self._pending[record.durability].add(sensitive_block(endpoint, tickets, inputs, offset_us), 0)
+        lookups: LookupColumns | tuple[()] = ()
+        if endpoint.features is not None:
+            lookups = looked_up(endpoint.features, tickets, record, self._unit_key, is_kept=is_kept)
         staged = batch.model.staged
         return _ENCODER.encode(
             (
@@ -180,6 +187,7 @@ class Recorder:
                 self._outputs(batch, tickets),
                 digests,
                 None,
+                *lookups,
             )
         )
 
@@ -271,11 +279,7 @@ class Recorder:
         if not is_kept or rule == "drop" or spec.name in record.sensitive:
             return Column(spec.name, spec.datatype, array.shape[1:], None)
         if rule == "hmac":
-            hashed = [
-                hmac.digest(self._unit_key, str(value).encode(), "sha256")[:16].hex()
-                for value in array.ravel().tolist()
-            ]
-            return Column(spec.name, "BYTES", array.shape[1:], hashed)
+            return Column(spec.name, "BYTES", array.shape[1:], keyed_hashes(self._unit_key, array.ravel().tolist()))
         return _plain_column(spec, array)
 
 
@@ -292,9 +296,15 @@ def _is_sampled(ticket: Ticket, share: float) -> bool:
 
 
 def _digest(ticket: Ticket, endpoint: ServedEndpoint) -> str:
-    """SHA-256 over a request's inputs: name, datatype, shape, then the values as recorded, each input in the declared order."""
-    digest = sha256()
+    """SHA-256 over a request's inputs: name, datatype, shape, then the values as recorded, each input in the declared order.
+
+    Those that are masked or sensitive are left out: of a value with few possibilities a digest tells which it is.
+    """
+    record, digest = endpoint.route.record, sha256()
+    hidden = {*dict(record.mask), *record.sensitive}
     for spec, part in zip(endpoint.signature.inputs, ticket.inputs, strict=True):
+        if spec.name in hidden:
+            continue
         array = gather([part], spec)
         digest.update(f"{spec.name}\0{spec.datatype}\0{list(array.shape)}\0".encode())
         digest.update(msgspec.msgpack.encode(array.ravel().tolist()) if array.dtype == object else array.tobytes())

@@ -131,6 +131,13 @@ class FeastSinkSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ] = None
 
 
+class FeatureStoreSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    repo: Annotated[
+        str | None,
+        Meta(description="folder of the Feast repository that routes look features up in; none: that of sinks.feast"),
+    ] = None
+
+
 class KafkaSinkSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     brokers: Annotated[str | None, Meta(description="bootstrap servers, separated by commas; none: off")] = None
     topic_prefix: Annotated[str, Meta(description="topics are called <prefix><table>")] = "runoff."
@@ -214,6 +221,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ramps: Ramps = Ramps()
     tls: Tls = Tls()
     sinks: Sinks = Sinks()
+    features: FeatureStoreSettings = FeatureStoreSettings()
 
     def __post_init__(self) -> None:
         state = Path(self.state_dir).absolute()
@@ -238,6 +246,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def state_file(self) -> Path:
         """The SQLite file behind `state_url`."""
         return Path(self.state_url.removeprefix("sqlite:///"))
+
+    @property
+    def features_repo(self) -> str | None:
+        """The Feast repository that features are looked up in; None: routes cannot have features."""
+        return self.features.repo or self.sinks.feast.repo
 
     @property
     def artifacts_path(self) -> Path:

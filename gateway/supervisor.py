@@ -47,6 +47,7 @@ class Commands(msgspec.Struct, frozen=True):
     worker: tuple[str, ...] = (sys.executable, "-m", "gateway.worker")
     shadow: tuple[str, ...] = (sys.executable, "-m", "gateway.shadow")
     control: tuple[str, ...] = (sys.executable, "-m", "gateway.control")
+    features: tuple[str, ...] = (sys.executable, "-m", "gateway.features")
 
 
 def serve(settings: Settings, *, commands: Commands | None = None, say: Callable[[str], None] = print) -> int:
@@ -104,6 +105,7 @@ class Supervisor:
         self._places = [
             *(self._place("worker", f"worker-{n}", commands.worker, "rest", "grpc") for n in range(settings.workers)),
             self._place("shadow", "shadow", commands.shadow),
+            *([self._place("features", "features", commands.features)] if settings.features_repo else []),
             self._place("control", "control", commands.control, "admin"),
         ]
         self._switchboard = Switchboard(self._places)

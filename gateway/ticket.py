@@ -6,6 +6,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from gateway.features.served import Lookup
 from gateway.live import Arm, ServedEndpoint
 from gateway.telemetry.trace import Trace
 from models.batching import Part
@@ -72,6 +73,8 @@ class Ticket(msgspec.Struct, eq=False):
     priority: int = 0
     explain: bool = False
     traceparent: str | None = None
+    lookup: Lookup | None = None
+    """Which of the inputs came from the feature store, and how."""
 
     wire_id: str | None = None
     """The caller's V2 `id`, for the wire door."""

@@ -19,6 +19,7 @@ from gateway.activation import Activation
 from gateway.admission import Admission
 from gateway.corridor import PlaneCorridor, SpoolLabels
 from gateway.dataplane import Dataplane
+from gateway.features.client import FeatureClient, StoreFailed, StoreSilent
 from gateway.inquiries import AskedRepository, AskedStatistics, Inquiries, answered
 from gateway.keys.doorkeeper import KeyDoor
 from gateway.keys.usage import tell_used
@@ -52,6 +53,8 @@ _GC_THRESHOLD: Final = 50_000
 with the default of 700 the collector took 6% of a worker's time."""
 _TICKS_A_BEAT: Final = 20
 _TICKS_A_SWEEP: Final = 10
+_FEATURES_WARM_S: Final = 30.0
+"""How long a worker that is warm waits for the feature store before it listens all the same."""
 _DOORS_SHARE: Final = 0.6
 """Share of `grace_s` in which callers get what they asked for; the supervisor kills at three quarters."""
 
@@ -108,7 +111,8 @@ class Worker:
             tell=self._pipe.send,
             default_endpoint=settings.default_endpoint,
         )
-        self._corridor = PlaneCorridor(self._plane, loop)
+        self._features = FeatureClient(state / "run")
+        self._corridor = PlaneCorridor(self._plane, loop, self._features)
         self._inquiries = Inquiries(self._pipe.send)
         self._repository = AskedRepository(self._inquiries, self._activation.index)
         self._statistics = AskedStatistics(self._inquiries, self._meter.statistics)
@@ -164,6 +168,7 @@ class Worker:
         return not self._draining.is_set()
 
     async def _open(self) -> None:
+        await self._warm_features()
         gc.collect()
         gc.freeze()  # what was made so far stays: the collector need not walk it again and again
         gc.set_threshold(_GC_THRESHOLD)
@@ -172,6 +177,23 @@ class Worker:
         self._tell_beat(0.0)  # before `ready`, so that nobody takes a worker without endpoints for one without routes
         self._pipe.send({"event": "ready"})
         log.info("worker_listening", grpc_port=self._rpc.port)
+
+    async def _warm_features(self) -> None:
+        """Has the feature store ready before anybody asks; without it the routes' defaults do, from the first request on."""
+        routes = [endpoint.route.features for endpoint in self._plane.table.endpoints.values()]
+        services = {features.service for features in routes if features is not None}
+        deadline = time.monotonic() + _FEATURES_WARM_S
+        while services and time.monotonic() < deadline and not self._draining.is_set():
+            try:
+                await self._features.describe(next(iter(services)), 1.0)
+            except StoreSilent:  # it loads
+                continue
+            except StoreFailed as error:
+                if error.code == "down":  # it is being started beside us
+                    await asyncio.sleep(_TICK_S)
+                    continue
+                log.warning("features_not_ready", problem=str(error))
+            services.pop()
 
     async def _serve_grpc(self) -> RpcServer | WireServer:
         """The gRPC listener that the settings name. grpcio binds for itself; the supervisor's own sockets keep the port for it."""
@@ -214,6 +236,7 @@ class Worker:
         await asyncio.to_thread(self._tracer.close)
         await asyncio.to_thread(self._activation.close)
         self._keys.close()
+        await self._features.close()
         self._recorder.close()
 
     # ── the background ───────────────────────────────────────────────────────────────────────────────────────────────────────

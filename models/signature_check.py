@@ -75,6 +75,11 @@ def check(signature: Signature, inputs: Mapping[str, Array]) -> tuple[list[Array
     ], rows
 
 
+def is_widened(got: str, wanted: str) -> bool:
+    """Whether values of one datatype are taken for another, because each of them survives."""
+    return (NUMPY_OF[got], NUMPY_OF[wanted]) in _WIDENED
+
+
 def refuse_nonfinite(signature: Signature, arrays: Sequence[Array]) -> None:
     """For routes that say `nonfinite: reject`: raises InputInvalid if a floating input holds NaN or infinity."""
     for spec, array in zip(signature.inputs, arrays, strict=True):

@@ -57,6 +57,22 @@ def unreadable(route: Route, signature: Signature) -> list[Problem]:
     return problems
 
 
+def unknown_columns(route: Route, declared: Signature, asked: Signature) -> list[Problem]:
+    """What the record would keep from others and callers do not send: a mask that hits nothing lets everything through.
+
+    `declared` are the model's inputs, `asked` these and the join keys, which have no place among sensitive attributes.
+    """
+    problems = []
+    for path, names, signature in (
+        ("record.mask", [(f".{name}", name) for name, _ in route.record.mask], asked),
+        ("record.sensitive", [(f"[{index}]", name) for index, name in enumerate(route.record.sensitive)], declared),
+    ):
+        specs = {spec.name: spec for spec in signature.inputs}
+        for place, name in names:
+            problems += [Problem(path + place, code, text) for code, text in _unknown(name, specs)]
+    return problems
+
+
 class _Column:
     """A condition on a column; its test depends on the datatype, of which an endpoint has one."""
 
@@ -131,13 +147,20 @@ def _misfits(condition: Condition, specs: Mapping[str, TensorSpec]) -> list[tupl
 
 
 def _column_misfits(name: str, specs: Mapping[str, TensorSpec]) -> list[tuple[str, str]]:
-    spec = specs.get(name)
-    if spec is None:
-        known = ", ".join(list(specs)[:8]) + ("…" if len(specs) > 8 else "")
-        return [("input_unknown", f"the endpoint has no input '{name}'; it has {known}")]
+    unknown = _unknown(name, specs)
+    if unknown:
+        return unknown
+    spec = specs[name]
     if math.prod(spec.shape[1:]) != 1:
         return [("input_not_scalar", f"wanted an input with one value a row, and '{name}' is {list(spec.shape)}")]
     return []
+
+
+def _unknown(name: str, specs: Mapping[str, TensorSpec]) -> list[tuple[str, str]]:
+    if name in specs:
+        return []
+    known = ", ".join(list(specs)[:8]) + ("…" if len(specs) > 8 else "")
+    return [("input_unknown", f"the endpoint has no input '{name}'; it has {known}")]
 
 
 def _is_possible(value: str, datatype: str) -> bool:

@@ -24,6 +24,7 @@ def conflicts(route: Route, misread: Sequence[Problem] = ()) -> Iterator[Problem
     yield from _mirrors(route)
     yield from _rules(route)
     yield from _steps(route, misread)
+    yield from _sensitive(route)
 
 
 def _counts(route: Route) -> Iterator[Problem]:
@@ -103,6 +104,16 @@ def _steps(route: Route, misread: Sequence[Problem]) -> Iterator[Problem]:
             )
         for name, _ in step.weights:
             yield from _known(route, f"steps[{index}].weights.{name}", name)
+
+
+def _sensitive(route: Route) -> Iterator[Problem]:
+    masked = dict(route.record.mask)
+    for index, name in enumerate(route.record.sensitive):
+        if name in masked:
+            message = f"'{name}' is masked, so that nothing is left to keep apart"
+            yield Problem(f"record.sensitive[{index}]", "duplicate_name", message, f"leave record.mask.{name} out")
+        if name in route.record.sensitive[:index]:
+            yield Problem(f"record.sensitive[{index}]", "duplicate_name", f"'{name}' stands there twice")
 
 
 def _known(route: Route, path: str, name: str) -> Iterator[Problem]:

@@ -13,6 +13,11 @@ ASSIGNED_BY: Final = ("split", "rule", "pin")
 PROTOCOLS: Final = ("v2-rest", "v2-grpc", "mlflow", "tf")
 
 
+LOOKUPS: Final = ("sent", "found", "stale", "absent", "timeout", "failed")
+"""What became of a feature's value: the caller sent it, the store had it; or the default stands in its place: too old there, not
+there, no answer in time, no answer at all."""
+
+
 class Column(msgspec.Struct, frozen=True, array_like=True):
     """All rows of one tensor of a block.
 
@@ -58,11 +63,20 @@ class RequestRow(msgspec.Struct, frozen=True, array_like=True):
     experiment: bool = True
 
 
+class KeyColumn(msgspec.Struct, frozen=True, array_like=True):
+    """The values of one join key by which features were looked up; None in rows of requests that came without it."""
+
+    name: str
+    datatype: str
+    values: list[int | str | None]
+
+
 class PredictionBlock(msgspec.Struct, frozen=True, array_like=True, tag="p"):
     """Requests of one endpoint and revision that one model ran (or failed) in one turn of one worker.
 
     `inputs` has Σ rows rows. `outputs` is empty when the requests failed. `inputs_digest` holds one hex digest a request where
     inputs are recorded as `hash` or exceed `inputs_bytes_max` (then the columns' `data` is None).
+    Of an endpoint with features: `keys`, and by input `lookups` (UINT8, indexes of LOOKUPS) and `ages_s` (FP64, NaN: not known), Σ rows rows.
     """
 
     endpoint: str
@@ -76,6 +90,19 @@ class PredictionBlock(msgspec.Struct, frozen=True, array_like=True, tag="p"):
     outputs: list[Column]
     inputs_digest: list[str] | None = None
     fallback_of: str | None = None
+    keys: list[KeyColumn] = []
+    lookups: list[Column] = []
+    ages_s: list[Column] = []
+
+
+class SensitiveBlock(msgspec.Struct, frozen=True, array_like=True, tag="a"):
+    """Sensitive attributes of some predictions of one endpoint, apart from their records: Σ rows rows in each column."""
+
+    endpoint: str
+    prediction_ids: list[bytes]
+    rows: list[int]
+    received_unix_us: list[int]
+    attributes: list[Column]
 
 
 class MirrorBlock(msgspec.Struct, frozen=True, array_like=True, tag="m"):
@@ -186,5 +213,5 @@ class MetricBlock(msgspec.Struct, frozen=True, array_like=True, tag="c"):
     minutes: list[MinuteRow]
 
 
-Block = PredictionBlock | MirrorBlock | ShadowBlock | LabelBlock | MetricBlock
+Block = PredictionBlock | SensitiveBlock | MirrorBlock | ShadowBlock | LabelBlock | MetricBlock
 """Everything that can stand in a spool frame."""

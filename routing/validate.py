@@ -26,10 +26,7 @@ from routing.traffic import (
     Variant,
 )
 
-NOT_BUILT: Final[Mapping[str, frozenset[str] | None]] = {
-    "features": None,
-    "record.sensitive": None,
-}
+NOT_BUILT: Final[Mapping[str, frozenset[str] | None]] = {}
 """What the contract has and nobody has built yet: a key, or (with a set) these values of it. The one list; the rest is read and checked."""
 
 RESERVED_ENDPOINTS: Final = frozenset({"stats", "versions", "labels"})

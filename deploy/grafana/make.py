@@ -109,6 +109,20 @@ ROWS: Final[dict[str, list[dict[str, Any]]]] = {
             (rate("runoff_request_ids_dropped_total", "job"), "request ids dropped"),
         ),
     ],
+    "Features": [
+        panel(
+            "Feature values by what became of them",
+            "short",
+            (rate("runoff_feature_values_total", "endpoint, outcome", where=_OF), "{{endpoint}} {{outcome}}"),
+            text="Other than found: the route's default was served.",
+        ),
+        panel(
+            "Wait for the feature store",
+            "s",
+            (quantile(0.5, "runoff_feature_lookup_duration_seconds", "endpoint"), "{{endpoint}} p50"),
+            (quantile(0.99, "runoff_feature_lookup_duration_seconds", "endpoint"), "{{endpoint}} p99"),
+        ),
+    ],
     "Latency": [
         panel(
             "Request duration",

@@ -1,11 +1,12 @@
 """What a version must pass to stand behind an endpoint: it fits what the endpoint declares, and answers as the version before it did."""
 
 from gateway.control.preparation import Preparation, Prepared, references
-from gateway.state.compiled import CompiledRoute
+from gateway.features.served import asked_signature
+from gateway.state.compiled import CompiledFeatures, CompiledRoute
 from gateway.telemetry.log import EventLog
 from models.compatibility import differences
 from models.signature import Signature
-from routing.conditions import unreadable
+from routing.conditions import unknown_columns, unreadable
 from routing.errors import Problem
 from routing.traffic import Route
 
@@ -18,15 +19,24 @@ class Checks:
     def __init__(self, preparation: Preparation) -> None:
         self._preparation = preparation
 
-    def fit(self, route: Route, prepared: Prepared, base: CompiledRoute | None) -> tuple[Signature, list[Problem]]:
-        """The endpoint's signature, how each arm fails to fit it in inputs, outputs and labels, and what rules cannot read of it.
+    @staticmethod
+    def declared(route: Route, prepared: Prepared, base: CompiledRoute | None) -> Signature:
+        """The endpoint's signature, as in `fit`."""
+        return prepared.manifests[route.champion].signature if base is None else base.signature
 
-        `base` is the revision whose declaration holds on; None: the endpoint is declared by this one's champion.
+    def fit(
+        self,
+        route: Route,
+        prepared: Prepared,
+        base: CompiledRoute | None,
+        features: CompiledFeatures | None = None,
+    ) -> tuple[Signature, list[Problem]]:
+        """The endpoint's signature, how each arm fails to fit it in inputs, outputs and labels, and what the route names and it has not.
+
+        Rules, unit and record may name the join keys of `features` beside the inputs. `base` is the revision whose declaration holds on; None: the endpoint is declared by this one's champion.
         """
-        champion = prepared.manifests[route.champion]
-        signature, answer = champion.signature, champion.answer
+        signature, answer = self.declared(route, prepared, base), prepared.manifests[route.champion].answer
         if base is not None:
-            signature = base.signature
             served = self._preparation.manifest(base.models[base.document["champion"]].digest)
             answer = served.answer if served else answer
         problems = [
@@ -34,7 +44,8 @@ class Checks:
             for arm, path, _, _ in references(route)
             for difference in differences(signature, answer, prepared.manifests[arm])
         ]
-        return signature, [*problems, *unreadable(route, signature)]
+        asked = signature if features is None else asked_signature(signature, features)
+        return signature, [*problems, *unreadable(route, asked), *unknown_columns(route, signature, asked)]
 
     def unfit_pins(self, prepared: Prepared, signature: Signature) -> list[str]:
         """The pins that cannot be called with the endpoint's inputs any more."""

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from gateway.state.compiled import CompiledModel, CompiledRoute
+from gateway.state.compiled import CompiledFeatures, CompiledModel, CompiledRoute
 from gateway.state.store import StateStore
 from models.errors import ArtifactInvalid, ModelsError, ReferenceInvalid, StagingRefused
 from models.output_range import differences
@@ -140,7 +140,12 @@ _ROLES: Final[Mapping[str, Literal["variant", "mirror", "pin"]]] = {role: role f
 
 
 def compile_route(
-    route: Route, *, revision: int, models: Mapping[str, CompiledModel], signature: Signature
+    route: Route,
+    *,
+    revision: int,
+    models: Mapping[str, CompiledModel],
+    signature: Signature,
+    features: CompiledFeatures | None = None,
 ) -> CompiledRoute:
     """The revision as workers take it; about 3 ms an arm. `models` holds the pins as well."""
     split = compile_split(route.salt, route.weights)
@@ -153,6 +158,7 @@ def compile_route(
         split_sha256=split.sha256,
         signature=signature,
         pins=list(pins_of(models).values()),
+        features=features,
     )
 
 

@@ -22,6 +22,7 @@ from gateway.admin.webhooks import Webhooks
 from gateway.control.aliases import AliasMover
 from gateway.control.answering import Answering
 from gateway.control.changes import Changes
+from gateway.control.features import FeatureServices
 from gateway.control.feedback import Feedback
 from gateway.control.fleet import Fleet
 from gateway.control.follow import Follower
@@ -33,6 +34,7 @@ from gateway.control.reconcile import Reconciler
 from gateway.control.registry import Registries
 from gateway.control.remotes import Remotes
 from gateway.control.tuning import Tuning
+from gateway.features.client import FeatureClient
 from gateway.inquiries import answered
 from gateway.keys.key_sets import KeySetSource
 from gateway.keys.usage import tell_used
@@ -106,7 +108,9 @@ class Control:
             self._stagers,
             lambda endpoint, signature: evidence().recorded(endpoint, signature),
         )
-        self._reconciler = Reconciler(self._store, preparation, self._fleet, clock=clock)
+        self._features = FeatureClient(state / "run")
+        features = FeatureServices(self._features if settings.features_repo else None)
+        self._reconciler = Reconciler(self._store, preparation, self._fleet, features=features, clock=clock)
         self._aliases = AliasMover(self._store, registries.named, registries.move, self._askers)
         self._lake = LakeStream(
             settings.lake_uri,
@@ -203,6 +207,7 @@ class Control:
         self._stagers.shutdown(wait=False, cancel_futures=True)
         self._askers.shutdown(wait=False, cancel_futures=True)
         self._tuning.close()
+        await self._features.close()
         self._keys.close()
         self._store.close()
         self._page.close()

@@ -14,9 +14,10 @@ from contextlib import suppress
 from typing import Final
 
 from gateway.control.checks import Checks
+from gateway.control.features import FeatureServices, unchanged
 from gateway.control.fleet import Fleet
 from gateway.control.preparation import Preparation, Prepared, compile_route, needs_warming, pins_of
-from gateway.state.compiled import CompiledModel, CompiledRoute
+from gateway.state.compiled import CompiledFeatures, CompiledModel, CompiledRoute
 from gateway.state.revision import Revision
 from gateway.state.store import StateStore
 from gateway.telemetry.log import EventLog
@@ -44,12 +45,14 @@ class Reconciler:
         preparation: Preparation,
         fleet: Fleet,
         *,
+        features: FeatureServices | None = None,
         warm_up_s: float = WARM_UP_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._preparation = preparation
         self._checks = Checks(preparation)
+        self._features = features or FeatureServices(None)
         self._fleet = fleet
         self._warm_up_s = warm_up_s
         self._clock = clock
@@ -96,7 +99,7 @@ class Reconciler:
         prepared = await self._preparation.prepare(route, resolutions)
         if prepared.problems:
             return list(prepared.problems)
-        _, problems = self._checks.fit(route, prepared, live)
+        _, problems = self._checks.fit(route, prepared, live, live.features)
         return problems or await self._checks.answers(route, prepared, live)
 
     def wake(self) -> None:
@@ -150,7 +153,7 @@ class Reconciler:
         prepared = await self._preparation.prepare(route, revision.resolutions)
         if prepared.problems:
             return list(prepared.problems)
-        signature, problems = await self._checked(revision, route, prepared)
+        signature, features, problems = await self._checked(revision, route, prepared)
         if problems:
             return problems
         unfit = self._checks.unfit_pins(prepared, signature)
@@ -159,7 +162,7 @@ class Reconciler:
                 Problem("", "pin_unfit", f"version {name[1:]} does not fit the endpoint's signature") for name in unfit
             ]
         models = {name: model for name, model in prepared.models.items() if name not in unfit}
-        compiled = compile_route(route, revision=revision.number, models=models, signature=signature)
+        compiled = compile_route(route, revision=revision.number, models=models, signature=signature, features=features)
         if self._needs_warming(compiled):
             if not self._store.advance(revision.number, "warming", compiled):
                 return []
@@ -186,19 +189,30 @@ class Reconciler:
         models = {name: model for name, model in revision.resolutions.items() if name in route.models or name in pins}
         if models.keys() != route.models.keys() | pins.keys():
             return False
-        compiled = compile_route(route, revision=revision.number, models=models, signature=base.signature)
+        features = unchanged(route, base.signature, base)
+        if (features is None) != (route.features is None):
+            return False
+        compiled = compile_route(
+            route, revision=revision.number, models=models, signature=base.signature, features=features
+        )
         if self._needs_warming(compiled) or any(
             self._preparation.manifest(model.digest) is None for model in models.values()
         ):
             return False
         return self._store.activate(revision.number, compiled)
 
-    async def _checked(self, revision: Revision, route: Route, prepared: Prepared) -> tuple[Signature, list[Problem]]:
-        """The endpoint's signature, and what stands against the versions."""
-        signature, problems = self._checks.fit(route, prepared, self._base(revision))
+    async def _checked(
+        self, revision: Revision, route: Route, prepared: Prepared
+    ) -> tuple[Signature, CompiledFeatures | None, list[Problem]]:
+        """The endpoint's signature and features, and what stands against these and the versions."""
+        base = self._base(revision)
+        declared = self._checks.declared(route, prepared, base)
+        features, unfit = await self._features.compile(route, declared, base)
+        signature, problems = self._checks.fit(route, prepared, base, features)
+        problems += unfit
         if not problems and revision.action not in _UNQUESTIONED:
             problems = await self._checks.answers(route, prepared, self._live(revision.endpoint))
-        return signature, problems
+        return signature, features, problems
 
     def _base(self, revision: Revision) -> CompiledRoute | None:
         """Whose signature holds on: the live one's, or that of the revision gone back to. An override declares the endpoint anew."""

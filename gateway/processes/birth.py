@@ -13,7 +13,7 @@ import msgspec
 from gateway.pipe import Pipe
 from gateway.settings import Settings
 
-Role = Literal["worker", "shadow", "control"]
+Role = Literal["worker", "shadow", "features", "control"]
 
 _PR_SET_PDEATHSIG: Final = 1
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from models.signature import Signature
+from models.signature import Signature, TensorSpec
 from models.staged import ModelKey
 from routing.split import BUCKETS
 
@@ -20,6 +20,22 @@ class CompiledModel(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     uri: str
     role: Literal["variant", "mirror", "pin"] = "variant"
+
+
+class FeatureInput(msgspec.Struct, frozen=True):
+    """An input of the endpoint that a feature fills: `full` is its name in the service (`view__feature`)."""
+
+    name: str
+    full: str
+    is_list: bool = False
+
+
+class CompiledFeatures(msgspec.Struct, frozen=True, kw_only=True):
+    """What a feature service was found to be when the revision was made: join keys as callers send them, and the inputs it fills."""
+
+    service: str
+    keys: tuple[TensorSpec, ...]
+    inputs: tuple[FeatureInput, ...]
 
 
 class CompiledRoute(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +54,7 @@ class CompiledRoute(msgspec.Struct, frozen=True, kw_only=True):
     split_sha256: str
     signature: Signature
     pins: list[CompiledModel] = []
+    features: CompiledFeatures | None = None
 
     @property
     def shares(self) -> dict[str, float]:

@@ -8,13 +8,19 @@ from typing import Final
 import msgspec
 import pyarrow as pa
 
-from gateway.streams import labels, minutes, predictions, shadows
+from gateway.streams import labels, minutes, predictions, sensitive, shadows
 from gateway.streams.arrow import BlockInvalid
 from gateway.streams.predictions import Answers
 from gateway.streams.schema import Naming
-from routing.records import Block, LabelBlock, MetricBlock, PredictionBlock, ShadowBlock
+from routing.records import Block, LabelBlock, MetricBlock, PredictionBlock, SensitiveBlock, ShadowBlock
 
-TABLES_OF: Final = {"p": ("predictions",), "s": ("shadows", "metrics"), "l": ("labels",), "c": ("metrics",)}
+TABLES_OF: Final = {
+    "p": ("predictions",),
+    "a": ("sensitive",),
+    "s": ("shadows", "metrics"),
+    "l": ("labels",),
+    "c": ("metrics",),
+}
 """Block tag → the tables that its frames touch."""
 _SLICE: Final = 500
 _DECODER: Final[msgspec.msgpack.Decoder[Block]] = msgspec.msgpack.Decoder(Block)
@@ -84,6 +90,8 @@ class Conversion:
                 return predictions.tables(asked, self._naming, self._answers)
             case "shadows":
                 return shadows.tables([block for block in blocks if isinstance(block, ShadowBlock)], self._naming)
+            case "sensitive":
+                return sensitive.tables([one for one in blocks if isinstance(one, SensitiveBlock)], self._naming)
             case "labels":
                 rows = labels.rows([block for block in blocks if isinstance(block, LabelBlock)])
             case _:

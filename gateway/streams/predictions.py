@@ -20,10 +20,10 @@ from gateway.streams.arrow import (
     transposed,
     uuids,
 )
-from gateway.streams.schema import PREDICTIONS, Naming
+from gateway.streams.schema import ARROW_OF, PREDICTIONS, Naming
 from models.answer import read
 from models.signature import Answer
-from routing.records import ASSIGNED_BY, PROTOCOLS, PredictionBlock, RequestRow
+from routing.records import ASSIGNED_BY, LOOKUPS, PROTOCOLS, PredictionBlock, RequestRow
 
 Answers = Callable[[str], Answer | None]
 """How a model's prediction is read, by artifact digest; None when that is not known."""
@@ -51,6 +51,8 @@ def _kind(block: PredictionBlock) -> tuple[object, ...]:
         block.inputs_digest is None,
         layout(block.inputs),
         layout(block.outputs),
+        tuple([(key.name, key.datatype) for key in block.keys]),
+        layout(block.lookups),
     )
 
 
@@ -66,7 +68,26 @@ def _table(blocks: list[PredictionBlock], naming: Naming, answers: Answers) -> p
         shaped = [output.array if output.array.shape[1] > 1 else output.array[:, 0] for output in outputs]
         labels, scores = read(answer, [output.name for output in outputs], shaped)
         columns |= {"answer_label": pa.array(labels, pa.string()), "answer_score": pa.array(scores, pa.float64())}
-    return table(columns | named("input", inputs, naming) | named("output", outputs, naming), PREDICTIONS)
+    columns |= named("input", inputs, naming) | _features(blocks, rows, naming) | named("output", outputs, naming)
+    return table(columns, PREDICTIONS)
+
+
+def _features(blocks: list[PredictionBlock], rows: list[int], naming: Naming) -> dict[str, pa.Array]:
+    """`key_<name>`, and what came of the lookup of each input: `lookup_<input>` and `lookup_age_s_<input>`."""
+    first = blocks[0]
+    columns: dict[str, pa.Array] = {}
+    for place, key in enumerate(first.keys):
+        type_ = ARROW_OF[key.datatype]
+        values = pa.array([value for block in blocks for value in block.keys[place].values], type_)
+        if len(values) != sum(rows):
+            raise BlockInvalid(f"key {key.name!r}: wanted {sum(rows)} values, got {len(values)}")
+        columns[naming.name("key", key.name, key.datatype, type_)] = values
+    for found in tensors([block.lookups for block in blocks], rows):
+        columns[naming.name("lookup", found.name, "BYTES", pa.string())] = choices(LOOKUPS, found.array[:, 0].tolist())
+    for found in tensors([block.ages_s for block in blocks], rows):
+        known = pa.array(found.array[:, 0], mask=np.isnan(found.array[:, 0]))
+        columns[naming.name("lookup_age_s", found.name, "FP64", pa.float64())] = known
+    return columns
 
 
 def _requests(blocks: list[PredictionBlock]) -> dict[str, pa.Array]:

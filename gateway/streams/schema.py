@@ -1,4 +1,4 @@
-"""The four tables of the lake: their columns, types and partitions, and how input and output columns are named beside them."""
+"""The five tables of the lake: their columns, types and partitions, and how input and output columns are named beside them."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -102,6 +102,18 @@ LABELS: Final = pa.schema(
 """One row a label as it came. `at` null: the first receipt of that content counts.
 `endpoint` is null for labels by prediction id; the prediction's own is found by joining."""
 
+SENSITIVE: Final = pa.schema(
+    [
+        _NUMBER,
+        ("prediction_id", _TEXT),
+        ("row", pa.int32()),
+        ("rows", pa.int32()),
+        *_WHO,
+        ("received_at", _TIME),
+    ]
+)
+"""One row an input row of a route with `record.sensitive`; `attribute_<name>` follow. They are in no other table."""
+
 METRICS: Final = pa.schema(
     [
         _NUMBER,
@@ -123,7 +135,13 @@ METRICS: Final = pa.schema(
 )
 """One row a worker, minute, variant and model version (role `live`), and one for what a mirror dropped, by `reason` (role `mirror`)."""
 
-SCHEMAS: Final = {"predictions": PREDICTIONS, "shadows": SHADOWS, "labels": LABELS, "metrics": METRICS}
+SCHEMAS: Final = {
+    "predictions": PREDICTIONS,
+    "shadows": SHADOWS,
+    "labels": LABELS,
+    "metrics": METRICS,
+    "sensitive": SENSITIVE,
+}
 
 ARROW_OF: Final = {
     "BOOL": pa.bool_(),

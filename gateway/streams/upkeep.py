@@ -42,7 +42,7 @@ def expire(tables: Tables, retention_s: Mapping[str, int], now_us: int) -> Delet
         cutoff = _cutoff(now_us, kept_s)
         if endpoint in stored["predictions"]:
             deleted["labels"] += _expire_labels_of(tables, endpoint, cutoff)
-        for name in ("labels", "predictions", "shadows"):
+        for name in ("labels", "sensitive", "predictions", "shadows"):
             if endpoint in stored[name]:
                 deleted[name] += _expire_rows_of(tables[name], endpoint, cutoff)
     if None in stored["labels"]:
@@ -64,6 +64,7 @@ def forget(tables: Tables, units: Sequence[str]) -> Deleted:
         is_named = (pc.field("endpoint") == endpoint) & pc.field("request_id").isin(named.unique())
         labels += tables["labels"].drop(is_named & pc.field("prediction_id").is_null())
     return {
+        "sensitive": tables["sensitive"].drop(pc.field("prediction_id").isin(ids.unique())),
         "predictions": tables["predictions"].drop(is_theirs),
         "shadows": tables["shadows"].drop(is_theirs),
         "labels": labels,

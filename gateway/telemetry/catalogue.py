@@ -118,6 +118,18 @@ _ALL: Final = (
         (),
         "Request ids that were longer than 128 characters or held others than [A-Za-z0-9._:-]. Labels by such an id cannot join.",
     ),
+    # features
+    _counter(
+        "runoff_feature_values_total",
+        ("endpoint", "outcome"),
+        "Feature values looked up for requests: found, or replaced by their default because they were stale, absent, or the store did not "
+        "answer (timeout, failed). The records say which feature: group by lookup_<input>.",
+    ),
+    _histogram(
+        "runoff_feature_lookup_duration_seconds",
+        ("endpoint",),
+        "How long requests waited for the feature store. Near features.timeout_ms: the online store is slow, and defaults are served.",
+    ),
     # mirrors
     _counter(
         "runoff_mirrored_total",

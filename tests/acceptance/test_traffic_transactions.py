@@ -77,7 +77,7 @@ def test_of_ten_writers_at_once_exactly_one_wins(gateway):
         ({"colour": "red"}, 422),
         ({"variants": [{"name": "champion", "model": f"models:/{NAME}/1", "weight": -1}]}, 422),
         ({"variants": []}, 422),
-        ({"features": {"service": "x"}}, 422),
+        ({"features": {"service": "x"}}, 409),  # no feature store is set
         ({"variants": [{"name": "champion", "model": f"models:/{NAME}/99", "weight": 1}]}, 409),  # no such version
         ({"variants": [{"name": "champion", "model": f"models:/{NAME}/5", "weight": 1}]}, 409),  # other inputs
         ({"variants": [{"name": "champion", "model": "models:/nobody@champion", "weight": 1}]}, 409),

@@ -80,10 +80,12 @@ async def test_a_document_for_another_endpoint_is_refused(http):
     assert (reply.status_code, reply.json()["problems"][0]["code"]) == (422, "endpoint_differs")
 
 
-async def test_what_is_not_built_yet_is_refused_by_that_code(http):
+async def test_features_want_a_feature_store(http):
     document = route(**SPLIT) | {"features": {"service": "f"}}
-    reply = await http.put(f"{PATH}?reason=new", json=document, headers=NEW)
-    assert (reply.status_code, reply.json()["code"]) == (422, "not_built_yet")
+    reply = await http.put(f"{PATH}?reason=new&wait=10", json=document, headers=NEW)
+    (problem,) = reply.json()["problems"]
+    assert (reply.status_code, problem["path"], problem["code"]) == (409, "features.service", "feature_store_missing")
+    assert "[features] repo" in problem["remedy"]
 
 
 async def test_a_route_as_it_was_read_can_be_put_back(http, made):

@@ -4,8 +4,8 @@ import pytest
 from gateway.streams.arrow import BlockInvalid
 from gateway.streams.conversion import _SLICE, Conversion, Held, tables_of
 from gateway.streams.schema import SCHEMAS, Naming
-from routing.records import MetricBlock, MirrorBlock
-from tests.kit.spooled import BINARY, encode, label, labels, pid_text, predictions, request, shadows
+from routing.records import Column, MetricBlock, MirrorBlock, SensitiveBlock
+from tests.kit.spooled import BINARY, encode, label, labels, pid, pid_text, predictions, request, shadows
 
 
 @pytest.fixture
@@ -84,12 +84,13 @@ def test_columns_that_only_some_frames_have_are_null_for_the_others(convert):
 def test_a_table_takes_its_own_blocks_and_leaves_the_others(convert, refused, table):
     mirrored = msgspec.structs.replace(shadows([1], ["1"], ["0"]), dropped={"late": 2})
     blocks = predictions([request(0)], [0.5]), mirrored, labels(label(2, 1)), predictions([])
-    rows = convert(table, *encode(*blocks))
+    apart = SensitiveBlock("phishing", [pid(3)], [1], [60_000_000], [Column("sex", "BYTES", (1,), ["f"])])
+    rows = convert(table, *encode(*blocks, apart))
     assert (rows.num_rows, refused) == (1, [])
     if table == "metrics":
         assert (rows["reason"].to_pylist(), rows["writer"].to_pylist()) == (["late"], ["worker-1"])
     else:
-        assert ids(rows) == [pid_text({"predictions": 0, "shadows": 1, "labels": 2}[table])]
+        assert ids(rows) == [pid_text({"predictions": 0, "shadows": 1, "labels": 2, "sensitive": 3}[table])]
 
 
 def test_without_frames_there_are_no_rows(convert):

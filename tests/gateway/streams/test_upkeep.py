@@ -84,7 +84,7 @@ def test_a_forgotten_unit_leaves_no_row_of_it_and_takes_no_other(place, tables):
         labels(*[label(n, 1) for n in range(4)], label(None, 1, endpoint="phishing", request_id="r5")),
     )
     deleted = forget(tables(), ["gone"])
-    assert deleted == {"predictions": 3, "shadows": 3, "labels": 3}
+    assert deleted == {"sensitive": 0, "predictions": 3, "shadows": 3, "labels": 3}
     kept = [pid_text(n) for n in (0, 2, 4)]
     assert ids(place, "predictions") == ids(place, "shadows") == kept
     assert ids(place, "labels") == kept[:2]
@@ -99,7 +99,7 @@ def test_one_handle_forgets_again_and_again_and_goes_on_expiring(place, tables):
     assert [forget(held, [f"unit-{n}"])["predictions"] for n in (1, 2, 1)] == [1, 1, 0]
     deleted = expire(held, {"phishing": HOUR}, now(3 * HOUR))
     assert (deleted["predictions"], deleted["labels"]) == (4, 4)
-    assert forget(held, ["unit-3"]) == {"predictions": 0, "shadows": 0, "labels": 0}
+    assert forget(held, ["unit-3"]) == {"sensitive": 0, "predictions": 0, "shadows": 0, "labels": 0}
 
 
 def test_what_was_rewritten_is_read_by_filters_on_texts_as_before(place, tables):

@@ -1,0 +1,66 @@
+"""What control asks the features process when a route has features: whether the service is there, and what it consists of."""
+
+from typing import Final
+
+from gateway.features.client import FeatureClient, StoreFailed, StoreSilent
+from gateway.features.fit import fit
+from gateway.features.frames import Described
+from gateway.state.compiled import CompiledFeatures, CompiledRoute
+from models.signature import Signature
+from routing.errors import Problem
+from routing.traffic import Route
+from routing.validate import validate
+
+ANSWER_S: Final = 60.0
+"""The first question of a gateway's life imports Feast."""
+_PATH: Final = "features.service"
+
+
+class FeatureServices:
+    """`client` None: no repository is set, so no route can have features."""
+
+    def __init__(self, client: FeatureClient | None, *, answer_s: float = ANSWER_S) -> None:
+        self._client = client
+        self._answer_s = answer_s
+
+    async def compile(
+        self, route: Route, signature: Signature, base: CompiledRoute | None
+    ) -> tuple[CompiledFeatures | None, list[Problem]]:
+        """The route's features under the endpoint's signature, None without any, and what stands against them.
+
+        Where the store cannot be asked, what the live revision knows of the same service holds on: a change of models need not wait for it.
+        """
+        if route.features is None:
+            return None, []
+        described = await self._described(route.features.service)
+        if isinstance(described, Problem):
+            known = unchanged(route, signature, base)
+            return (known, []) if known is not None and described.code == _SILENT else (None, [described])
+        compiled, problems = fit(described, route.features, signature)
+        return compiled, problems
+
+    async def _described(self, service: str) -> Described | Problem:
+        if self._client is None:
+            remedy = 'set [features] repo = "/path/of/the/feature_repo" and start the gateway again'
+            return Problem(_PATH, "feature_store_missing", "no feature repository is set", remedy)
+        try:
+            return await self._client.describe(service, self._answer_s)
+        except StoreFailed as error:
+            if error.code == "unknown":
+                remedy = "feast apply, then apply the route again"
+                text = f"the repository has no feature service '{service}'; it has {error}"
+                return Problem(_PATH, "service_unknown", text, remedy)
+            return Problem(_PATH, _SILENT, f"the feature store cannot be asked: {error}", _MEND)
+        except StoreSilent as error:
+            return Problem(_PATH, _SILENT, str(error), _MEND)
+
+
+_SILENT: Final = "feature_store_unavailable"
+_MEND: Final = "see the log of the process `features`, then apply the route again"
+
+
+def unchanged(route: Route, signature: Signature, base: CompiledRoute | None) -> CompiledFeatures | None:
+    """What is known of the route's service from a revision that has the same features and inputs; None: nothing."""
+    if base is None or base.features is None or base.signature != signature:
+        return None
+    return base.features if validate(base.document).features == route.features else None

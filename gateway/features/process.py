@@ -1,0 +1,160 @@
+"""The features process: holds the feature store, so that no worker has to, and answers workers and control over a Unix socket.
+
+It is started where a repository is set. Feast (240 MB, some seconds) is imported when a route asks for it first.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from gateway.features.client import SocketPath
+from gateway.features.frames import SOCKET, Answered, Cutter, Failed, FrameInvalid, framed, read_asked
+from gateway.features.lane import Lane, Services
+from gateway.pipe import Pipe, PipeBroken
+from gateway.telemetry.log import EventLog
+
+log = EventLog(__name__)
+
+LANES_MAX: Final = 64
+"""Services that are asked at once; each has a thread."""
+_BEAT_S: Final = 1.0
+
+
+class Features:
+    """Listens below `folder` for as long as it runs. Made and run on one event loop."""
+
+    def __init__(self, folder: Path, open_store: Callable[[], Services]) -> None:
+        self._folder = folder
+        self._open_store = open_store
+        self._lanes: dict[str, Lane] = {}
+        self._callers: set[_Caller] = set()
+        self._server: asyncio.Server | None = None
+        self._stopping = asyncio.Event()
+
+    async def start(self) -> None:
+        """Listens; raises OSError. A socket that a predecessor left is replaced."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self._folder / SOCKET).unlink(missing_ok=True)
+        with SocketPath(self._folder) as path:
+            self._server = await asyncio.get_running_loop().create_unix_server(lambda: _Caller(self), path)
+
+    async def run(self) -> None:
+        """Until `stop`."""
+        await self._stopping.wait()
+        await self.close()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    async def close(self) -> None:
+        """Ends all connections; whoever waits is told so by that."""
+        if self._server is not None:
+            self._server.close()
+        for caller in list(self._callers):
+            caller.close()
+        for lane in self._lanes.values():
+            lane.close()
+        with suppress(OSError):
+            (self._folder / SOCKET).unlink(missing_ok=True)
+
+    def lane(self, service: str) -> Lane | None:
+        """Who answers for a service; None when there are too many."""
+        found = self._lanes.get(service)
+        if found is None and len(self._lanes) < LANES_MAX:
+            found = self._lanes[service] = Lane(service, self._open_store)
+        return found
+
+    def joined(self, caller: "_Caller") -> None:
+        self._callers.add(caller)
+
+    def left(self, caller: "_Caller") -> None:
+        self._callers.discard(caller)
+
+    async def beat(self, pipe: Pipe) -> None:
+        """Tells the supervisor each second that this process lives."""
+        pipe.send({"event": "ready"})
+        while True:
+            asked = time.monotonic()
+            await asyncio.sleep(_BEAT_S)
+            lag_s = max(0.0, time.monotonic() - asked - _BEAT_S)
+            pipe.send({"event": "beat", "loop_lag_s": round(lag_s, 6), "endpoints": {}})
+
+    async def obey(self, pipe: Pipe) -> None:
+        """Follows the supervisor's commands; without a supervisor there is nobody to answer."""
+        with suppress(PipeBroken):
+            async for line in pipe:
+                if line.get("command") == "drain":
+                    break
+        self.stop()
+
+
+class _Caller(asyncio.Protocol):
+    """A connection of a worker, or of control."""
+
+    def __init__(self, features: Features) -> None:
+        self._features = features
+        self._cutter = Cutter()
+        self._outbox: list[bytes] = []
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._features.joined(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for payload in self._cutter.cut(data):
+                asked = read_asked(payload)
+                lane = self._features.lane(asked.service)
+                if lane is None:
+                    self.send(Failed(asked.id, "overloaded", f"more than {LANES_MAX} feature services are asked"))
+                else:
+                    lane.put(asked, self.send)
+        except (FrameInvalid, ValueError) as error:
+            log.warning("feature_caller_unreadable", problem=type(error).__name__)
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._transport = None
+        self._features.left(self)
+
+    def send(self, answer: Answered) -> None:
+        """Answers, in one write with all else of this turn."""
+        if not self._outbox:
+            asyncio.get_running_loop().call_soon(self._flush)
+        try:
+            self._outbox.append(framed(answer))
+        except ValueError as error:
+            self._outbox.append(framed(Failed(answer.id, "unavailable", str(error))))
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _flush(self) -> None:
+        frames, self._outbox = self._outbox, []
+        if self._transport is not None:
+            self._transport.write(b"".join(frames))
+
+
+def opener(repo: str | None) -> Callable[[], Services]:
+    """Opens the repository, on the thread that will ask it."""
+
+    def opened() -> Services:
+        if repo is None:
+            raise FileNotFoundError("no feature repository is set: [features] repo")
+        if "://" not in repo and not os.path.isfile(f"{repo}/feature_store.yaml"):  # noqa: PTH113  # a path of the operator's
+            raise FileNotFoundError(f"{repo} is no feature repository: it has no feature_store.yaml")
+        try:
+            from gateway.features.store import Store
+        except ImportError as error:
+            raise ImportError(f"{error}; install the extra: pip install 'runoff[feast]'") from error
+        return Store(repo)
+
+    return opened

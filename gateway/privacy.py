@@ -1,0 +1,99 @@
+"""What of a request's values a record may hold: join keys as the route masks them, and sensitive attributes, which go their own way.
+
+Sensitive attributes are a block of their own in the spool and a table of their own in the lake, so that who reads predictions never has them.
+"""
+
+import hmac
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from gateway.features.served import ServedFeatures
+from gateway.live import ServedEndpoint
+from gateway.ticket import Ticket
+from models.tensors import Array
+from routing.records import Column, KeyColumn
+from routing.traffic import Record
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_TAG_SENSITIVE: Final = "a"
+_SENT: Final = 0
+"""Index of `sent` in routing.records.LOOKUPS."""
+
+LookupColumns = tuple[list[KeyColumn], list[Column], list[Column]]
+"""`keys`, `lookups` and `ages_s` of a PredictionBlock."""
+
+
+def keyed_hashes(unit_key: bytes, values: Iterable[object]) -> list[str]:
+    """`mask: hmac`: equal values stay equal, and nobody without the key can try which they are."""
+    return [hmac.digest(unit_key, str(value).encode(), "sha256")[:16].hex() for value in values]
+
+
+def looked_up(
+    features: ServedFeatures, tickets: Sequence[Ticket], record: Record, unit_key: bytes, *, is_kept: bool
+) -> LookupColumns:
+    """What came of the lookups of these tickets, row by row; join keys where inputs are recorded (`is_kept`)."""
+    masks = dict(record.mask)
+    keys = [
+        KeyColumn(spec.name, *_key_values(spec.name, spec.datatype, tickets, masks.get(spec.name), unit_key))
+        for spec in features.key_specs
+        if is_kept and masks.get(spec.name) != "drop"
+    ]
+    lookups, ages = [], []
+    for name in features.input_names:
+        outcomes = bytearray()
+        seconds: list[Array] = []
+        for ticket in tickets:
+            found = ticket.lookup
+            if found is None or name not in found.outcomes:
+                outcomes += bytes([_SENT]) * ticket.rows
+                seconds.append(np.full(ticket.rows, np.nan))
+            else:
+                outcomes += found.outcomes[name]
+                seconds.append(found.ages_s[name])
+        lookups.append(Column(name, "UINT8", (), bytes(outcomes)))
+        ages.append(Column(name, "FP64", (), np.concatenate(seconds).tobytes()))
+    return keys, lookups, ages
+
+
+def _key_values(
+    name: str, datatype: str, tickets: Sequence[Ticket], mask: str | None, unit_key: bytes
+) -> tuple[str, list[int | str | None]]:
+    values: list[int | str | None] = []
+    for ticket in tickets:
+        given = None if ticket.lookup is None else ticket.lookup.keys.get(name)
+        if given is None:
+            values += [None] * ticket.rows
+        elif mask == "hmac":
+            values += keyed_hashes(unit_key, given.ravel().tolist())
+        else:
+            values += given.ravel().tolist()
+    return "BYTES" if mask == "hmac" else datatype, values
+
+
+def sensitive_block(
+    endpoint: ServedEndpoint, tickets: Sequence[Ticket], inputs: Sequence[Array], offset_us: int
+) -> bytes:
+    """`routing.records.SensitiveBlock` of these tickets; `inputs` are all declared ones, the rows of `tickets` end to end."""
+    names = endpoint.route.record.sensitive
+    columns = [
+        Column(spec.name, spec.datatype, array.shape[1:], _data(array))
+        for spec, array in zip(endpoint.signature.inputs, inputs, strict=True)
+        if spec.name in names
+    ]
+    return _ENCODER.encode(
+        (
+            _TAG_SENSITIVE,
+            endpoint.name,
+            [ticket.prediction_bytes for ticket in tickets],
+            [ticket.rows for ticket in tickets],
+            [offset_us + ticket.received_ns // 1000 for ticket in tickets],
+            columns,
+        )
+    )
+
+
+def _data(array: Array) -> bytes | list[str]:
+    return array.ravel().tolist() if array.dtype == object else array.tobytes()

@@ -1,0 +1,94 @@
+"""What of a request leaves the data plane by way of its records, with each way of keeping things back."""
+
+import hmac
+
+import numpy as np
+import pytest
+
+from gateway.privacy import keyed_hashes
+from routing.records import PredictionBlock, SensitiveBlock
+from tests.kit.feature_plane import FeaturePlane
+from tests.kit.plane import UNIT_KEY
+
+CANARY = "canary-4b1d"
+
+
+@pytest.fixture
+async def world(tmp_path):
+    async with FeaturePlane(tmp_path) as made:
+        yield made
+
+
+def asked(*marks):
+    rows = len(marks)
+    return {
+        "amount": np.zeros((rows, 1), np.float32),
+        "income": np.zeros((rows, 1)),
+        "segment": np.array(marks, object).reshape(-1, 1),
+    }
+
+
+def of(blocks, kind):
+    return [block for block in blocks if isinstance(block, kind)]
+
+
+async def test_sensitive_attributes_are_a_block_of_their_own_and_in_no_other(world):
+    world.serve(record={"sensitive": ["segment"]})
+    replies = [await world.infer(asked(CANARY, "other")), await world.infer(asked(CANARY))]
+    (first, second), apart = of(world.blocks(), PredictionBlock), of(world.blocks(), SensitiveBlock)
+    assert [column.data for column in first.inputs if column.name == "segment"] == [None]
+    assert CANARY not in str(first) + str(second)
+    assert [(block.endpoint, block.rows, block.attributes[0].data) for block in apart] == [
+        ("credit", [2], [CANARY, "other"]),
+        ("credit", [1], [CANARY]),
+    ]
+    assert [block.prediction_ids[0] for block in apart] == [
+        block.requests[0].prediction_id for block in (first, second)
+    ]
+    assert apart[0].received_unix_us == [first.requests[0].received_unix_us]
+    assert len(replies) == 2
+
+
+@pytest.mark.parametrize("record", [{"inputs": "none"}, {"inputs": "hash"}, {"inputs_bytes_max": 0}, {"sample": 0.0}])
+async def test_what_is_not_recorded_at_all_is_not_kept_apart_either(world, record):
+    world.serve(record={"sensitive": ["segment"], **record})
+    await world.infer(asked(CANARY))
+    assert of(world.blocks(), SensitiveBlock) == []
+    assert CANARY not in str(world.blocks())
+
+
+@pytest.mark.parametrize(
+    "record", [{"mask": {"segment": "drop"}}, {"mask": {"segment": "hmac"}}, {"sensitive": ["segment"]}]
+)
+async def test_a_digest_of_inputs_does_not_tell_what_is_kept_back(world, record):
+    world.serve(record={"inputs": "hash", **record})
+    for mark in ("f", "m"):
+        await world.infer(asked(mark))
+    one, other = (block.inputs_digest for block in of(world.blocks(), PredictionBlock))
+    assert one == other
+
+
+async def test_a_digest_tells_all_other_inputs_apart(world):
+    world.serve(record={"inputs": "hash"})
+    for mark in ("f", "m"):
+        await world.infer(asked(mark))
+    one, other = (block.inputs_digest for block in of(world.blocks(), PredictionBlock))
+    assert one != other
+
+
+async def test_mirrored_rows_hold_the_unit_as_the_route_says_and_their_rows_whole(world):
+    world.serve(
+        unit={"input": "segment"},
+        record={"sensitive": ["amount"]},
+        mirrors=[{"name": "candidate", "model": "models:/credit/9"}],
+    )
+    await world.infer(asked(CANARY))
+    (block,) = world.plane.blocks("mirror/worker-1")
+    assert block.requests[0].unit == hmac.digest(UNIT_KEY, CANARY.encode(), "sha256")[:16].hex()
+    assert [column.data is None for column in block.inputs] == [False] * 3
+
+
+def test_equal_values_have_equal_hashes_and_another_key_others():
+    one, again, other = keyed_hashes(b"a" * 32, ["x", "x", 5])
+    assert one == again != other
+    assert keyed_hashes(b"b" * 32, ["x"]) != [one]

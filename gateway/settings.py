@@ -114,6 +114,15 @@ class Tls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         tuple[Listener, ...], Meta(description="which listeners speak TLS, once there is a certificate")
     ] = ("rest", "grpc", "admin")
 
+    client_ca_file: Annotated[
+        str | None,
+        Meta(description="PEM of who signs callers' certificates (mutual TLS); none: nobody is asked for one"),
+    ] = None
+    client_listeners: Annotated[
+        tuple[Listener, ...],
+        Meta(description="which of the TLS listeners want a caller's certificate, once there is such a PEM"),
+    ] = ("rest", "grpc", "admin")
+
     def scheme(self, listener: Listener) -> str:
         """`https`, or `http` for plain text."""
         return "http" if self.pair(listener) is None else "https"
@@ -123,6 +132,10 @@ class Tls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if self.certificate_file is None or self.key_file is None or listener not in self.listeners:
             return None
         return self.certificate_file, self.key_file
+
+    def client_ca(self, listener: Listener) -> str | None:
+        """Who must have signed a caller's certificate; None: the listener asks for none."""
+        return self.client_ca_file if self.pair(listener) and listener in self.client_listeners else None
 
 
 class FeastSinkSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -198,6 +211,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ()
     trust_types: Annotated[tuple[str, ...], Meta(description="more types that skops may load, by full name")] = ()
     lake_uri: Annotated[str, Meta(description="where predictions, shadows, labels and metrics are kept as tables")] = ""
+    labels_file: Annotated[
+        str | None, Meta(description="TOML file of tables from which labels are fetched by and by; none: none are")
+    ] = None
     state_url: Annotated[str, Meta(description="the state database; sqlite:/// only, so far")] = ""
     grace_s: Annotated[Seconds, Meta(description="seconds a stopping process may take to finish what it holds")] = 20.0
     spool_bytes_max: Annotated[Count, Meta(description="bytes of records waiting for the lake, at most")] = 1 << 30
@@ -422,6 +438,10 @@ def _check_whole(settings: Settings) -> None:
     _check_oidc(settings.auth.oidc)
     if (settings.tls.certificate_file is None) != (settings.tls.key_file is None):
         raise SettingsInvalid("tls.certificate_file and tls.key_file: wanted both or none")
+    if settings.tls.client_ca_file is not None and settings.tls.certificate_file is None:
+        raise SettingsInvalid(
+            "tls.client_ca_file: callers show certificates over TLS only; set tls.certificate_file too"
+        )
 
 
 def _check_oidc(oidc: Oidc) -> None:

@@ -1,5 +1,7 @@
 """One HTTP exchange with a gateway: the key goes in, JSON or a readable error comes out."""
 
+import os
+import ssl
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +20,9 @@ class Transport:
         self.url = url.rstrip("/")
         self._timeout_s = timeout_s
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s, transport=transport)
+        self._client = httpx.Client(
+            base_url=self.url, headers=headers, timeout=timeout_s, transport=transport, verify=_tls(self.url)
+        )
 
     def call(
         self,
@@ -59,6 +63,19 @@ class Transport:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _tls(url: str) -> ssl.SSLContext | bool:
+    """How an https gateway is trusted, and shown the certificate that it may want: RUNOFF_CLIENT_CERT, a PEM of both key and chain."""
+    own = os.environ.get("RUNOFF_CLIENT_CERT")
+    if not own or not url.startswith("https:"):
+        return True
+    context = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or None)
+    try:
+        context.load_cert_chain(own)
+    except OSError as error:
+        raise GatewayUnreachable(f"RUNOFF_CLIENT_CERT: {own}: {error}") from error
+    return context
 
 
 def _refusal(reply: httpx.Response) -> RequestRefused:

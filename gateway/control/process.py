@@ -6,6 +6,7 @@ import getpass
 import os
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,8 +41,9 @@ from gateway.keys.key_sets import KeySetSource
 from gateway.keys.usage import tell_used
 from gateway.keys.watch import KeyWatch
 from gateway.pipe import Line, Pipe
-from gateway.processes.birth import Birth, adopt
+from gateway.processes.birth import Birth, adopt, new_writer
 from gateway.settings import Settings
+from gateway.spool.segment import SegmentWriter
 from gateway.state.documents import documents
 from gateway.state.store import StateStore
 from gateway.streams.answers import StagedAnswers
@@ -53,6 +55,7 @@ from models.artifacts import Artifacts
 from routing.validate import validate
 
 if TYPE_CHECKING:
+    from gateway.control.pulls import Pulls
     from gateway.evidence.evidence import Evidence
 
 log = EventLog(__name__)
@@ -121,6 +124,7 @@ class Control:
         )
         self._relays = relays(settings)
         self._lake_stop = asyncio.Event()
+        self._evidence = evidence
         self._feedback = Feedback(settings, evidence, self._page)
         remotes = Remotes(settings, os.environ, self._store.routes)
         changes = Changes(self._store, self._reconciler, against=remotes.problems)
@@ -179,6 +183,8 @@ class Control:
             self._tuning.run(),
         ]
         lives += [relay.run(self._lake_stop) for relay in self._relays]
+        if self._settings.labels_file is not None:
+            lives.append(self._pulls(Path(self._settings.labels_file)).run())
         oidc = self._settings.auth.oidc
         if oidc.issuer is not None:
             lives.append(KeySetSource(oidc, partial(self._store.keys.keep_key_set, oidc.issuer)).run())
@@ -244,6 +250,20 @@ class Control:
             self._pipe.send({"event": "beat", "loop_lag_s": max(0.0, self._clock() - before - BEAT_S)})
             self._show()
 
+    def _pulls(self, file: Path) -> "Pulls":
+        from gateway.control.pulls import Pulls
+
+        writer = partial(
+            SegmentWriter,
+            self._settings.state_path / "spool" / new_writer("control"),
+            bytes_max=self._settings.spool_bytes_max // 8,
+            durable=True,
+        )
+        return Pulls(file, self._evidence, writer, self._count_labels)
+
+    def _count_labels(self, outcome: str, labels: int) -> None:
+        self._page.cells[self._page.counter("runoff_labels_total", {"outcome": outcome})] += labels
+
     def _show(self) -> None:
         """The lake's figures on the scrape."""
         figures = self._lake.figures
@@ -290,10 +310,13 @@ def _retention(state_file: Path) -> dict[str, int]:
 
 def _config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     certificate, key = settings.tls.pair("admin") or (None, None)
+    ca = settings.tls.client_ca("admin")
     return uvicorn.Config(
         app,
         ssl_certfile=certificate,
         ssl_keyfile=key,
+        ssl_ca_certs=ca,
+        ssl_cert_reqs=ssl.CERT_NONE if ca is None else ssl.CERT_REQUIRED,
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -30,4 +30,11 @@ def tls_context(settings: Settings, listener: Listener) -> ssl.SSLContext | None
         context.load_cert_chain(*pair, password="")
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; ValueError: a password that is asked for
         raise SettingsInvalid(f"tls.certificate_file, tls.key_file: {pair[0]}, {pair[1]}: {error}") from None
+    ca = settings.tls.client_ca(listener)
+    if ca is not None:
+        try:
+            context.load_verify_locations(ca)
+        except OSError as error:
+            raise SettingsInvalid(f"tls.client_ca_file: {ca}: {error}") from None
+        context.verify_mode = ssl.CERT_REQUIRED
     return context

@@ -6,6 +6,7 @@ connections, RELIABILITY.md B1), and at its end it resets what is queued in the 
 
 import asyncio
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -34,6 +35,7 @@ class RestListener:
     ) -> None:
         """`protocol` None: plain ASGI, by uvicorn's own."""
         certificate, key = settings.tls.pair("rest") or (None, None)
+        ca = settings.tls.client_ca("rest")
         self._config = Config(
             app,
             http=protocol or "httptools",
@@ -47,6 +49,8 @@ class RestListener:
             timeout_keep_alive=int(settings.limits.idle_s),
             ssl_certfile=certificate,
             ssl_keyfile=key,
+            ssl_ca_certs=ca,
+            ssl_cert_reqs=ssl.CERT_NONE if ca is None else ssl.CERT_REQUIRED,
         )
         self._config.load()
         self._state = ServerState()

@@ -67,4 +67,9 @@ def _tls(settings: Settings) -> grpc.ServerCredentials | None:
     if pair is None:
         return None
     certificate, key = (Path(name).read_bytes() for name in pair)
-    return grpc.ssl_server_credentials([(key, certificate)])
+    ca = settings.tls.client_ca("grpc")
+    return grpc.ssl_server_credentials(
+        [(key, certificate)],
+        root_certificates=None if ca is None else Path(ca).read_bytes(),
+        require_client_auth=ca is not None,
+    )

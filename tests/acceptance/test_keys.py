@@ -12,7 +12,7 @@ from gateway.rpc import open_inference_pb2 as pb
 from runoff import RequestRefused, Runoff
 from tests.kit import files
 from tests.kit.certificates import Certificate
-from tests.kit.gateway import CLI, Gateway, environment, eventually, infer_body, infer_call, route, rpc_request
+from tests.kit.gateway import CLI, Gateway, environment, eventually, infer_body, infer_call, route, rpc_request, run
 from tests.kit.issuer import Issuer, oidc
 
 pytestmark = pytest.mark.acceptance
@@ -228,6 +228,44 @@ def test_every_listener_speaks_tls_when_it_is_told_to(tmp_path):
                 httpx.get(url.replace("https://", "http://"))
     finally:
         gateway.stop()
+
+
+@pytest.mark.parametrize("grpc_door", ["grpcio", "wire"])
+def test_with_a_client_authority_nobody_is_heard_without_a_certificate_of_it(tmp_path, grpc_door):
+    made = Certificate(tmp_path)
+    tls = {**made.settings, "client_ca_file": str(made.certificate)}
+    trusting = {"SSL_CERT_FILE": str(made.certificate)}
+    gateway = Gateway(tmp_path, environ=trusting, tls=tls, grpc_door=grpc_door).start(ready=False)
+    known = made.trust
+    known.load_cert_chain(made.both)
+    try:
+        eventually(lambda: gateway.is_ready, 60)  # probes are plain, and ask for nothing
+        with httpx.Client(verify=known) as client:
+            for url in (f"{gateway.rest}/v2/health/live", f"{gateway.admin}/admin/v1/runtime"):
+                eventually(lambda url=url: _status(client, url) == 200, 60)
+                with pytest.raises(httpx.TransportError):
+                    httpx.get(url, verify=made.trust)
+        shown = run("routes", environ={"RUNOFF_URL": gateway.admin, "RUNOFF_CLIENT_CERT": str(made.both), **trusting})
+        assert (shown.returncode, "no routes yet" in shown.stdout) == (0, True), shown.stderr
+        bare = run("routes", environ={"RUNOFF_URL": gateway.admin, **trusting})
+        assert (bare.returncode, len(bare.stderr.splitlines())) == (1, 1)
+        address = gateway.rpc.replace("127.0.0.1", "localhost")
+        for credentials, code in (
+            (grpc.ssl_channel_credentials(made.pem, made.key.read_bytes(), made.pem), grpc.StatusCode.NOT_FOUND),
+            (grpc.ssl_channel_credentials(made.pem), grpc.StatusCode.UNAVAILABLE),
+        ):
+            with grpc.secure_channel(address, credentials) as channel, pytest.raises(grpc.RpcError) as refused:
+                infer_call(channel)(rpc_request("nobody", ROWS), timeout=20)
+            assert refused.value.code() is code
+    finally:
+        gateway.stop()
+
+
+def _status(client, url):
+    try:
+        return client.get(url).status_code
+    except httpx.TransportError:
+        return None
 
 
 @pytest.mark.parametrize(

@@ -45,5 +45,12 @@ class Certificate:
         return {"certificate_file": str(self.certificate), "key_file": str(self.key)}
 
     @property
+    def both(self) -> Path:
+        """Key and chain in one file, as callers keep what they show."""
+        path = self.certificate.with_name("client.pem")
+        path.write_bytes(self.pem + self.key.read_bytes())
+        return path
+
+    @property
     def trust(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self.certificate))

@@ -102,6 +102,10 @@ def tls_context(tls: Tls) -> ssl.SSLContext | None:
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["h2"])
     context.load_cert_chain(*pair)
+    ca = tls.client_ca("grpc")
+    if ca is not None:
+        context.load_verify_locations(ca)
+        context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 

@@ -1,3 +1,5 @@
+import ssl
+
 import pytest
 
 from gateway.keys.start import check, tls_context
@@ -23,6 +25,16 @@ def test_a_certificate_serves_the_listeners_that_it_is_for(tmp_path):
     assert tls_context(tls, "rest") is None
 
 
+def test_an_authority_of_callers_holds_for_the_listeners_that_it_is_for(tmp_path):
+    made = Certificate(tmp_path)
+    fields = {**made.settings, "client_ca_file": str(made.certificate), "client_listeners": ("rest",)}
+    tls = settings(tmp_path, tls=Tls(**fields))
+    check(tls)
+    assert tls_context(tls, "rest").verify_mode is ssl.CERT_REQUIRED
+    assert tls_context(tls, "admin").verify_mode is ssl.CERT_NONE
+    assert (tls.tls.client_ca("rest"), tls.tls.client_ca("admin")) == (str(made.certificate), None)
+
+
 def test_what_cannot_work_prevents_the_start_and_names_the_setting(tmp_path):
     made, short = Certificate(tmp_path), tmp_path / "short"
     short.write_text("short")
@@ -30,6 +42,7 @@ def test_what_cannot_work_prevents_the_start_and_names_the_setting(tmp_path):
         ({"bootstrap_key_file": str(short)}, "bootstrap_key_file"),
         ({"tls": Tls(certificate_file=str(made.key), key_file=str(made.key))}, "tls.certificate_file"),
         ({"tls": Tls(certificate_file=str(tmp_path / "no"), key_file=str(made.key))}, "tls.certificate_file"),
+        ({"tls": Tls(**made.settings, client_ca_file=str(short))}, "tls.client_ca_file"),
         ({"auth": Auth(oidc=Oidc(scopes=("nonsense",)))}, "auth.oidc.scopes"),
     ]
     for fields, words in broken:

@@ -404,7 +404,10 @@ def predictions(
 
 @app.command()
 def label(
-    file: Annotated[Path, typer.Argument(help="JSON, JSON lines, CSV or Parquet with prediction_id and label")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="JSON, JSON lines, CSV or Parquet with prediction_id and label, or a TOML file of tables"),
+    ],
     data_url: Annotated[
         str | None, typer.Option("--data-url", help="REST address; default: the gateway says it")
     ] = None,

@@ -1,4 +1,4 @@
-"""Labels in files: a JSON list or object, JSON lines, or CSV or Parquet with the columns of the label call."""
+"""Labels in files: a JSON list or object, JSON lines, CSV or Parquet with the columns of the label call, or a TOML file of tables that hold them."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -19,6 +19,9 @@ PORTION: Final = 10_000
 
 def read_labels(path: Path) -> Iterator[list[dict[str, Any]]]:
     """The labels in portions of at most 10,000, as the gateway takes them. Raises CommandFailed with the line that is wrong."""
+    if path.suffix == ".toml":
+        yield from _tables(path)
+        return
     if path.suffix in _PARQUET:
         yield from _parquet(path)
         return
@@ -35,6 +38,17 @@ def read_labels(path: Path) -> Iterator[list[dict[str, Any]]]:
                 yield portion
     except (OSError, UnicodeDecodeError) as error:
         raise CommandFailed(f"{path}: cannot be read: {error}") from error
+
+
+def _tables(path: Path) -> Iterator[list[dict[str, Any]]]:
+    """What the tables hold that the file names."""
+    from gateway.streams.truth_tables import TruthUnreadable, read, truth_tables
+
+    try:
+        for truth in truth_tables(path):
+            yield from filter(None, read(truth, datetime.now(UTC)))
+    except TruthUnreadable as error:
+        raise CommandFailed(str(error)) from error
 
 
 def _parquet(path: Path) -> Iterator[list[dict[str, Any]]]:

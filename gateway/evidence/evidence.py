@@ -15,6 +15,7 @@ from gateway.evidence.query import Queries
 from gateway.evidence.recorded import recorded_rows
 from gateway.evidence.settled import Settled, settle
 from gateway.evidence.shape import shape_of_traffic
+from gateway.evidence.unknown import unknown
 from models.signature import Answer, Signature
 from models.staged import Traffic
 from models.tensors import Array
@@ -65,6 +66,11 @@ class Evidence:
         """How many labels above sequence `after`, received before that moment, found their prediction."""
         with self._lock:
             return settle(self._queries, after, before_unix_s)
+
+    def unknown_labels(self, labels: Any) -> list[int]:
+        """The places of those rows of an Arrow table of labels that no stored label equals. Raises CommitFailed."""
+        with self._lock:
+            return unknown(self._queries, labels)
 
     def _remember(self, question: msgspec.Struct, answer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The remembered answer while the tables are the same; the versions are read first, so what is newer is asked again."""

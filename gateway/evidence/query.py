@@ -67,6 +67,10 @@ class Snapshot:
         """The answer as a pyarrow RecordBatchReader with about so many rows a batch; it is read before the snapshot ends."""
         return self._connection.sql(sql, params=list(values)).to_arrow_reader(rows)
 
+    def take(self, name: str, rows: Any) -> None:
+        """Lets an Arrow table be asked under a name, as long as the snapshot lives."""
+        self._connection.register(name, rows)
+
     def keep_one(self, table: str, key: Sequence[str], order: str) -> None:
         """Of rows with the same key in a temporary table only the first by `order` stays. Looking costs a tenth of sorting."""
         names = ", ".join(key)

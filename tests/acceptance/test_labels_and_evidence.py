@@ -7,7 +7,9 @@ import uuid
 
 import httpx
 import numpy as np
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from tests.kit import files
 from tests.kit.gateway import Gateway, eventually, infer_body, route
@@ -227,3 +229,29 @@ def test_labels_that_are_none_are_rejected_one_by_one_and_a_body_that_is_none_as
     assert [row["index"] for row in told["rejected"]] == [0, 1, 2, 3, 4]
     assert all(row["code"] and row["message"] for row in told["rejected"])
     assert gateway.http.post("/v1/labels", content=b"{no json").status_code == 400
+
+
+def test_labels_of_a_table_come_by_themselves_and_by_command(tmp_path, models):
+    """A Delta table of cases is followed by the gateway; a CSV file of another is sent once, by `runoff label`."""
+    cases, others = str(tmp_path / "cases"), tmp_path / "others.csv"
+    followed, sent_once = tmp_path / "followed.toml", tmp_path / "once.toml"
+    table = '[[labels]]\nendpoint = "sign"\ntable = "{0}"\nrequest_id = "case"\nlabel = "truth"\nevery_s = 1\n'
+    followed.write_text(table.format(cases))
+    sent_once.write_text(table.format(others))
+    others.write_text("case,truth\nc2,1\nc3,0\n")
+    coverage = lambda: gateway.run("quality", "sign", "--json")
+    labelled = lambda: json.loads(coverage().stdout)["subjects"][0]["labelled"]
+    with Gateway(tmp_path / "gateway", labels_file=str(followed)) as gateway:
+        gateway.apply(route("sign", ("champion", models["champion"], 1)))
+        for n in range(6):
+            gateway.infer("sign", [[1.0, 2.0, 3.0, 4.0]], headers={"x-request-id": f"c{n}"})
+        gateway.stored("predictions", 6)
+        write_deltalake(cases, pa.table({"case": ["c0", "c1", "c9"], "truth": [1, None, 1]}))
+        eventually(lambda: labelled() == 1, 30, 0.5)
+        write_deltalake(cases, pa.table({"case": ["c1"], "truth": [0]}), mode="append")
+        eventually(lambda: labelled() == 2, 30, 0.5)
+        sent = gateway.run("label", str(sent_once), "--json")
+        assert json.loads(sent.stdout) == {"accepted": 2, "rejected": []}
+        eventually(lambda: labelled() == 4, 30, 0.5)
+        gateway.stored("labels", 5)
+        assert gateway.metric("runoff_labels_total", outcome="accepted") == 5

@@ -23,7 +23,7 @@ ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install venv demo serve test check check-format check-lint check-types check-imports format bench lock clean distclean
+.PHONY: help install venv demo serve test check check-format check-lint check-types check-imports format bench bench-peers lock clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ lock: | $(UV) ## resolve both lock files again
 $(UV):
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet 'uv>=0.9,<1'
+
+bench-peers: $(INSTALLED) ## side by side with other model servers, each fetched into an environment of its own (1 to 3 GB, once)
+	$(BIN)/python -m loadtests.peers $(ARGS)
 
 clean: ## remove caches and build outputs; .venv and var/ stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis htmlcov .coverage

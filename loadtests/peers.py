@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +38,7 @@ import psutil
 from gateway.rpc import open_inference_pb2 as pb
 from loadtests.loaded_models import gbm, mlp
 from loadtests.machine import cpu_s, free_port, machine, memory_mb
-from loadtests.whole_gateway import Running, gateway
+from loadtests.whole_gateway import gateway
 from loadtests.windows import LoadFailed, Window, h2load, post_script, wrk
 
 HERE: Final = Path(__file__).parent
@@ -153,30 +153,48 @@ class Row:
     trouble: str | None = None
 
 
-class Server:
-    """A server that answers. `pids` are those whose processor time counts as its own."""
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Rows that are asked about, the scores that ONNX Runtime gives them, and a folder for the generators' files."""
 
-    def __init__(self, rest: str, grpc_address: str, form: Form, name: str, pids: Callable[[], list[int]]) -> None:
+    rows: np.ndarray
+    wanted: np.ndarray
+    work: Path
+
+
+class Server:
+    """A server that answers. `pids` are the processes whose time counts as its own; `others` help beside it, on the generator's core."""
+
+    def __init__(
+        self,
+        rest: str,
+        grpc_address: str,
+        form: Form,
+        name: str,
+        pids: Callable[[], list[int]],
+        others: Sequence[int] = (),
+    ) -> None:
         self.url = rest + form.path.format(name=name)
         self.grpc = grpc_address
         self.form = form
         self.name = name
         self.pids = pids
+        self.others = others
         self.reply_bytes = 0
 
-    def check(self, rows: np.ndarray, wanted: np.ndarray) -> None:
+    def check(self, asked: Asked) -> None:
         """Raises PeerFailed where an answer over REST is not ONNX Runtime's."""
-        for row, scores in zip(rows, wanted, strict=True):
+        for row, scores in zip(asked.rows, asked.wanted, strict=True):
             reply = httpx.post(self.url, json=self.form.ask(self.name, _numbers(row)), timeout=10)
             if reply.status_code != 200:
                 raise PeerFailed(f"{reply.status_code} {reply.text[:200]}")
             _compare(self.form.read(reply.json()), scores)
 
-    def check_grpc(self, rows: np.ndarray, wanted: np.ndarray) -> None:
+    def check_grpc(self, asked: Asked) -> None:
         """The same over gRPC."""
         with grpc.insecure_channel(self.grpc) as channel:
             infer = channel.unary_unary(METHOD, response_deserializer=pb.ModelInferResponse.FromString)
-            for row, scores in zip(rows, wanted, strict=True):
+            for row, scores in zip(asked.rows, asked.wanted, strict=True):
                 reply = infer(_message(self.name, row), timeout=10, wait_for_ready=True)
                 place = next(at for at, output in enumerate(reply.outputs) if output.datatype == "FP32")
                 raw = reply.raw_output_contents
@@ -299,16 +317,17 @@ def _scenario(
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
         work = Path(place)
         model, rows = scenario.make(work)
-        asked = rows[:ROWS_CHECKED]
         session = onnxruntime.InferenceSession(str(model))
-        wanted = session.run(None, {session.get_inputs()[0].name: asked})[-1]
+        wanted = session.run(None, {session.get_inputs()[0].name: rows[:ROWS_CHECKED]})[-1]
+        asked = Asked(rows=rows[:ROWS_CHECKED], wanted=wanted, work=work)
         route: dict[str, object] = {"unit": {"header": "x-user-id"}}
         with gateway(work / "ours", {scenario.name: model}, route, grpc_door="wire"):
             pass  # staged and live: what is measured starts as it would after a restart
         running = stack.enter_context(gateway(work / "ours", {}, route, grpc_door="wire"))
-        ours = Server(running.rest, running.grpc, FORMS["v2"], scenario.name, lambda: running.workers)
-        ours.check(asked, wanted)
-        ours.check_grpc(asked, wanted)
+        form = FORMS["v2"]
+        ours = Server(running.rest, running.grpc, form, scenario.name, lambda: running.workers, running.others)
+        ours.check(asked)
+        ours.check_grpc(asked)
         first = Row(OURS, ready_s=running.ready_s, memory_mb=memory_mb(running.workers))
         first.by_load = {load: (Measured(), 1.0) for load in scenario.loads}
         found = [first]
@@ -319,25 +338,24 @@ def _scenario(
             try:
                 began = time.monotonic()
                 with started(peer, pythons[peer.name], scenario, model, work) as server:
-                    _until_it_answers(server, asked[:1], wanted[:1], began)
+                    _until_it_answers(server, asked, began)
                     row.ready_s = time.monotonic() - began
-                    server.check(asked, wanted)
                     row.memory_mb = memory_mb(server.pids())
                     for load in scenario.loads:
                         if load[0] == "REST" or peer.has_grpc:
-                            row.by_load[load] = _beside(load, server, ours, first, running, rows[0], work, options)
+                            row.by_load[load] = _beside(load, server, ours, first.by_load[load][0], asked, options)
             except (PeerFailed, LoadFailed, httpx.HTTPError, grpc.RpcError) as error:
                 row.trouble = str(error).strip()[:400] or type(error).__name__
                 print(f"  {row.trouble}", file=sys.stderr)
         return found
 
 
-def _until_it_answers(server: Server, rows: np.ndarray, wanted: np.ndarray, began_s: float) -> None:
+def _until_it_answers(server: Server, asked: Asked, began_s: float) -> None:
     """Raises PeerFailed when it does not in time, or its process has ended."""
     trouble: Exception | None = None
     while time.monotonic() - began_s < START_S:
         try:
-            server.check(rows, wanted)
+            server.check(asked)
             return
         except (httpx.HTTPError, PeerFailed, ValueError, KeyError) as error:
             trouble = error
@@ -348,60 +366,37 @@ def _until_it_answers(server: Server, rows: np.ndarray, wanted: np.ndarray, bega
 
 
 def _beside(
-    load: tuple[str, int],
-    server: Server,
-    ours: Server,
-    first: Row,
-    running: Running,
-    row: np.ndarray,
-    work: Path,
-    options: argparse.Namespace,
+    load: tuple[str, int], server: Server, ours: Server, mine: Measured, asked: Asked, options: argparse.Namespace
 ) -> tuple[Measured, float]:
     """Windows of a peer and of ours in turns; the peer's, and the median of how many times as many ours answered."""
-    protocol, connections = load
-    if protocol == "gRPC":
-        server.check_grpc(row[None], _once(ours, row))
-    measured, mine = Measured(), first.by_load[load][0]
-    _window(protocol, connections, server, row, work, 1)  # warm
-    ratios = []
+    if load[0] == "gRPC":
+        server.check_grpc(asked)
+    measured, ratios = Measured(), []
+    _window(load, server, asked, 1)  # warm
     for _ in range(options.windows):
-        theirs = _timed(measured, server.pids(), [], protocol, connections, server, row, work, options.seconds)
-        own = _timed(mine, running.workers, running.others, protocol, connections, ours, row, work, options.seconds)
-        ratios.append(own.rate / theirs.rate)
+        theirs = _timed(measured, load, server, asked, options.seconds)
+        ratios.append(_timed(mine, load, ours, asked, options.seconds).rate / theirs.rate)
     return measured, statistics.median(ratios)
 
 
-def _once(server: Server, row: np.ndarray) -> np.ndarray:
-    """What ours says to a row, which was compared with ONNX Runtime before."""
-    reply = httpx.post(server.url, json=server.form.ask(server.name, _numbers(row)), timeout=10)
-    return server.form.read(reply.json())[None]
-
-
-def _timed(
-    measured: Measured,
-    pids: list[int],
-    others: list[int],
-    protocol: str,
-    connections: int,
-    server: Server,
-    row: np.ndarray,
-    work: Path,
-    seconds: int,
-) -> Window:
+def _timed(measured: Measured, load: tuple[str, int], server: Server, asked: Asked, seconds: int) -> Window:
+    pids, others = server.pids(), list(server.others)
     before = cpu_s(pids), cpu_s(others)
-    window = _window(protocol, connections, server, row, work, seconds)
+    window = _window(load, server, asked, seconds)
     measured.windows.append(window)
     measured.cpu_us.append((cpu_s(pids) - before[0]) / window.count * 1e6)
     measured.others_us.append((cpu_s(others) - before[1]) / window.count * 1e6)
     return window
 
 
-def _window(protocol: str, connections: int, server: Server, row: np.ndarray, work: Path, seconds: int) -> Window:
+def _window(load: tuple[str, int], server: Server, asked: Asked, seconds: int) -> Window:
+    protocol, connections = load
+    row = asked.rows[0]
     if protocol == "REST":
         body = json.dumps(server.form.ask(server.name, _numbers(row))).encode()
-        return wrk(server.url, post_script(work / "post.lua", body), connections=connections, seconds=seconds)
+        return wrk(server.url, post_script(asked.work / "post.lua", body), connections=connections, seconds=seconds)
     message = _message(server.name, row)
-    body_file = work / "grpc.body"
+    body_file = asked.work / "grpc.body"
     body_file.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
     window = h2load(f"http://{server.grpc}{METHOD}", body_file, connections=connections, seconds=seconds)
     if window.data_bytes < 0.9 * (window.count - connections) * server.reply_bytes:
@@ -496,29 +491,31 @@ def _versions() -> str:
 
 
 def chart(found: list[tuple[Scenario, list[Row]]], place: Path) -> None:
-    """Bars of requests a second at 32 connections, longest first, on a logarithmic scale."""
+    """Bars of requests a second at 32 connections, longest first, two charts side by side."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     loads = [(scenario, rows, load) for scenario, rows in found for load in scenario.loads if load[1] > 1]
-    figure, axes = plt.subplots(1, len(loads), figsize=(4.6 * len(loads), 3.4), squeeze=False, layout="constrained")
-    for axis, (scenario, rows, load) in zip(axes[0], loads, strict=True):
-        bars = [
-            (row.title, row.by_load[load][0].median("rate"))
-            for row in rows
-            if load in row.by_load and row.by_load[load][0].windows
-        ]
-        bars.sort(key=lambda bar: bar[1])
-        colours = ["#0b6e4f" if title == OURS else "#9aa5b1" for title, _ in bars]
-        drawn = axis.barh([title for title, _ in bars], [rate for _, rate in bars], color=colours)
-        axis.bar_label(drawn, labels=[f"{rate:,.0f}" for _, rate in bars], padding=3, fontsize=8)
-        axis.set_xscale("log")
-        axis.set_xlim(right=max((rate for _, rate in bars), default=1) * 6)
+    lines = -(-len(loads) // 2)
+    figure, axes = plt.subplots(lines, 2, figsize=(10, 2.9 * lines), squeeze=False, layout="constrained")
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, (scenario, rows, load) in zip(axes.flat, loads, strict=False):
+        measured = [(row.title, row.by_load[load][0]) for row in rows if load in row.by_load]
+        bars = sorted((one.median("rate"), title) for title, one in measured if one.windows)
+        axis.set_axis_on()
         axis.set_title(f"{scenario.title}, {load[0]}, requests/s", fontsize=10)
+        if not bars:
+            continue
+        colours = ["#0b6e4f" if title == OURS else "#9aa5b1" for _, title in bars]
+        drawn = axis.barh([title for _, title in bars], [rate for rate, _ in bars], color=colours, height=0.7)
+        axis.bar_label(drawn, labels=[f"{rate:,.0f}" for rate, _ in bars], padding=3, fontsize=8)
+        axis.set_xlim(right=bars[-1][0] * 1.2)
+        axis.xaxis.set_visible(False)
         axis.tick_params(labelsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
+        axis.spines[["top", "right", "bottom"]].set_visible(False)
     figure.suptitle(f"one core, 32 connections · {machine()} · {datetime.now(UTC):%Y-%m-%d}", fontsize=8)
     figure.savefig(place, dpi=130)
     plt.close(figure)

@@ -57,7 +57,16 @@ def h2load(url: str, body: Path, *, connections: int, seconds: int, streams: int
     log = body.with_suffix(".log")
     command = [
         *("taskset", "-c", str(core), "h2load", "-t1", f"-c{connections}", f"-m{streams}", f"-D{seconds}", "-d", body),
-        *("-H", "te: trailers", "-H", "content-type: application/grpc", f"--log-file={log}", url),
+        *(
+            "-H",
+            "te: trailers",
+            "-H",
+            "content-type: application/grpc",
+            "-H",
+            "x-user-id: user-1",
+            f"--log-file={log}",
+            url,
+        ),
     ]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     rate = re.search(r"finished in [^,]+, ([0-9.]+) req/s", told)

@@ -248,7 +248,8 @@ class WireProtocol(HttpToolsProtocol):
         if decoded is None or not (self._caller is None or self._caller.take()):
             return False
         inputs, rows, wire_id = decoded
-        ticket = Ticket(self, endpoint, inputs, rows, _V2_REST, self._received_ns, True, head.headers)
+        is_flat = type(inputs[0]) is list
+        ticket = Ticket(self, endpoint, inputs, rows, _V2_REST, self._received_ns, is_flat, head.headers)
         if closes:
             ticket.closes = True
         if head.traceparent is not None:

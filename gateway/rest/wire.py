@@ -6,17 +6,18 @@ Whatever is unusual (other datatypes, nested data, parameters of tensors, reques
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 import orjson
+import simdjson
 
 from gateway.live import Arm, ServedEndpoint
 from gateway.ticket import Ticket
 from models.batching import FlatRows, Part
 from models.signature import Signature, TensorSpec
-from models.tensors import Array
+from models.tensors import NUMPY_OF, Array
 
 
 class _FloatTensor(msgspec.Struct, gc=False):
@@ -35,6 +36,11 @@ class _FloatBody(msgspec.Struct, gc=False):
 
 
 _decode_floats: Final = msgspec.json.Decoder(_FloatBody).decode
+_simd: Final = simdjson.Parser()
+LARGE_BYTES: Final = 800
+"""From this size on (some hundred floats) simdjson is faster, a batch's packing included; below, the typed decoder."""
+HUGE_BYTES: Final = 2 << 20
+"""Larger bodies take the ordinary path, which reads them on a thread: 3 ms is what one may hold the loop up. It also bounds the parser's memory."""
 _dumps: Final[Callable[[object], bytes]] = orjson.dumps
 
 Decoded = tuple[list[Part], int, str | None]
@@ -76,8 +82,14 @@ class _HotSpec:
         self.width = prod(self.tail)
 
 
-def decode(body: bytes | bytearray | memoryview, hot: HotSignature) -> Decoded | None:
+def decode(body: bytes | bytearray, hot: HotSignature) -> Decoded | None:
     """The inputs of a plain V2 JSON body, values checked for type and counted against shape; None when it is not that plain."""
+    if len(body) > LARGE_BYTES:
+        if len(body) > HUGE_BYTES:
+            return None
+        large = _decode_large(body, hot)
+        if large is not None:
+            return large
     try:
         request = _decode_floats(body)
     except (msgspec.MsgspecError, RecursionError):
@@ -101,6 +113,42 @@ def decode(body: bytes | bytearray | memoryview, hot: HotSignature) -> Decoded |
         rows_of_all = rows
         inputs[place] = tensor.data
     return inputs, rows_of_all, request.id  # type: ignore[return-value]  # every place was filled: counts equal, no name twice
+
+
+def _decode_large(body: bytes | bytearray, hot: HotSignature) -> Decoded | None:
+    """`decode` by simdjson, straight into arrays: of 512 floats in 8 µs instead of 20, of 150,528 in 1.6 ms instead of 11.
+
+    None for whatever is not plainly right, `null` among it: the typed decoder, which reads it next, is the one that judges.
+    """
+    if body.count(b"[") != 1 + 2 * hot.count:
+        return None  # nested data, which `as_buffer` would flatten whatever its form
+    inputs: list[Array | None] = [None] * hot.count
+    rows = 0
+    try:
+        document: Any = _simd.parse(body)
+        wire_id = document.get("id")
+        if len(document) != 1 + (wire_id is not None) or not (wire_id is None or type(wire_id) is str):
+            return None
+        tensors = document["inputs"]
+        if len(tensors) != hot.count:
+            return None
+        for tensor in tensors:
+            place = hot.places[tensor["name"]]
+            spec = hot.specs[place]
+            shape = tensor["shape"].as_list()
+            if len(tensor) != 4 or tensor["datatype"] != spec.datatype or inputs[place] is not None:
+                return None
+            flat = np.frombuffer(tensor["data"].as_buffer(of_type="d"), np.float64)
+            if shape[1:] != spec.tail or type(shape[0]) is not int or shape[0] * spec.width != len(flat):
+                return None
+            if not shape[0] or (rows and shape[0] != rows):
+                return None
+            rows = shape[0]
+            with np.errstate(over="ignore"):  # beyond a float is infinite, as in a small body
+                inputs[place] = flat.astype(NUMPY_OF[spec.datatype], copy=False).reshape(shape)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError):
+        return None
+    return inputs, rows, wire_id  # type: ignore[return-value]  # every place was filled: counts equal, no name twice
 
 
 def _rows(tensor: _FloatTensor, spec: _HotSpec) -> int:

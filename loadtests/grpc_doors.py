@@ -5,12 +5,13 @@
 Both servers run in their own processes on one core, the generator (h2load, from nghttp2) on another; windows alternate, so that a
 machine that drifts drifts for both, and the answer is the ratio of the medians. Before any load 200 rows go through each door with
 grpcio's own client and are compared with ONNX Runtime. Everything is on: validation, split, records, metrics, spool.
+Results: `loadtests/results/grpc_doors.md`.
 """
 
 import argparse
 import asyncio
 import os
-import re
+import platform
 import resource
 import socket
 import statistics
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -27,11 +29,15 @@ import numpy as np
 import onnxruntime
 
 from gateway.rpc import open_inference_pb2 as pb
+from loadtests.loaded_models import GBM_COLUMNS as COLUMNS
+from loadtests.loaded_models import gbm
+from loadtests.machine import machine
+from loadtests.windows import Window, h2load
 
 METHOD: Final = "/inference.GRPCInferenceService/ModelInfer"
-COLUMNS: Final = 30
 DOORS: Final = ("wire", "grpcio")
 ROWS_CHECKED: Final = 200
+RESULTS: Final = Path(__file__).parent / "results"
 
 
 def main() -> int:
@@ -87,20 +93,12 @@ def _serve(door: str, folder: Path, core: int) -> int:
 
 
 def _staged(artifacts: Path) -> Any:
-    """100 boosted trees over 30 floats, the small model of PERFORMANCE.md."""
-    from skl2onnx import to_onnx
-    from sklearn.datasets import load_breast_cancer
-    from sklearn.ensemble import GradientBoostingClassifier
-
+    """The small model of PERFORMANCE.md."""
     from models.signature import Answer, Signature, TensorSpec
     from models.staged import ModelKey, StagedModel
 
-    rows, labels = load_breast_cancer(return_X_y=True)
-    model = GradientBoostingClassifier(n_estimators=100, random_state=0).fit(rows.astype(np.float32), labels)
-    made = to_onnx(
-        model, rows[:1].astype(np.float32), options={"zipmap": False}, target_opset={"": 18, "ai.onnx.ml": 3}
-    )
-    content = made.SerializeToString()
+    with tempfile.TemporaryDirectory() as folder:
+        content = gbm(Path(folder))[0].read_bytes()
     digest = sha256(content).hexdigest()
     staged = StagedModel(
         key=ModelKey("gbm", "1"),
@@ -172,62 +170,62 @@ class Server:
 def _compare(options: argparse.Namespace, folder: Path) -> int:
     servers = {door: Server(door, folder, options.server_core) for door in DOORS}
     body = folder / "body"
+    lines = [
+        "# The gRPC doors side by side",
+        "",
+        (
+            f"{datetime.now(UTC):%Y-%m-%d}, {machine()}, CPython {platform.python_version()}, grpcio {grpc.__version__}; "
+            f"`python -m loadtests.grpc_doors --windows {options.windows} --seconds {options.seconds}`."
+        ),
+        "",
+        "| connections x streams | door | requests/s | p50 µs | p99 µs | processor µs/request | the wire door is |",
+        "|---|---|---|---|---|---|---|",
+    ]
     try:
         for door, server in servers.items():
             reply_bytes = _check(server.port, folder / door)
         message = _request(np.linspace(0, 30, COLUMNS, dtype=np.float32).reshape(1, -1)).SerializeToString()
         body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
-        print(f"{'load':>7} {'door':>7} {'requests/s':>11} {'CPU µs/request':>15} {'least':>9} {'most':>9}")
         for load in options.load or ["32x1", "1x32", "1x1"]:
-            _compare_load(options, load, servers, body, reply_bytes)
+            lines += _compare_load(options, load, servers, body, reply_bytes)
     finally:
         for server in servers.values():
             server.stop()
+    text = "\n".join(lines) + "\n"
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "grpc_doors.md").write_text(text)
+    print(text)
     return 0
 
 
 def _compare_load(
     options: argparse.Namespace, load: str, servers: dict[str, Server], body: Path, reply_bytes: int
-) -> None:
-    rates: dict[str, list[float]] = {door: [] for door in DOORS}
+) -> list[str]:
+    """A line of the table for each door. Raises RuntimeError where a reply was no success, which shows in its size."""
+    windows: dict[str, list[Window]] = {door: [] for door in DOORS}
     costs: dict[str, list[float]] = {door: [] for door in DOORS}
-    connections, streams = load.split("x")
+    connections, streams = map(int, load.split("x"))
     for _ in range(options.windows):
         for door, server in servers.items():
             before_s = server.cpu_s()
-            rate, count, data_bytes = _window(server.port, connections, streams, options, body)
-            if abs(data_bytes - count * reply_bytes) > int(connections) * int(streams) * reply_bytes:
-                raise RuntimeError(
-                    f"{door}: {data_bytes} bytes in {count} replies of {reply_bytes}: some were no success"
-                )
-            rates[door].append(rate)
-            costs[door].append((server.cpu_s() - before_s) / count * 1e6)
+            url = f"http://127.0.0.1:{server.port}{METHOD}"
+            window = h2load(
+                url, body, connections=connections, streams=streams, seconds=options.seconds, core=options.client_core
+            )
+            if abs(window.data_bytes - window.count * reply_bytes) > connections * streams * reply_bytes:
+                raise RuntimeError(f"{door}: {window.data_bytes} bytes in {window.count} replies of {reply_bytes}")
+            windows[door].append(window)
+            costs[door].append((server.cpu_s() - before_s) / window.count * 1e6)
+    lines = []
     for door in DOORS:
-        rate, cost = statistics.median(rates[door]), statistics.median(costs[door])
-        print(f"{load:>7} {door:>7} {rate:>11.0f} {cost:>15.1f} {min(rates[door]):>9.0f} {max(rates[door]):>9.0f}")
-    ratio = statistics.median(rates["wire"]) / statistics.median(rates["grpcio"])
-    print(f"{load:>7} the wire door answers {ratio:.1f} times as many")
-
-
-def _window(
-    port: int, connections: str, streams: str, options: argparse.Namespace, body: Path
-) -> tuple[float, int, int]:
-    """Requests a second over one window, how many there were, and the bytes of DATA in their replies.
-
-    Raises RuntimeError when any failed. h2load sees statuses of HTTP only; that a reply is a success shows in its size.
-    """
-    command = [
-        *("taskset", "-c", str(options.client_core), "h2load", "-t1", f"-c{connections}", f"-m{streams}"),
-        *(f"-D{options.seconds}", "-d", str(body), "-H", "te: trailers", "-H", "content-type: application/grpc"),
-        f"http://127.0.0.1:{port}{METHOD}",
-    ]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    rate = re.search(r"finished in [^,]+, ([0-9.]+) req/s", told)
-    counts = re.search(r"(\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored", told)
-    data = re.search(r"headers.*, [^,]+ \((\d+)\) data", told)
-    if rate is None or counts is None or data is None or counts[3] != "0":
-        raise RuntimeError(f"the load failed: {told}")
-    return float(rate[1]), int(counts[1]), int(data[1])
+        seen = windows[door]
+        rate, p50, p99 = (
+            statistics.median(getattr(one, what) for one in seen) for what in ("rate", "p50_us", "p99_us")
+        )
+        ratio = statistics.median(ours.rate / one.rate for ours, one in zip(windows["wire"], seen, strict=True))
+        cost = statistics.median(costs[door])
+        lines.append(f"| {load} | {door} | {rate:,.0f} | {p50:,.0f} | {p99:,.0f} | {cost:.1f} | {ratio:.1f} × |")
+    return lines
 
 
 def _check(port: int, folder: Path) -> int:

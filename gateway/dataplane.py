@@ -337,9 +337,10 @@ class Dataplane:
 
     def _count_unrecorded(self) -> None:
         """What the recorder left out, or could not write for mirrors."""
-        for (endpoint, mirror), count in self._recorder.mirror_overflow.items():
-            labels = {"endpoint": endpoint, "variant": mirror, "outcome": "overflow"}
-            self.meter.count("runoff_mirrored_total", labels, count)
+        for (endpoint, mirror, size), count in self._recorder.mirror_overflow.items():
+            labels = {"endpoint": endpoint, "variant": mirror}
+            self.meter.count("runoff_mirrored_total", labels | {"outcome": "overflow"}, count)
+            self.meter.count("runoff_mirror_dropped_total", labels | {"reason": "overflow", "size": size}, count)
         self._recorder.mirror_overflow.clear()
         for name, count in self._recorder.inputs_too_large.items():
             self.meter.count("runoff_inputs_too_large_total", {"endpoint": name}, count)

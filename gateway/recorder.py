@@ -15,6 +15,7 @@ import numpy as np
 from gateway.live import ServedEndpoint
 from gateway.privacy import LookupColumns, keyed_hashes, looked_up, sensitive_block
 from gateway.spool.segment import SegmentWriter, SpoolFull
+from gateway.telemetry.sizes import size_class
 from gateway.ticket import Batch, Ticket
 from models.batching import gather
 from models.signature import TensorSpec
@@ -82,8 +83,8 @@ class Recorder:
         self._pending = {"process": Pending(records), "disk": Pending(synced), "async": Pending(records)}
         self._pending_mirror: list[bytes] = []
         self._drawn: list[tuple[ServedEndpoint, list[int]]] = []
-        self.mirror_overflow: dict[tuple[str, str], int] = {}
-        """By endpoint and mirror, drawn requests whose rows could not be written; the caller counts and clears."""
+        self.mirror_overflow: dict[tuple[str, str, str], int] = {}
+        """By endpoint, mirror and size class, drawn requests whose rows could not be written; the caller counts and clears."""
         self.inputs_too_large: dict[str, int] = {}
         """By endpoint, requests whose inputs were left out for their size; the caller counts and clears."""
         self.sampled_out = 0
@@ -114,7 +115,8 @@ class Recorder:
                 self._mirrors.append(self._pending_mirror)
             except (SpoolFull, OSError):
                 # What was written before the disk ended will be read: only the rest is lost.
-                self._count_overflow(self._drawn[self._mirrors.sequence - before :])
+                written = self._mirrors.sequence - before
+                self._count_overflow(self._drawn[written:], self._pending_mirror[written:])
             self._pending_mirror, self._drawn = [], []
         return {durability: self._pending[durability].write() for durability in ("process", "disk")}
 
@@ -127,10 +129,11 @@ class Recorder:
         """Writes the records of `durability: async`."""
         return self._pending["async"].write()
 
-    def _count_overflow(self, lost: list[tuple[ServedEndpoint, list[int]]]) -> None:
-        for endpoint, masks in lost:
+    def _count_overflow(self, lost: list[tuple[ServedEndpoint, list[int]]], frames: list[bytes]) -> None:
+        for (endpoint, masks), frame in zip(lost, frames, strict=True):
+            size = size_class(len(frame) // len(masks))
             for bit, name in enumerate(endpoint.mirror_names):
-                key = (endpoint.name, name)
+                key = (endpoint.name, name, size)
                 count = sum(mask >> bit & 1 for mask in masks)
                 self.mirror_overflow[key] = self.mirror_overflow.get(key, 0) + count
 

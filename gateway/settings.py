@@ -92,6 +92,18 @@ class Remotes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ()
 
 
+class Shadow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    memory_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=0, description="memory of the shadow process, in bytes; 0: a quarter of the machine's or the container's"
+        ),
+    ] = 0
+    cpu_share_max: Annotated[
+        float, Meta(gt=0, le=1, description="share of the cores from which on the shadow lowers its samples")
+    ] = 0.5
+
+
 class Ramps(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     alarms: Annotated[
         bool, Meta(description="pause a route's steps when a variant fails more, is slower or gets what it should not")
@@ -235,6 +247,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     telemetry: Telemetry = Telemetry()
     remotes: Remotes = Remotes()
     ramps: Ramps = Ramps()
+    shadow: Shadow = Shadow()
     tls: Tls = Tls()
     sinks: Sinks = Sinks()
     features: FeatureStoreSettings = FeatureStoreSettings()

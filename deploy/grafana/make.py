@@ -165,6 +165,14 @@ ROWS: Final[dict[str, list[dict[str, Any]]]] = {
             (rate("runoff_mirrored_total", f"{_BY}, outcome", where=_OF), f"{_NAMED} {{{{outcome}}}}"),
         ),
         panel(
+            "Mirror rows dropped, by size",
+            "reqps",
+            (
+                rate("runoff_mirror_dropped_total", f"{_BY}, reason, size", where=_OF),
+                f"{_NAMED} {{{{reason}}}} {{{{size}}}}",
+            ),
+        ),
+        panel(
             "Mirror lag",
             "s",
             (f"runoff_mirror_lag_seconds{{{_OF}}}", _NAMED),

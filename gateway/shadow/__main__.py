@@ -37,8 +37,10 @@ def step_back() -> None:
         Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO, encoding="ascii")
 
 
-def memory_bytes_max() -> int:
-    """The bound of this process: a share of the machine's memory, or of what its control group may have."""
+def memory_bytes_max(setting: int = 0) -> int:
+    """The bound of this process: the setting or, where that is 0, a share of the machine's memory, or of its control group's."""
+    if setting:
+        return setting
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with suppress(OSError, ValueError):
         available = min(available, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
@@ -46,7 +48,13 @@ def memory_bytes_max() -> int:
 
 
 async def _run(birth: Birth) -> None:
-    shadow = Shadow(birth.settings, birth.writer, environ=os.environ, memory_bytes_max=memory_bytes_max())
+    shadow = Shadow(
+        birth.settings,
+        birth.writer,
+        environ=os.environ,
+        memory_bytes_max=memory_bytes_max(birth.settings.shadow.memory_bytes_max),
+        cores=len(os.sched_getaffinity(0)),
+    )
     pipe = birth.pipe()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, shadow.drain)
     tasks = [asyncio.create_task(shadow.beat(pipe), name="beat"), asyncio.create_task(shadow.obey(pipe), name="obey")]

@@ -7,6 +7,7 @@ from typing import Final
 
 from gateway.shadow.draw import RECORDED, Job
 from gateway.telemetry.counters import CounterPage
+from gateway.telemetry.sizes import size_class
 from models.catalog import LoadedModel
 
 _RECENT_ROWS: Final = 10_000
@@ -30,6 +31,9 @@ class Meter:
         labels = {"endpoint": endpoint, "variant": job.mirror}
         outcomes = Counter(job.reasons.values())
         outcomes[RECORDED] += sum(len(answer.indexes) for answer in job.answers)
+        for index, reason in job.reasons.items():
+            dropped = labels | {"reason": reason, "size": size_class(job.draw.input_bytes(index))}
+            page.cells[page.counter("runoff_mirror_dropped_total", dropped)] += 1
         for outcome, requests in outcomes.items():
             if requests:
                 page.cells[page.counter("runoff_mirrored_total", labels | {"outcome": outcome})] += requests

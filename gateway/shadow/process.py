@@ -14,11 +14,11 @@ from contextlib import suppress
 from typing import Final
 
 from gateway.pipe import Pipe, PipeBroken
-from gateway.processes.place import resident_bytes
 from gateway.rpc.remote import GrpcModel
 from gateway.settings import Settings
 from gateway.shadow import local
 from gateway.shadow.draw import Draw, Job
+from gateway.shadow.governor import Governor
 from gateway.shadow.inbox import Inbox
 from gateway.shadow.lane import Lane
 from gateway.shadow.loader import Loader
@@ -77,13 +77,18 @@ class Shadow:
         *,
         environ: Mapping[str, str],
         memory_bytes_max: int,
+        cores: int = 1,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """Takes over from the predecessor. Called with the loop running. Raises ShadowRuns while one lives, or OSError."""
+        """Takes over from the predecessor. Called with the loop running. Raises ShadowRuns while one lives, or OSError.
+
+        `cores` are those that this process may use, of which it takes the share that the settings leave it.
+        """
         state = settings.state_path
         self._settings = settings
         self._environ = environ
-        self._memory_bytes_max = memory_bytes_max
+        cores_max = max(0.25, settings.shadow.cpu_share_max * cores)
+        self._governor = Governor(memory_bytes_max=memory_bytes_max, cores_max=cores_max)
         self._wall = wall
         self._page = CounterPage(state / "run", writer)
         self._progress = Progress(state / "shadow", state / "spool", writer)
@@ -147,7 +152,8 @@ class Shadow:
             await asyncio.sleep(_TICK_S)
             lag_s = max(0.0, time.monotonic() - asked - _TICK_S)
             pipe.send({"event": "beat", "loop_lag_s": round(lag_s, 6), "endpoints": {}})
-            if resident_bytes(os.getpid()) > self._memory_bytes_max:
+            self._governor.look()
+            if self._governor.is_over_memory:
                 self._loader.shrink()
             if self._running_since is not None and time.monotonic() - self._running_since > RUN_MAX_S:
                 _log.error("candidate_hangs", seconds=RUN_MAX_S)
@@ -180,7 +186,7 @@ class Shadow:
         theirs: list[tuple[Job, Candidate, Lane]] = []
         for draw in draws:
             self._read_live(draw)
-            planned = plan(draw, self._roster, self._loader, self._progress, self._wall())
+            planned = plan(draw, self._roster, self._loader, self._progress, self._governor, self._wall())
             draw.open_jobs = len(planned)
             if not planned:
                 self._outbox.skip(draw)

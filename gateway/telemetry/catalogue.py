@@ -136,6 +136,12 @@ _ALL: Final = (
         ("endpoint", "variant", "outcome"),
         "Requests drawn for a mirror (its name is the variant), by outcome. Drops: the shadow is too slow; lower `sample`.",
     ),
+    _counter(
+        "runoff_mirror_dropped_total",
+        ("endpoint", "variant", "reason", "size"),
+        "Drawn requests that a mirror did not answer, by reason and size of their inputs. `governor`: lower `sample`, or give the shadow "
+        "more (shadow.memory_bytes_max, shadow.cpu_share_max); only `larger`: set body_bytes_max.",
+    ),
     _gauge(
         "runoff_mirror_lag_seconds",
         ("endpoint", "variant"),

@@ -115,4 +115,8 @@ async def test_rows_that_the_mirror_spool_cannot_take_are_counted_for_each_mirro
         lost = totals.value("runoff_mirrored_total", endpoint="line", variant=name, outcome="overflow")
         assert written + lost == 40
         assert lost > 0
+        sized = totals.value(
+            "runoff_mirror_dropped_total", endpoint="line", variant=name, reason="overflow", size="1KiB"
+        )
+        assert sized == lost
     plane.close()

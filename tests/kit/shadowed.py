@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -215,7 +216,7 @@ def draw_of(
     every = (1 << len(mirrors)) - 1
     requests = [
         RequestRow(
-            bytes([sequence % 256, place]) * 8, count, received, 0, 0, 0, 7, 1.0, 0, 200, 1, 1, 2, 1,
+            sha256(b"%d %d" % (sequence, place)).digest()[:16], count, received, 0, 0, 0, 7, 1.0, 0, 200, 1, 1, 2, 1,
             mirrors=every if masks is None else masks[place],
         )
         for place, count in enumerate(rows)

@@ -208,4 +208,5 @@ def stage_endless(artifacts: Path) -> StagedModel:
 
 
 def test_the_memory_bound_is_a_share_of_what_there_is() -> None:
+    assert memory_bytes_max(12345) == 12345
     assert 0 < memory_bytes_max() < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -53,6 +53,7 @@ def test_each_request_is_counted_under_its_outcome(world: World) -> None:
 
     assert world.totals.value("runoff_mirrored_total", **ARM, outcome="recorded") == 6
     assert world.totals.value("runoff_mirrored_total", **ARM, outcome="model_failed") == 3
+    assert world.totals.value("runoff_mirror_dropped_total", **ARM, reason="model_failed", size="1KiB") == 3
 
 
 def test_agreement_is_the_share_of_rows_where_both_decided_the_same(world: World) -> None:

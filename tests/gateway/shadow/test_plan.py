@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gateway.shadow.governor import BEHIND_S, LATE_S, Governor
 from gateway.shadow.loader import Loader
-from gateway.shadow.plan import BEHIND_S, LATE_S, kept_priority, plan
+from gateway.shadow.plan import plan
 from gateway.shadow.progress import Progress
 from gateway.shadow.roster import Roster
 from gateway.shadow.suspects import Suspects
@@ -21,6 +22,7 @@ class World:
         self.state = Shadowed(folder)
         self.suspects = Suspects(folder / "shadow")
         self.loader = Loader(Catalog(self.state.artifacts), self.suspects)
+        self.governor = Governor(memory_bytes_max=1 << 40, cores_max=64.0)
         self.progress = Progress(folder / "shadow", folder / "spool", "shadow-x")
         self.roster = Roster(StateReader(self.state.settings.state_file), self.state.artifacts, lambda *_: None)
 
@@ -37,7 +39,7 @@ class World:
         """By mirror: None where it is to be run, else the reason by request."""
         x = np.ones((sum(rows), 2), np.float32)
         draw = draw_of({"x": x}, rows=rows, mirrors=self.state.names, received_unix_s=NOW - age_s, **fields)
-        planned = plan(draw, self.roster, self.loader, self.progress, NOW)
+        planned = plan(draw, self.roster, self.loader, self.progress, self.governor, NOW)
         return {job.mirror: None if candidate and not job.reasons else job.reasons for job, candidate in planned}
 
 
@@ -76,19 +78,36 @@ async def test_single_requests_may_be_too_large_or_too_late_for_a_mirror(world: 
     assert planned["candidate-2"] is None
 
 
-async def test_behind_its_time_the_governor_sheds_the_largest_priority_numbers_first(world: World) -> None:
+async def test_behind_its_time_the_governor_lowers_the_samples_of_the_largest_priority_numbers_first(
+    world: World,
+) -> None:
     await world.route(candidate_0={"priority": 5}, candidate_1={"priority": 1}, candidate_2={"priority": 2})
-    shed = {0: "governor", 1: "governor"}
+    third = (LATE_S - BEHIND_S) / 3
 
-    assert world.plan(age_s=BEHIND_S - 1) == {f"candidate-{n}": None for n in range(3)}
-    assert world.plan(age_s=BEHIND_S + 11) == {"candidate-0": shed, "candidate-1": None, "candidate-2": None}
-    assert world.plan(age_s=LATE_S - 5) == {"candidate-0": shed, "candidate-1": None, "candidate-2": shed}
-    assert world.plan(age_s=59) == {"candidate-0": shed, "candidate-1": None, "candidate-2": shed}
+    def kept(age_s: float) -> tuple[float, ...]:
+        """The share of 400 requests that each candidate would run."""
+        planned = world.plan(age_s=age_s, rows=(1,) * 400)
+        return tuple(round(1 - len(planned[f"candidate-{n}"] or ()) / 400, 1) for n in (1, 2, 0))
+
+    assert kept(BEHIND_S - 1) == (1, 1, 1)
+    assert kept(BEHIND_S + third / 2) == (1, 1, 0.5)
+    assert kept(BEHIND_S + third) == (1, 1, 0)
+    assert kept(BEHIND_S + third * 1.5) == (1, 0.5, 0)
+    assert kept(LATE_S - third) == (1, 0, 0)
+    assert kept(59) == (1, 0, 0)
+
+
+async def test_candidates_of_one_priority_lose_the_same_requests_so_that_they_stay_comparable(world: World) -> None:
+    await world.route(candidate_0={"priority": 2}, candidate_1={"priority": 1}, candidate_2={"priority": 2})
+
+    planned = world.plan(age_s=(BEHIND_S + LATE_S) / 2 - 5, rows=(1,) * 100)
+
+    assert planned["candidate-0"] == planned["candidate-2"]
+    assert set(planned["candidate-0"].values()) == {"governor"}
+    assert planned["candidate-1"] is None
 
 
 async def test_equal_priorities_are_never_shed_by_the_governor(world: World) -> None:
     await world.route()
-    draw = draw_of({}, rows=[1], received_unix_s=NOW - 59)
 
-    assert kept_priority(world.roster, draw, NOW) == 1
     assert world.plan(age_s=59) == {f"candidate-{n}": None for n in range(3)}

@@ -34,6 +34,10 @@ def dataset(
     log_to: Annotated[
         str | None, typer.Option("--log-to", help="MLflow experiment: log it there, with digest and lineage")
     ] = None,
+    with_sensitive: Annotated[
+        bool,
+        typer.Option("--with-sensitive", help="add the attributes that the route keeps apart, as attribute_<name>"),
+    ] = False,
     state_dir: StateDir = None,
     config: Config = None,
     as_json: Json = False,
@@ -42,7 +46,16 @@ def dataset(
     from gateway.commands.dataset import make_dataset
 
     settings = _settings(config, state_dir)
-    make_dataset(settings, endpoint, since=since, until=until, out=out, log_to=log_to, as_json=as_json)
+    make_dataset(
+        settings,
+        endpoint,
+        since=since,
+        until=until,
+        out=out,
+        log_to=log_to,
+        as_json=as_json,
+        with_sensitive=with_sensitive,
+    )
 
 
 @app.command()

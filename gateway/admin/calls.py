@@ -46,7 +46,11 @@ PARAMETERS: Final[dict[str, tuple[str, Schema, bool]]] = {
     "endpoint": ("only of this endpoint", {"type": "string"}, False),
     "mirror": ("only this mirror", {"type": "string"}, False),
     "variant": ("whom mirrors are compared with; default: the champion", {"type": "string"}, False),
-    "segment_by": ("a column of the predictions, such as input_age", {"type": "string"}, False),
+    "segment_by": (
+        "a column of the predictions, such as input_age; or attribute_<name>, with sensitive:read",
+        {"type": "string"},
+        False,
+    ),
     "since": ("only what arrived at or after this moment", {"type": "string", "format": "date-time"}, False),
     "until": ("only what arrived before this moment", {"type": "string", "format": "date-time"}, False),
     "If-Match": ("the ETag of the route as you saw it; required (428 without it)", {"type": "string"}, False),

@@ -59,6 +59,7 @@ async def ledger(admin: Admin, request: Request) -> Response:
     """Mirrors against the champion, or against `?variant=`, on the rows that it answered."""
     route, query = validate(_document(admin, request)), request.query_params
     since, until = _instant(request, "since"), _instant(request, "until")
+    _allow_segment(admin, request, route.endpoint)
 
     def ask() -> dict[str, Any]:
         from gateway.evidence.ledger import Question
@@ -83,6 +84,7 @@ async def quality(admin: Admin, request: Request) -> Response:
     """Of every variant and mirror, and with `?segment_by=` of each value of that column."""
     route, query = validate(_document(admin, request)), request.query_params
     since, until = _instant(request, "since"), _instant(request, "until")
+    _allow_segment(admin, request, route.endpoint)
 
     def ask() -> dict[str, Any]:
         from gateway.evidence.quality import Question
@@ -119,6 +121,13 @@ async def not_built_yet(_admin: Admin, request: Request) -> Response:
 
 
 # ---------------------------------------------------------------- helpers
+
+
+def _allow_segment(admin: Admin, request: Request, endpoint: str) -> None:
+    """Raises AdminError for who wants to see the evidence by an attribute that is kept apart, without the scope."""
+    column = request.query_params.get("segment_by", "")
+    if column.startswith("attribute_") and not may(admin, request, "sensitive:read", endpoint):
+        raise AdminError(403, "not_allowed", f"evidence by sensitive attributes needs sensitive:read:{endpoint}")
 
 
 async def _asked(ask: Callable[[], dict[str, Any]]) -> Response:

@@ -26,6 +26,7 @@ def make_dataset(
     out: Path | None,
     log_to: str | None,
     as_json: bool,
+    with_sensitive: bool = False,
 ) -> None:
     """Raises CommandFailed; an endpoint without a labelled row is one."""
     question = Question(
@@ -33,7 +34,12 @@ def make_dataset(
         since_unix_s=moment("--from", since),
         until_unix_s=moment("--to", until),
         label_window_s=label_window_s(route_of(settings, endpoint)),
+        with_sensitive=with_sensitive,
     )
+    if with_sensitive and log_to is not None:
+        raise CommandFailed(
+            "--with-sensitive and --log-to: sensitive attributes would lie where every reader of the runs finds them"
+        )
     path = out or Path(f"{endpoint}.parquet")
     with waiting("joining labels to predictions …"):
         try:
@@ -117,6 +123,9 @@ def _lines(told: dict[str, Any]) -> list[str]:
     ]
     if told["without_inputs"]:
         lines.append(f"  {told['without_inputs']} labelled rows left out: their inputs were not recorded")
+    if told.get("sensitive"):
+        names = ", ".join(name.removeprefix("attribute_") for name in told["sensitive"])
+        lines.append(f"  holds sensitive attributes: {names}; the file is yours to protect and to delete")
     if "mlflow" in told:
         lines.append(f"  logged to MLflow as the input of run {told['mlflow']['run_id']}")
     return lines

@@ -27,13 +27,22 @@ _JOINED: Final = """
 """
 
 
+_APART: Final = (
+    "LEFT JOIN (SELECT * FROM sensitive WHERE endpoint = $1) s ON s.prediction_id = p.prediction_id AND s.row = p.row"
+)
+
+
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """The window is [since, until) of arrival, in Unix seconds; None is open. `label_window_s` as in quality."""
+    """The window is [since, until) of arrival, in Unix seconds; None is open. `label_window_s` as in quality.
+
+    `with_sensitive`: attributes that are kept apart stand beside the inputs, as `attribute_<name>`.
+    """
 
     endpoint: str
     since_unix_s: float | None = None
     until_unix_s: float | None = None
     label_window_s: float | None = None
+    with_sensitive: bool = False
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,15 +61,21 @@ def dataset(queries: Queries, question: Question) -> Dataset:
     since_us = int((question.since_unix_s or 0) * 1e6)
     until_us = _EVER_US if question.until_unix_s is None else int(question.until_unix_s * 1e6)
     bounds = [question.endpoint, since_us, until_us]
-    with queries.snapshot("predictions", "labels") as snapshot:
+    with queries.snapshot("predictions", "labels", "sensitive") as snapshot:
         resolve(snapshot, question.endpoint, since_unix_s=question.since_unix_s, window_s=question.label_window_s)
         hold_latest(snapshot)
         inputs = _inputs(snapshot, bounds)
         is_whole = " OR ".join(f"{quoted(name)} IS NOT NULL" for name in inputs) or "FALSE"
         joined = _JOINED.format(answered=_ANSWERED)
-        chosen = ", ".join([f"p.{name}" for name in _OURS] + [f"p.{quoted(name)}" for name in inputs])
+        attributes = _attributes(snapshot, question)
+        chosen = ", ".join(
+            [f"p.{name}" for name in _OURS]
+            + [f"p.{quoted(name)}" for name in inputs]
+            + [f"s.{quoted(name)}" for name in attributes]
+        )
+        apart = _APART if attributes else ""
         found = snapshot.batches(
-            f"SELECT {chosen}, l.label_text, l.label_number, l.holds_at AS labelled_at FROM {joined} WHERE {is_whole}"  # noqa: S608  # our own names
+            f"SELECT {chosen}, l.label_text, l.label_number, l.holds_at AS labelled_at FROM {joined} {apart} WHERE {is_whole}"  # noqa: S608  # our own names
             " ORDER BY p.received_at, p.prediction_id, p.row",
             bounds,
             rows=_BATCH_ROWS,
@@ -72,7 +87,20 @@ def dataset(queries: Queries, question: Question) -> Dataset:
         versions = dict(snapshot.versions)
     features = _names(inputs)
     rows = _shaped(found, inputs, features)
-    return Dataset(rows=rows, features=features, lineage=_lineage(question, rows, features, counts, versions))
+    lineage = _lineage(question, rows, features, counts, versions)
+    return Dataset(rows=rows, features=features, lineage=lineage | ({"sensitive": attributes} if attributes else {}))
+
+
+def _attributes(snapshot: Snapshot, question: Question) -> list[str]:
+    """The sensitive attributes that were asked for and that are kept of this endpoint."""
+    if not question.with_sensitive:
+        return []
+    names = [name for name in snapshot.columns("sensitive") if name.startswith("attribute_")]
+    if not names:
+        return []
+    counted = ", ".join(f"count({quoted(name)}) AS {quoted(name)}" for name in names)
+    present = snapshot.rows(f"SELECT {counted} FROM sensitive WHERE endpoint = ?", [question.endpoint])[0]  # noqa: S608  # our own names
+    return [name for name in names if present[name]]
 
 
 def _inputs(snapshot: Snapshot, bounds: Sequence[object]) -> list[str]:

@@ -20,7 +20,7 @@ from models.signature import Answer, Signature
 from models.staged import Traffic
 from models.tensors import Array
 
-_TABLES: Final = ("predictions", "shadows", "labels")
+_TABLES: Final = ("predictions", "shadows", "labels", "sensitive")
 _REMEMBERED_MAX: Final = 256
 
 

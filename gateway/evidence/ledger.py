@@ -10,7 +10,7 @@ import msgspec
 
 from gateway.evidence.paired import PairedLossTest, PairedTest
 from gateway.evidence.query import Queries, Row, Snapshot, literal
-from gateway.evidence.segments import segment
+from gateway.evidence.segments import segment, table_of
 from gateway.evidence.truths import hold_first, resolve
 
 _QUANTILES: Final = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
@@ -66,9 +66,9 @@ class Tests(Protocol):
 
 def ledger(queries: Queries, question: Question, tests: Tests) -> dict[str, Any]:
     """The ledger of one endpoint, by mirror. Raises ValueError for a `segment_by` that is no column."""
-    with queries.snapshot("predictions", "shadows", "labels") as snapshot:
-        if question.segment_by is not None and question.segment_by not in snapshot.columns("predictions"):
-            raise ValueError(f"segment_by: no column {question.segment_by!r} in the predictions")
+    with queries.snapshot("predictions", "shadows", "labels", "sensitive") as snapshot:
+        if question.segment_by is not None:
+            table_of(snapshot, question.segment_by)
         since_us = int((question.since_unix_s or 0) * 1e6)
         until_us = _EVER_US if question.until_unix_s is None else int(question.until_unix_s * 1e6)
         snapshot.run(_PAIRS, [question.endpoint, question.mirror, question.champion, since_us, until_us])

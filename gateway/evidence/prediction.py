@@ -9,6 +9,8 @@ from gateway.evidence.query import Queries, Row, Snapshot
 from gateway.evidence.truths import hold_latest, resolve
 
 _PER_ROW: Final = ("row", "answer_label", "answer_score")
+_KINDS: Final = ("input", "output", "key", "lookup")
+"""`key_<name>`, `lookup_<input>` and `lookup_age_s_<input>` are there where features were looked up."""
 _DAY: Final = dt.timedelta(days=1)
 
 
@@ -50,9 +52,11 @@ def _stored(snapshot: Snapshot, table: str, key: str) -> list[Row]:
 
 
 def _record(rows: list[Row]) -> dict[str, Any]:
-    split = [_split(row, ("input", "output")) for row in rows]
-    shared = {name: value for name, value in split[0].items() if name not in (*_PER_ROW, "inputs", "outputs")}
-    return {**shared, "rows": [{name: row[name] for name in (*_PER_ROW, "inputs", "outputs")} for row in split]}
+    split = [_split(row, _KINDS) for row in rows]
+    parts = [f"{kind}s" for kind in _KINDS]
+    shared = {name: value for name, value in split[0].items() if name not in (*_PER_ROW, *parts)}
+    shown = [part for part in parts if part in ("inputs", "outputs") or any(row[part] for row in split)]
+    return {**shared, "rows": [{name: row[name] for name in (*_PER_ROW, *shown)} for row in split]}
 
 
 def _split(row: Row, kinds: tuple[str, ...]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def quality(queries: Queries, question: Question, answers: Callable[[str], Answe
     """
     since_us = int((question.since_unix_s or 0) * 1e6)
     until_us = _EVER_US if question.until_unix_s is None else int(question.until_unix_s * 1e6)
-    with queries.snapshot("predictions", "shadows", "labels") as snapshot:
+    with queries.snapshot("predictions", "shadows", "labels", "sensitive") as snapshot:
         answer = _answer(snapshot, question.endpoint, answers)
         given = {table: _given(snapshot, table, answer) for table in ("predictions", "shadows")}
         sql = _ANSWERED.format(live=given["predictions"], mirror=given["shadows"])

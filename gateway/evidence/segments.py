@@ -7,16 +7,30 @@ from gateway.evidence.query import Snapshot, quoted
 _KINDS_MAX: Final = 20
 
 
+def is_sensitive(column: str) -> bool:
+    """Whether a column is one of the table `sensitive`, which is for readers with the scope for it."""
+    return column.startswith("attribute_")
+
+
+def table_of(snapshot: Snapshot, column: str) -> str:
+    """The table that has a column to part rows by. Raises ValueError."""
+    table = "sensitive" if is_sensitive(column) else "predictions"
+    if column not in snapshot.columns(table):
+        raise ValueError(
+            f"segment_by: no column {column!r} in the {'attributes kept apart' if table == 'sensitive' else table}"
+        )
+    return table
+
+
 def segment(snapshot: Snapshot, endpoint: str, column: str, of: str) -> None:
     """Makes `segments` (id, row, segment as text, place in the order to show) of the rows that the table `of` names by id and row.
 
-    Raises ValueError where `column` is no column of the predictions.
+    Raises ValueError where `column` is neither of the predictions nor a sensitive attribute.
     """
-    if column not in snapshot.columns("predictions"):
-        raise ValueError(f"segment_by: no column {column!r} in the predictions")
+    table = table_of(snapshot, column)
     snapshot.run(
         f"CREATE OR REPLACE TEMP TABLE parted AS SELECT DISTINCT ON (s.prediction_id, s.row) s.prediction_id::UUID AS id, s.row, s.{quoted(column)} AS value"  # noqa: S608  # a known column, quoted
-        f" FROM predictions s WHERE s.endpoint = ? AND (s.prediction_id::UUID, s.row) IN (SELECT (id, row) FROM {of})",
+        f" FROM {table} s WHERE s.endpoint = ? AND (s.prediction_id::UUID, s.row) IN (SELECT (id, row) FROM {of})",
         [endpoint],
     )
     kind = snapshot.rows(

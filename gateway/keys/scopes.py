@@ -6,7 +6,17 @@ from typing import Final, Literal
 
 import msgspec
 
-Scope = Literal["predict", "label", "read", "records:read", "route:write", "model:write", "gate:override", "keys:write"]
+Scope = Literal[
+    "predict",
+    "label",
+    "read",
+    "records:read",
+    "sensitive:read",
+    "route:write",
+    "model:write",
+    "gate:override",
+    "keys:write",
+]
 """`predict` covers metadata too: it tells what a caller needs to know to ask."""
 Declared = Scope | Literal["public"]
 """What a route asks for. `public`: nothing, because it shows no more than that somebody is there, or checks its callers itself."""
@@ -16,6 +26,7 @@ MEANINGS: Final[Mapping[Scope, str]] = {
     "label": "report the truth about predictions",
     "read": "look at routes, models, evidence and history",
     "records:read": "look at single predictions with their inputs",
+    "sensitive:read": "look at evidence by sensitive attributes",
     "route:write": "change routes, experiments and rollouts",
     "model:write": "load, unload and profile models",
     "gate:override": "let a rollout pass a gate that it failed",

@@ -5,13 +5,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pandas as pd
 from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, PushSource, ValueType
 from feast.data_format import DeltaFormat
 from feast.data_source import PushMode
 from feast.types import Array, Float32, Float64, Int64, String
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 STORE = """\
 project: shop
@@ -103,13 +104,14 @@ class FeatureRepo:
         self.store.push(source, pd.DataFrame([{**row, "at": at}]), to=PushMode.ONLINE)
 
 
-def credit_model(path: Path) -> str:
-    """`amount` FP32, `income` FP64, `orders` INT64, `segment` text, `rating` FP32, each [-1, 1] → `score` FP64: income + orders + rating + amount."""
+def credit_model(path: Path, scale: float = 1.0) -> str:
+    """`amount` FP32, `income` FP64, `orders` INT64, `segment` text, `rating` FP32, each [-1, 1] → `score` FP64: their sum, scaled."""
     nodes = [
         helper.make_node("Cast", ["orders"], ["orders_"], to=TensorProto.DOUBLE),
         helper.make_node("Cast", ["rating"], ["rating_"], to=TensorProto.DOUBLE),
         helper.make_node("Cast", ["amount"], ["amount_"], to=TensorProto.DOUBLE),
-        helper.make_node("Sum", ["income", "orders_", "rating_", "amount_"], ["score"]),
+        helper.make_node("Sum", ["income", "orders_", "rating_", "amount_"], ["sum"]),
+        helper.make_node("Mul", ["sum", "scale"], ["score"]),
     ]
     graph = helper.make_graph(
         nodes,
@@ -125,6 +127,7 @@ def credit_model(path: Path) -> str:
             )
         ],
         [helper.make_tensor_value_info("score", TensorProto.DOUBLE, [None, 1])],
+        [numpy_helper.from_array(np.array([[scale]]), "scale")],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
     return str(path)

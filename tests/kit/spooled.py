@@ -12,7 +12,17 @@ from gateway.spool.segment import SegmentWriter
 from gateway.streams.lake import Lake, Tally
 from gateway.streams.letters import DeadLetters
 from models.signature import Answer
-from routing.records import Block, Column, LabelBlock, LabelRow, PredictionBlock, RequestRow, ShadowBlock, ShadowRow
+from routing.records import (
+    Block,
+    Column,
+    LabelBlock,
+    LabelRow,
+    PredictionBlock,
+    RequestRow,
+    SensitiveBlock,
+    ShadowBlock,
+    ShadowRow,
+)
 
 START_UNIX_US = 1_790_000_000_000_000
 BINARY = Answer(kind="classification", label_output="label", score_output="probabilities", classes=(0, 1))
@@ -83,6 +93,15 @@ def predictions(
         outputs,
         **fields,
     )
+
+
+def apart(
+    numbers: Sequence[int], values: Sequence[str], *, rows: Sequence[int] | None = None, endpoint: str = "phishing"
+) -> SensitiveBlock:
+    """The attribute `sex` of some predictions, kept apart; a value a row."""
+    at = [START_UNIX_US + n * 1000 for n in numbers]
+    column = Column("sex", "BYTES", (1,), list(values))
+    return SensitiveBlock(endpoint, [pid(n) for n in numbers], list(rows or [1] * len(numbers)), at, [column])
 
 
 def shadows(

@@ -5,7 +5,7 @@ import pytest
 from gateway.evidence.dataset import Question, dataset
 from gateway.evidence.query import Queries
 from routing.records import Column
-from tests.kit.spooled import START_UNIX_US, Place, label, labels, pid_text, predictions, request
+from tests.kit.spooled import START_UNIX_US, Place, apart, label, labels, pid_text, predictions, request
 
 
 @pytest.fixture
@@ -92,3 +92,20 @@ def test_an_endpoint_without_labels_gives_no_rows_and_says_so(place):
     found = made(place)
     assert (found.rows.num_rows, found.lineage["predictions"], found.lineage["labelled"]) == (0, 1, 0)
     assert found.lineage["models"] == []
+
+
+def test_attributes_that_are_kept_apart_come_on_demand_alone(place):
+    place.store(predictions([request(n) for n in range(4)], [0.5] * 4), labels(*[label(n, 1) for n in range(4)]))
+    place.store(apart([0, 1, 2], "fmf"), writer="worker-2")
+    assert "attribute_sex" not in made(place).rows.column_names
+    found = made(place, with_sensitive=True)
+    assert found.rows["attribute_sex"].to_pylist() == ["f", "m", "f", None]
+    assert (found.features, found.lineage["sensitive"]) == (("x",), ["attribute_sex"])
+    assert found.rows.column_names[-1] == "label"
+
+
+def test_without_such_attributes_there_are_none_to_come(place):
+    place.store(predictions([request(0)], [0.5]), labels(label(0, 1)))
+    found = made(place, with_sensitive=True)
+    assert "sensitive" not in found.lineage
+    assert found.rows.num_rows == 1

@@ -1,9 +1,9 @@
 import pytest
 
 from gateway.evidence.query import Queries
-from gateway.evidence.segments import segment
+from gateway.evidence.segments import is_sensitive, segment
 from routing.records import Column
-from tests.kit.spooled import Place, predictions, request
+from tests.kit.spooled import Place, apart, predictions, request
 
 
 @pytest.fixture
@@ -50,3 +50,16 @@ def test_a_column_that_is_none_is_refused(place):
     place.store(predictions([request(0)], [0.5]))
     with pytest.raises(ValueError, match="no column 'x\"; DROP'"):
         segments(place, 'x"; DROP')
+
+
+def test_rows_are_parted_by_attributes_that_are_kept_apart_too(place):
+    place.store(predictions([request(n) for n in range(6)], [0.5] * 6), apart(range(6), "fmfmff"))
+    with Queries(place.uri).snapshot("predictions", "sensitive") as snapshot:
+        snapshot.run("CREATE TEMP TABLE mine AS SELECT prediction_id::UUID AS id, row FROM predictions")
+        segment(snapshot, "phishing", "attribute_sex", "mine")
+        found = snapshot.rows("SELECT segment, count(*) AS rows FROM segments GROUP BY segment ORDER BY 2 DESC")
+        assert [(row["segment"], row["rows"]) for row in found] == [("f", 4), ("m", 2)]
+        with pytest.raises(ValueError, match="attributes kept apart"):
+            segment(snapshot, "phishing", "attribute_age", "mine")
+    assert is_sensitive("attribute_sex")
+    assert not is_sensitive("input_sex")

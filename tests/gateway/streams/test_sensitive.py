@@ -7,19 +7,13 @@ from gateway.streams.schema import SENSITIVE, Naming
 from gateway.streams.sensitive import tables
 from gateway.streams.upkeep import expire
 from routing.records import Column, SensitiveBlock
-from tests.kit.spooled import START_UNIX_US, Place, pid, pid_text, predictions, request
+from tests.kit.spooled import START_UNIX_US, Place, apart, pid, pid_text, predictions, request
 
 HOUR_US = 3_600_000_000
 
 
 def ids(place):
     return sorted(DeltaTable(f"{place.uri}/sensitive").to_pyarrow_dataset().to_table()["prediction_id"].to_pylist())
-
-
-def apart(numbers, values, *, rows=None, endpoint="phishing", later_us=0):
-    column = Column("sex", "BYTES", (1,), list(values))
-    at = [START_UNIX_US + later_us + n for n in numbers]
-    return SensitiveBlock(endpoint, [pid(n) for n in numbers], rows or [1] * len(numbers), at, [column])
 
 
 def test_each_row_of_input_has_its_attributes_under_its_prediction():

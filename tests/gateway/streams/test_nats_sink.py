@@ -8,6 +8,7 @@ import subprocess
 
 import nats
 import pytest
+from nats.js.api import AckPolicy, ConsumerConfig
 
 from gateway.streams.feed import Feed
 from gateway.streams.nats_sink import NatsSink
@@ -49,17 +50,18 @@ def server(tmp_path):
     found.kill()
 
 
-def stored(url, subject):
-    """Id, headers and value of every message of a subject."""
+def stored(url, subject, patience_s=0.5):
+    """Id and value of every message of a subject."""
 
     async def read():
         client = await nats.connect(url)
-        context = client.jetstream()
-        pulled = await context.pull_subscribe(subject, stream="RUNOFF")
+        context = client.jetstream(timeout=30)
+        unacknowledged = ConsumerConfig(ack_policy=AckPolicy.NONE)
+        pulled = await context.pull_subscribe(subject, stream="RUNOFF", config=unacknowledged)
         found = []
         with contextlib.suppress(nats.errors.TimeoutError):
             while True:
-                batch = await pulled.fetch(500, timeout=0.5)
+                batch = await pulled.fetch(500, timeout=patience_s)
                 found += [(one.headers["Nats-Msg-Id"], json.loads(one.data)) for one in batch]
         await client.close()
         return found
@@ -69,18 +71,18 @@ def stored(url, subject):
 
 def test_each_row_is_one_message_also_when_it_is_sent_again(server, tmp_path):
     place = Place(tmp_path / "place")
-    place.store(predictions([request(n, unit="u") for n in range(600)], [0.9] * 600), labels(label(0, 1)))
+    place.store(predictions([request(n, unit="u") for n in range(1500)], [0.9] * 1500), labels(label(0, 1)))
     sink = NatsSink([server.url], "RUNOFF", "runoff.")
     for table in ("predictions", "labels", "predictions"):
         sink.send(table, Feed(place.uri, table).after(0).rows)
     sink.close()
     found = dict(stored(server.url, "runoff.predictions"))
-    assert sorted(found) == sorted(f"predictions:{n}" for n in range(1, 601))
-    assert len(stored(server.url, "runoff.predictions")) == 600
+    assert sorted(found) == sorted(f"predictions:{n}" for n in range(1, 1501))
+    assert len(stored(server.url, "runoff.predictions")) == 1500
     value = found["predictions:2"]
     assert (value["prediction_id"], value["answer_label"], value["unit"]) == (pid_text(1), "1", "u")
     assert "code" not in value
-    assert [key for key, _ in stored(server.url, "runoff.labels")] == ["labels:601"]
+    assert [key for key, _ in stored(server.url, "runoff.labels")] == ["labels:1501"]
 
 
 def test_a_server_that_dies_and_comes_back_has_every_row_once(server, tmp_path):

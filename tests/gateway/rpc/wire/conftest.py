@@ -11,7 +11,7 @@ from gateway.rpc.server import serve as serve_grpcio
 from gateway.rpc.wire.server import WireServer, serve
 from gateway.settings import Limits, Settings
 from tests.kit.plane import Plane
-from tests.kit.staged import stage_linear
+from tests.kit.staged import stage_dense, stage_linear
 
 LIMITS = Limits(body_bytes_binary_max=8 << 20, body_bytes_json_max=1 << 20, header_bytes_max=8192, connections_max=64)
 
@@ -21,6 +21,7 @@ async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
     made = Plane(tmp_path)
     made.serve({"champion": stage_linear(made.artifacts, check_row=True)})
     made.serve({"wide": stage_linear(made.artifacts, name="wide", columns=50_000)}, endpoint="wide")
+    made.serve({"slow": stage_dense(made.artifacts, width=512, layers=4)}, endpoint="slow")
     yield made
     made.close()
 

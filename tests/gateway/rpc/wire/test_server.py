@@ -5,6 +5,7 @@ import gzip
 import socket
 import ssl
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -270,10 +271,19 @@ async def test_health_and_reflection_are_on_the_same_port(server: WireServer) ->
 # ── bounds and ends ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def talk(port: int, *sent: bytes, until: int | None = None) -> list[http2.Frame]:
-    """Speaks bytes; the frames that came back until the server closed, or until the stream `until` has ended."""
+async def talk(
+    port: int, *sent: bytes, until: int | None = None, later: tuple[Callable[[], object], bytes] | None = None
+) -> list[http2.Frame]:
+    """Speaks bytes; the frames that came back until the server closed, or until the stream `until` has ended.
+
+    `later` is what is said once something is true.
+    """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(http2.PREFACE + http2.settings() + b"".join(sent))
+    if later is not None:
+        while not later[0]():
+            await asyncio.sleep(0)
+        writer.write(later[1])
     data = b""
     frames: list[http2.Frame] = []
     async with asyncio.timeout(10):
@@ -373,6 +383,36 @@ async def test_a_cancelled_call_costs_its_neighbours_nothing_and_is_recorded(ser
     assert answers[3].fields[-1] == [("grpc-status", "0")]
     codes = [row.code for block in plane.blocks() for row in getattr(block, "requests", [])]
     assert sorted(map(str, codes)) == ["None", "cancelled"]
+
+
+def slow_body() -> list[bytes]:
+    """A request on stream 1 that runs on a thread for some 50 ms, but for the end of its body."""
+    made = request(2000, columns=512, model_name="slow", value=0.01)
+    body = framed(made.SerializeToString())
+    return [http2.frame(http2.DATA, 0, 1, body[at : at + 16_000]) for at in range(0, len(body), 16_000)]
+
+
+async def test_a_call_that_is_cancelled_while_it_runs_is_not_answered_and_its_neighbour_is(
+    server: WireServer, plane: Plane
+) -> None:
+    end = http2.frame(http2.DATA, http2.END_STREAM, 1)
+    sent = http2.headers(1, fields=FIELDS) + b"".join(slow_body()) + end
+    neighbour = http2.call(3, framed(request().SerializeToString()), FIELDS)
+    frames = await talk(
+        server.port, sent, until=3, later=(lambda: plane.data.inflight, http2.rst_stream(1) + neighbour)
+    )
+    async with asyncio.timeout(10):
+        while plane.data.inflight:  # noqa: ASYNC110 - a thread
+            await asyncio.sleep(0.001)
+    answers = http2.answers(frames)
+    assert 1 not in answers
+    assert answers[3].fields[-1] == [("grpc-status", "0")]
+
+
+async def test_a_deadline_that_passes_while_the_model_runs_is_told(server: WireServer) -> None:
+    head = http2.headers(1, fields=[*FIELDS, ("grpc-timeout", "5m")])
+    found = await refused(server.port, head, *slow_body(), http2.frame(http2.DATA, http2.END_STREAM, 1))
+    assert found["grpc-status"] == "4"
 
 
 async def test_a_slow_reader_gets_its_large_answer_as_it_opens_its_windows(server: WireServer) -> None:

@@ -21,7 +21,7 @@ def prediction(queries: Queries, prediction_id: str) -> dict[str, Any] | None:
     Of the `labels`, `holds` marks the one that counts for its row.
     """
     key = str(uuid.UUID(prediction_id))
-    with queries.snapshot("predictions", "shadows", "labels") as snapshot:
+    with queries.snapshot("predictions", "shadows", "labels", prediction_id=key) as snapshot:
         rows = _stored(snapshot, "predictions", key)
         shadows = _stored(snapshot, "shadows", key)
         endpoint = (rows or shadows or [{"endpoint": ""}])[0]["endpoint"]

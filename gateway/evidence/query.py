@@ -32,16 +32,29 @@ Row = dict[str, Any]
 class Snapshot:
     """The tables as of one moment, as views of their names, and temporary tables beside them. For one thread."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, uri: str, tables: Mapping[str, tuple[int, Any]]) -> None:
-        """`tables`: by name, the version and what is read (a pyarrow dataset or table); those of a dataset lie below `uri`."""
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        uri: str,
+        tables: Mapping[str, tuple[int, Any]],
+        files: Mapping[str, set[str]] | None = None,
+    ) -> None:
+        """`tables`: by name, the version and what is read (a pyarrow dataset or table); those of a dataset lie below `uri`.
+
+        `files`: by name, which of a table's files are read, where that is not all.
+        """
         self._connection = connection
         self.versions = {name: version for name, (version, _) in tables.items()}
         for name, (_, source) in tables.items():
-            files = [f"{uri}/{name}/{file}" for file in getattr(source, "files", ())]
-            if not files or "://" in uri:
+            wanted = None if files is None else files.get(name)
+            all_files = getattr(source, "files", ())
+            read = [f"{uri}/{name}/{file}" for file in all_files if wanted is None or file in wanted]
+            if not all_files or "://" in uri:
                 connection.register(name, source)
+            elif read:
+                connection.execute(_FILES.format(name=name, files=", ".join(map(literal, read))))
             else:
-                connection.execute(_FILES.format(name=name, files=", ".join(map(literal, files))))
+                connection.register(name, source.schema.empty_table())
         self._columns = {
             name: dict.fromkeys(column["column_name"] for column in self.rows(f"DESCRIBE {name}")) for name in tables
         }
@@ -113,15 +126,21 @@ class Queries:
         return first
 
     @contextmanager
-    def snapshot(self, *tables: str) -> Iterator[Snapshot]:
-        """The newest state of `tables`."""
+    def snapshot(self, *tables: str, prediction_id: str | None = None) -> Iterator[Snapshot]:
+        """The newest state of `tables`; with `prediction_id` only what may be about that prediction need be in them."""
         with self._lock:
             found = {name: self._dataset(name) for name in tables}
+            files = (
+                {} if prediction_id is None else {name: self._views[name].files_of(prediction_id) for name in tables}
+            )
             connection = self._connection.cursor()  # what is registered and made in it is its own
         try:
             connection.execute(_MACROS)
             yield Snapshot(
-                connection, self._uri, {name: one or (-1, SCHEMAS[name].empty_table()) for name, one in found.items()}
+                connection,
+                self._uri,
+                {name: one or (-1, SCHEMAS[name].empty_table()) for name, one in found.items()},
+                {name: of for name, of in files.items() if of is not None},
             )
         finally:
             connection.close()

@@ -11,6 +11,7 @@ from functools import reduce
 from operator import and_
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -215,6 +216,28 @@ class TableView:
             return []
         found = zip(files[f"min.{column}"].to_pylist(), files[f"max.{column}"].to_pylist(), strict=True)
         return [(low, high) for low, high in found if low is not None]
+
+    def files_of(self, prediction_id: str) -> set[str] | None:
+        """The files, relative to the table, that may hold rows of a prediction, as of the last call of `dataset`; None: no telling.
+
+        By the log's statistics: ids begin with their time, so of a month only a day's file or two are left. Labels by request id name
+        no prediction, so those files always may.
+        """
+        files = self._files()
+        names = ("path", "min.prediction_id", "max.prediction_id", "null_count.prediction_id")
+        if any(name not in files.schema.names for name in names):
+            return None
+        found = set()
+        for path, low, high, nulls in zip(*(files[name].to_pylist() for name in names), strict=True):
+            # Texts are cut short in the log: what a cut one begins with is compared.
+            if (
+                nulls != 0
+                or low is None
+                or high is None
+                or (low <= prediction_id and prediction_id[: len(high)] <= high)
+            ):
+                found.add(unquote(path))
+        return found
 
     def rows_by_day(self, endpoint: str) -> dict[dt.date, int]:
         """How many rows of an endpoint each day has, from the table's log, without reading a row. Raises CommitFailed."""

@@ -5,6 +5,7 @@ import pytest
 
 from gateway.evidence.prediction import prediction
 from gateway.evidence.query import Queries
+from gateway.streams.table import TableView
 from routing.records import Column
 from tests.kit.spooled import Place, label, labels, pid, pid_text, predictions, request, shadows
 
@@ -87,3 +88,29 @@ def test_of_the_labels_of_a_row_one_holds_and_none_after_a_retraction(place, tol
 
 def test_what_nobody_has_heard_of_is_none(place, told):
     assert told(str(uuid.UUID(bytes=pid(7)))) is None
+
+
+def test_one_of_many_files_is_read_and_nothing_about_the_prediction_is_missed(tmp_path):
+    """Each store is a commit of its own, days apart by their ids; labels come by id and by request id, early and late."""
+    place, days = Place(tmp_path), [day * 86_400_000 for day in range(4)]
+    reference = {"endpoint": "phishing", "request_id": "r1"}
+    place.store(labels(label(None, 1, **reference)), writer="early")
+    for at, number in enumerate(days):
+        place.store(
+            predictions([request(number, request_id=f"r{at}")], [0.9]),
+            shadows([number], ["1"], ["0"]),
+            labels(label(number, at)),
+            writer=f"worker-{at}",
+        )
+    place.store(labels(label(days[1], 0, received=9 * 86_400)), writer="late")
+    view = TableView(f"{place.uri}/predictions")
+    view.dataset()
+    assert len(view.files_of(pid_text(days[1]))) == 1
+    asked = lambda: prediction(Queries(place.uri), pid_text(days[1]))
+    told = asked()
+    assert told["record"]["request_id"] == "r1"
+    assert [row["mirror"] for row in told["shadows"]] == ["candidate"]
+    assert sorted(row["label_text"] for row in told["labels"]) == ["0", "1", "1"]
+    place.lake().compact(0)
+    assert asked() == told
+    assert prediction(Queries(place.uri), pid_text(days[1] + 1)) is None

@@ -69,3 +69,59 @@ def pixels(work: Path) -> tuple[Path, np.ndarray]:
     path = work / "pixels.onnx"
     path.write_bytes(model.SerializeToString())
     return path, np.random.default_rng(0).random((2, 3, 224, 224), dtype=np.float32)
+
+
+def laborious(work: Path, wanted_s: float) -> tuple[Path, np.ndarray, float]:
+    """A loop that computes for about so long on this machine; rows to ask about, and how long a run really takes."""
+    import time
+
+    import onnxruntime
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    def made(turns: int) -> Path:
+        body = helper.make_graph(
+            [
+                helper.make_node("Identity", ["go"], ["go_on"]),
+                helper.make_node("MatMul", ["v", "w"], ["u"]),
+                helper.make_node("Tanh", ["u"], ["v_out"]),
+            ],
+            "turn",
+            [
+                helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+                helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+                helper.make_tensor_value_info("v", TensorProto.FLOAT, [None, 64]),
+            ],
+            [
+                helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+                helper.make_tensor_value_info("v_out", TensorProto.FLOAT, [None, 64]),
+            ],
+        )
+        weights = np.random.default_rng(0).normal(0, 0.1, (64, 64)).astype(np.float32)
+        graph = helper.make_graph(
+            [helper.make_node("Loop", ["turns", "yes", "X"], ["Y"], body=body)],
+            "laborious",
+            [helper.make_tensor_value_info("X", TensorProto.FLOAT, [None, 64])],
+            [helper.make_tensor_value_info("Y", TensorProto.FLOAT, [None, 64])],
+            [
+                numpy_helper.from_array(np.array(turns, np.int64), "turns"),
+                numpy_helper.from_array(np.array(True), "yes"),
+                numpy_helper.from_array(weights, "w"),
+            ],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        checker.check_model(model)
+        path = work / "laborious.onnx"
+        path.write_bytes(model.SerializeToString())
+        return path
+
+    def run_s(path: Path) -> float:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(str(path), options)
+        began = time.perf_counter()
+        session.run(None, {"X": rows[:1]})
+        return time.perf_counter() - began
+
+    rows = np.round(np.random.default_rng(1).random((2, 64)), 4).astype(np.float32)
+    path = made(max(1, int(10_000 * wanted_s / run_s(made(10_000)))))
+    return path, rows, run_s(path)

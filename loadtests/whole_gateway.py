@@ -25,6 +25,7 @@ class Running:
 
     rest: str
     grpc: str
+    metrics: str
     workers: list[int]
     others: list[int]
     ready_s: float
@@ -69,6 +70,7 @@ def gateway(
         yield Running(
             rest=url,
             grpc=f"127.0.0.1:{ports['grpc']}",
+            metrics=f"http://127.0.0.1:{ports['metrics']}/metrics",
             workers=workers,
             others=others,
             ready_s=ready_s,

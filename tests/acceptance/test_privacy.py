@@ -3,13 +3,18 @@
 import json
 from pathlib import Path
 
+import grpc
+import httpx
 import onnx
 import pytest
 from deltalake import DeltaTable
 from onnx import TensorProto, helper, numpy_helper
 
+from gateway.rpc import open_inference_pb2 as pb
+from tests.acceptance.test_telemetry import Collector
+from tests.kit import files
 from tests.kit.files import array
-from tests.kit.gateway import Gateway, eventually, route
+from tests.kit.gateway import Gateway, eventually, infer_body, infer_call, route
 
 pytestmark = pytest.mark.acceptance
 
@@ -51,10 +56,35 @@ def ask(gateway, endpoint, mark, number=0.0):
     return gateway.http.post(f"/v2/models/{endpoint}/infer", json={"inputs": tensors}, headers=headers)
 
 
+def call(gateway, endpoint, mark, **more):
+    """The same over gRPC, in typed contents; the status."""
+    request = pb.ModelInferRequest(model_name=endpoint, **more)
+    x = request.inputs.add(name="x", datatype="FP32", shape=[1, 1])
+    x.contents.fp32_contents.append(0.5)
+    name = request.inputs.add(name="name", datatype="BYTES", shape=[1, 1])
+    name.contents.bytes_contents.append(mark.encode())
+    metadata = (("x-runoff-unit", f"unit-{mark}"), ("x-secret", mark), ("authorization", f"Bearer {mark}"))
+    with grpc.insecure_channel(gateway.rpc) as channel:
+        try:
+            infer_call(channel)(request, timeout=20, metadata=metadata)
+        except grpc.RpcError as error:
+            return error.code()
+    return grpc.StatusCode.OK
+
+
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory):
+def collector():
+    made = Collector()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module", params=[("wire", "grpcio"), ("asgi", "wire")], ids=["wire-rest", "wire-grpc"])
+def gateway(tmp_path_factory, collector, request):
+    """Each door once: REST by the wire protocol and plain ASGI, gRPC by grpcio and our own."""
     folder = tmp_path_factory.mktemp("privacy")
-    with Gateway(folder, telemetry={"log_level": "debug"}) as running:
+    telemetry = {"log_level": "debug", "otlp_endpoint": collector.url, "sample_ratio": 1.0}
+    with Gateway(folder, telemetry=telemetry, door=request.param[0], grpc_door=request.param[1]) as running:
         model = with_text(folder / "with_text.onnx")
         unit = {"header": "x-runoff-unit"}
         for name, record in {
@@ -64,7 +94,9 @@ def gateway(tmp_path_factory):
             "keyed": {"mask": {"name": "hmac"}},
             "whole": {"unit": "raw"},
         }.items():
-            running.apply(route(name, ("champion", model, 1), unit=unit, record=record))
+            mirrors = {"candidate": with_text(folder / "candidate.onnx")} if name == "keyed" else {}
+            running.apply(route(name, ("champion", model, 1), unit=unit, record=record, mirrors=mirrors))
+        running.apply(route("hot", ("champion", files.binary(folder / "hot.onnx"), 1), unit=unit))
         yield running
 
 
@@ -91,9 +123,63 @@ def test_what_the_route_does_not_record_is_in_no_file_and_no_log(gateway, endpoi
         gateway.http.post("/v1/labels", json=[{"prediction_id": mark, "label": 1}, mark]),
     ]
     assert all(reply.status_code in (202, 400) for reply in wrong), [reply.text for reply in wrong]
-    gateway.stored("predictions", 5, where=f"endpoint = '{endpoint}'")
+    assert [call(gateway, endpoint, mark) for _ in range(3)] == [grpc.StatusCode.OK] * 3
+    assert call(gateway, endpoint, mark, model_version=mark) != grpc.StatusCode.OK
+    gateway.stored("predictions", 8, where=f"endpoint = '{endpoint}'")
+    if endpoint == "keyed":
+        gateway.stored("shadows", 8, where="endpoint = 'keyed'")
+        eventually(lambda: unread_mirrors(gateway, mark) == [], 90, 0.5)
     assert kept(gateway, mark) == []
     assert mark not in json.dumps(gateway.events)
+
+
+def unread_mirrors(gateway, mark):
+    """Mirrored rows lie whole, apart from the records, until the shadow has read them and another segment follows."""
+    if any(mark.encode() in path.read_bytes() for path in (gateway.state / "mirror").rglob("*.seg")):
+        ask(gateway, "keyed", "filler")
+    return [path for path in (gateway.state / "mirror").rglob("*.seg") if mark.encode() in path.read_bytes()]
+
+
+def test_traces_metrics_audit_and_the_admin_api_tell_nothing_of_a_request_either(gateway, collector):
+    mark = f"{CANARY}-told"
+    assert ask(gateway, "dropped", mark).status_code == 200
+    assert call(gateway, "dropped", mark) == grpc.StatusCode.OK
+    hot = gateway.http.post(
+        "/v2/models/hot/infer",
+        json=infer_body([[1.0, 2.0, 3.0, 4.0]]),
+        headers={"x-runoff-unit": f"unit-{mark}", "x-api-key": mark},
+    )
+    assert hot.status_code == 200
+    gateway.stored("predictions", 1, where="endpoint = 'hot'")
+    eventually(lambda: len(collector.spans) > 3, 20)
+    found = [span.SerializeToString() for span in list(collector.spans)]
+    assert not any(mark.encode() in one for one in found)
+    assert mark not in httpx.get(gateway.metrics_url).text
+    with httpx.Client(base_url=f"{gateway.admin}/admin/v1", headers={"x-api-key": mark}) as admin:
+        for path in (
+            "routes",
+            "audit",
+            "revisions",
+            "models",
+            "runtime",
+            "keys",
+            "endpoints/keyed/ledger?segment_by=input_name",
+            "endpoints/keyed/quality?segment_by=unit",
+            "endpoints/keyed/quality?segment_by=nothing",
+            f"predictions/{hot.headers['x-prediction-id']}",
+            "predictions/nonsense",
+            "nowhere",
+        ):
+            reply = admin.get(f"/{path}")
+            assert mark not in reply.text, path
+            assert mark not in json.dumps(dict(reply.headers)), path
+        sent = {"If-Match": "*", "Content-Type": "application/json"}
+        wrong = admin.put("/routes/keyed?reason=test", content=f'{{"{mark}": broken'.encode(), headers=sent)
+        assert wrong.status_code == 400
+        assert mark not in wrong.text
+    assert mark not in json.dumps(list(gateway.client.audit()))
+    assert mark not in json.dumps(gateway.events)
+    assert kept(gateway, mark) == []
 
 
 def test_the_canary_would_be_found(gateway):
@@ -113,7 +199,8 @@ def test_a_forgotten_unit_is_in_no_row_and_the_audit_says_so_without_naming_it(g
     gateway.stored("predictions", 7, where=f"prediction_id IN ({', '.join(map(repr, (*ids, stays)))})")
     done = gateway.run("forget", "--unit", f"unit-{mark}", "-m", "asked on 3 November")
     assert done.returncode == 0, done.stderr
-    assert "6 predictions, 0 shadows, 6 labels deleted" in done.stdout
+    assert "6 predictions, 3 shadows, 6 labels" in done.stdout
+    assert "deleted" in done.stdout
     rows = gateway.lake(f"SELECT prediction_id FROM predictions WHERE prediction_id IN ({', '.join(map(repr, ids))})")
     assert rows == []
     assert gateway.lake("SELECT count(*) FROM predictions WHERE prediction_id = ?", stays) == [(1,)]

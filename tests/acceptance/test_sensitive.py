@@ -8,7 +8,7 @@ from deltalake import DeltaTable
 
 from runoff import RequestRefused, Runoff
 from tests.acceptance.test_privacy import CANARY, ask, with_text
-from tests.kit.gateway import Gateway, eventually, route
+from tests.kit.gateway import Gateway, route
 
 pytestmark = pytest.mark.acceptance
 

@@ -1,19 +1,19 @@
 """The one table of the admin API: its calls, as the router serves them and as `/openapi.json` describes them."""
 
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
-from gateway.admin import keys, looking, records, routes, tuning, webhooks
+from gateway.admin import keys, looking, records, routes, schemas, tuning, webhooks
 from gateway.admin.context import Handler
+from gateway.admin.schemas import Schema
 from gateway.keys.scopes import Declared
 
 Method = Literal["GET", "PUT", "PATCH", "POST", "DELETE"]
-Schema = dict[str, Any]
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One call. `query` and `headers` name what it reads (see PARAMETERS); `answers`: status → what it means.
+    """One call. `query` and `headers` name what it reads (see `gateway/admin/schemas.py`); `answers`: status → what it means.
 
     `scope` is what a key needs for it, for the endpoint in the path or in `?endpoint=`, else for all endpoints; without one (None)
     nobody may make the call where keys are needed. `sifts`: any grant of the scope will do, the handler leaves out the rest.
@@ -32,124 +32,6 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     body_required: bool = True
     answers: dict[int, str] = msgspec.field(default_factory=lambda: {200: "done"})
 
-
-PARAMETERS: Final[dict[str, tuple[str, Schema, bool]]] = {
-    "reason": (
-        "why; shown in the history and kept in the audit",
-        {"type": "string", "minLength": 1, "maxLength": 1000},
-        False,
-    ),
-    "wait": ("seconds to wait for the revision to be live", {"type": "number", "minimum": 0, "maximum": 300}, False),
-    "override": ("take versions past the checks that they fail; needs gate:override", {"type": "boolean"}, False),
-    "limit": ("how many, newest first", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}, False),
-    "before": ("only what is older than this number", {"type": "integer", "minimum": 0}, False),
-    "endpoint": ("only of this endpoint", {"type": "string"}, False),
-    "mirror": ("only this mirror", {"type": "string"}, False),
-    "variant": ("whom mirrors are compared with; default: the champion", {"type": "string"}, False),
-    "segment_by": (
-        "a column of the predictions, such as input_age; or attribute_<name>, with sensitive:read",
-        {"type": "string"},
-        False,
-    ),
-    "since": ("only what arrived at or after this moment", {"type": "string", "format": "date-time"}, False),
-    "until": ("only what arrived before this moment", {"type": "string", "format": "date-time"}, False),
-    "If-Match": ("the ETag of the route as you saw it; required (428 without it)", {"type": "string"}, False),
-    "If-None-Match": ("`*` to make a new endpoint", {"type": "string"}, False),
-}
-
-_FORGET: Final[Schema] = {
-    "type": "object",
-    "required": ["unit"],
-    "properties": {"unit": {"type": "string", "minLength": 1}, "reason": {"type": "string"}},
-}
-_DOCUMENT: Final[Schema] = {
-    "type": "object",
-    "required": ["endpoint", "variants"],
-    "properties": {
-        "endpoint": {"type": "string"},
-        "champion": {"type": "string"},
-        "variants": {
-            "type": "array",
-            "minItems": 1,
-            "maxItems": 32,
-            "items": {
-                "type": "object",
-                "required": ["name", "model"],
-                "properties": {
-                    "name": {"type": "string"},
-                    "model": {"type": "string", "examples": ["models:/phishing@champion", "models:/phishing/3"]},
-                    "weight": {"type": "number", "minimum": 0},
-                    "fallback": {"type": "boolean"},
-                },
-            },
-        },
-        "mirrors": {"type": "array", "items": {"type": "object"}},
-        "rules": {"type": "array", "items": {"type": "object"}},
-    },
-    "description": "A route document; every key of it is in the documentation of routes.",
-}
-_WEIGHTS: Final[Schema] = {
-    "type": "object",
-    "additionalProperties": {"type": "number"},
-    "examples": [{"challenger": 20}],
-}
-_PROMOTE: Final[Schema] = {
-    "type": "object",
-    "properties": {"variant": {"type": "string"}, "mirror": {"type": "string"}, "reason": {"type": "string"}},
-}
-_ROLLBACK: Final[Schema] = {
-    "type": "object",
-    "properties": {"to": {"type": "integer"}, "move_alias": {"type": "boolean"}, "reason": {"type": "string"}},
-}
-_KEY: Final[Schema] = {
-    "type": "object",
-    "required": ["name", "scopes"],
-    "properties": {
-        "name": {"type": "string", "description": "who it is for"},
-        "scopes": {"type": "array", "items": {"type": "string"}, "examples": [["predict:phishing", "label:phishing"]]},
-        "expires_s": {"type": "number", "description": "seconds from now; left out: it does not expire"},
-        "rate_per_s": {"type": "number", "description": "requests a second in each worker; left out: no quota"},
-        "burst": {"type": "integer", "minimum": 1},
-        "reason": {"type": "string"},
-    },
-}
-_ROTATE: Final[Schema] = {
-    "type": "object",
-    "properties": {
-        "overlap_s": {"type": "number", "minimum": 0, "default": 86400},
-        "reason": {"type": "string"},
-    },
-}
-_FOLLOW: Final[Schema] = {
-    "type": "object",
-    "properties": {
-        "versions": {"type": "object", "additionalProperties": {"type": "string"}},
-        "override": {"type": "boolean"},
-        "reason": {"type": "string"},
-    },
-}
-_RESUME: Final[Schema] = {
-    "type": "object",
-    "properties": {"what": {"enum": ["following", "steps"]}, "reason": {"type": "string"}},
-}
-_REASON: Final[Schema] = {"type": "object", "properties": {"reason": {"type": "string"}}}
-
-_TUNE: Final[Schema] = {
-    "type": "object",
-    "properties": {
-        "target_ms": {
-            "type": "number",
-            "description": "the longest that one run may last; default: as before, at first 50",
-        },
-        "from_traffic": {"type": "string", "description": "an endpoint: on the rows that it was asked"},
-        "int8": {
-            "type": "boolean",
-            "description": "whether the quantised form may be taken, where its certificate holds",
-        },
-        "score_tolerance": {"type": "number", "description": "of int8 scores, absolute and relative; at first 0.01"},
-        "reason": {"type": "string"},
-    },
-}
 
 _WRITTEN: Final = {
     200: "live (only for a caller who waits)",
@@ -189,7 +71,7 @@ def calls() -> list[Call]:
             scope="read",
             tag="routes",
             summary="What a document would change: problems, models, memory, moved units",
-            body=_DOCUMENT,
+            body=schemas.DOCUMENT,
             body_required=False,
             answers={200: "the plan"},
         ),
@@ -202,7 +84,7 @@ def calls() -> list[Call]:
             summary="The champion takes the version that this arm serves now",
             query=_CHANGE,
             headers=("If-Match",),
-            body=_PROMOTE,
+            body=schemas.PROMOTE,
             answers=_WRITTEN,
         ),
         Call(
@@ -213,7 +95,7 @@ def calls() -> list[Call]:
             tag="routes",
             summary="Back to the previous live revision, at once and without the registry",
             query=_CHANGE,
-            body=_ROLLBACK,
+            body=schemas.ROLLBACK,
             body_required=False,
             answers=_without(_WRITTEN, 412, 428),
         ),
@@ -226,7 +108,7 @@ def calls() -> list[Call]:
             summary="Take the versions that the aliases name; with `override` past the checks they fail (needs gate:override too)",
             query=_CHANGE,
             headers=("If-Match",),
-            body=_FOLLOW,
+            body=schemas.FOLLOW,
             body_required=False,
             answers=_WRITTEN,
         ),
@@ -238,7 +120,7 @@ def calls() -> list[Call]:
             tag="routes",
             summary="Stay at the present step of the route's steps",
             query=("reason",),
-            body=_REASON,
+            body=schemas.REASON,
             body_required=False,
             answers={200: "paused", 400: "no reason", 422: "no steps run"},
         ),
@@ -250,7 +132,7 @@ def calls() -> list[Call]:
             tag="routes",
             summary="Follow aliases again (after a rollback, after a refused version) and go on with paused steps",
             query=("reason",),
-            body=_RESUME,
+            body=schemas.RESUME,
             body_required=False,
             answers={200: "done", 400: "no reason", 404: "no such endpoint"},
         ),
@@ -273,7 +155,7 @@ def calls() -> list[Call]:
             summary="Set weights; arms not named keep theirs",
             query=_CHANGE,
             headers=("If-Match",),
-            body=_WEIGHTS,
+            body=schemas.WEIGHTS,
             answers=_WRITTEN,
         ),
         Call(
@@ -294,7 +176,7 @@ def calls() -> list[Call]:
             summary="Make or replace the route; aliases are resolved now",
             query=(*_CHANGE, "override"),
             headers=("If-Match", "If-None-Match"),
-            body=_DOCUMENT,
+            body=schemas.DOCUMENT,
             answers=_WRITTEN,
         ),
         Call(
@@ -351,7 +233,7 @@ def calls() -> list[Call]:
             tag="models",
             summary="Measure one version anew; workers take the profile within seconds",
             query=("reason",),
-            body=_TUNE,
+            body=schemas.TUNE,
             body_required=False,
             answers={
                 200: "the profile",
@@ -410,7 +292,7 @@ def calls() -> list[Call]:
             tag="evidence",
             summary="Delete what is recorded about one unit, over all endpoints; audited under its keyed hash",
             query=("reason",),
-            body=_FORGET,
+            body=schemas.FORGET,
             answers={
                 200: "deleted, with the rows by table",
                 400: "no reason or no unit",
@@ -442,7 +324,7 @@ def calls() -> list[Call]:
             tag="keys",
             summary="Make a key; the answer is the only time that it is shown",
             query=("reason",),
-            body=_KEY,
+            body=schemas.KEY,
             answers={201: "made", 400: "no reason", 403: "the maker lacks one of its scopes", 422: "refused"},
         ),
         Call(
@@ -453,7 +335,7 @@ def calls() -> list[Call]:
             tag="keys",
             summary="Make a successor; the old key goes on for the overlap",
             query=("reason",),
-            body=_ROTATE,
+            body=schemas.ROTATE,
             body_required=False,
             answers={201: "made", 400: "no reason", 404: "no such key", 409: "it has ended, or has a successor"},
         ),

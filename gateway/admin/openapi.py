@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
-from gateway.admin.calls import PARAMETERS, Call, Schema
+from gateway.admin.calls import Call
+from gateway.admin.schemas import PARAMETERS, Schema
 
 _PROBLEM: Schema = {
     "type": "object",

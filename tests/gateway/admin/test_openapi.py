@@ -1,6 +1,7 @@
-from gateway.admin.calls import PARAMETERS, Call, calls
+from gateway.admin.calls import Call, calls
 from gateway.admin.looking import not_built_yet
 from gateway.admin.openapi import openapi
+from gateway.admin.schemas import PARAMETERS
 
 CALL = Call(
     method="PUT",

@@ -281,7 +281,7 @@ async def talk(
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(http2.PREFACE + http2.settings() + b"".join(sent))
     if later is not None:
-        while not later[0]():
+        while not later[0]():  # noqa: ASYNC110 - bytes on a socket
             await asyncio.sleep(0)
         writer.write(later[1])
     data = b""
@@ -407,12 +407,6 @@ async def test_a_call_that_is_cancelled_while_it_runs_is_not_answered_and_its_ne
     answers = http2.answers(frames)
     assert 1 not in answers
     assert answers[3].fields[-1] == [("grpc-status", "0")]
-
-
-async def test_a_deadline_that_passes_while_the_model_runs_is_told(server: WireServer) -> None:
-    head = http2.headers(1, fields=[*FIELDS, ("grpc-timeout", "5m")])
-    found = await refused(server.port, head, *slow_body(), http2.frame(http2.DATA, http2.END_STREAM, 1))
-    assert found["grpc-status"] == "4"
 
 
 async def test_a_slow_reader_gets_its_large_answer_as_it_opens_its_windows(server: WireServer) -> None:

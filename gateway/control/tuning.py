@@ -4,6 +4,7 @@ One model at a time, in a process of low priority; workers take the new profile 
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,6 +27,11 @@ log = EventLog(__name__)
 
 LOOK_S: Final = 10.0
 """Between two looks for served models without a current profile; a look reads one small file for each."""
+SHAPE_LOOK_S: Final = 3600.0
+"""Between two looks at the shape of the traffic, which read the lake."""
+_REQUESTS_MIN: Final = 1000
+_CHANGE: Final = 2
+"""A median or 95th percentile of rows a request that is so many times what it was, or that part of it, is another traffic."""
 WAITING_MAX: Final = 8
 Found = TypeVar("Found")
 
@@ -64,6 +70,8 @@ class Tuning:
         *,
         workers: int,
         look_s: float = LOOK_S,
+        shape_look_s: float = SHAPE_LOOK_S,
+        clock: Callable[[], float] = time.monotonic,
         measure: Measure = measure,
     ) -> None:
         self._store = store
@@ -71,6 +79,9 @@ class Tuning:
         self._evidence = evidence
         self._threads_max = profiles.threads_share(workers)
         self._look_s = look_s
+        self._shape_look_s = shape_look_s
+        self._clock = clock
+        self._shapes_at = clock() + shape_look_s
         self._measure = measure
         self._failed: set[str] = set()
         self._waiting = 0
@@ -86,17 +97,40 @@ class Tuning:
                 log.error("tuning_broke", error=error)
 
     async def step(self) -> None:
-        """Measures what is served and has no profile of this processor, this ONNX Runtime and this number of workers."""
+        """Measures what is served and has no profile of this processor, ONNX Runtime and number of workers, or now sees another traffic."""
+        await self._measure_unknown()
+        if self._clock() >= self._shapes_at:
+            self._shapes_at = self._clock() + self._shape_look_s
+            await self._measure_reshaped()
+
+    async def _measure_reshaped(self) -> None:
+        """The models of endpoints whose requests have come to be of another size than those that the model was measured for."""
+        for endpoint in self._store.endpoints():
+            live = self._store.live(endpoint)
+            traffic = await self._on_thread(partial(self._traffic, endpoint)) if live else None
+            if live is None or traffic is None or traffic.requests < _REQUESTS_MIN:
+                continue
+            for digest in dict.fromkeys(model.digest for model in live.resolutions.values()):
+                newest = profiles.newest(self._artifacts / digest)
+                if newest is None or digest in self._failed or not is_reshaped(newest.traffic, traffic):
+                    continue
+                log.info("traffic_changed", endpoint=endpoint, rows_p50=traffic.rows_p50, rows_p95=traffic.rows_p95)
+                await self._try(digest, newest.ask, traffic)
+
+    async def _measure_unknown(self) -> None:
         for digest in self._served():
             folder = self._artifacts / digest
             if digest in self._failed or profiles.is_current(profiles.read(folder), self._threads_max):
                 continue
             newest = profiles.newest(folder)
-            try:
-                await self._tuned(digest, newest.ask if newest else None, newest.traffic if newest else None)
-            except (TuningFailed, ArtifactInvalid, OSError) as error:
-                self._failed.add(digest)  # the model is served all the same; another try would fail as well
-                log.warning("model_not_tuned", digest=digest[:12], problem=str(error))
+            await self._try(digest, newest.ask if newest else None, newest.traffic if newest else None)
+
+    async def _try(self, digest: str, ask: Ask | None, traffic: Traffic | None) -> None:
+        try:
+            await self._tuned(digest, ask, traffic)
+        except (TuningFailed, ArtifactInvalid, OSError) as error:
+            self._failed.add(digest)  # the model is served all the same; another try would fail as well
+            log.warning("model_not_tuned", digest=digest[:12], problem=str(error))
 
     async def tune(self, digest: str, *, ask: Ask | None = None, endpoint: str | None = None) -> Profile:
         """Measures now. `ask` None: as asked before. `endpoint`: on the rows that it was asked, by their recorded number a request.
@@ -109,7 +143,7 @@ class Tuning:
         try:
             traffic = None
             if endpoint is not None:
-                traffic = await self._on_thread(lambda: self._evidence().traffic(endpoint))
+                traffic = await self._on_thread(partial(self._traffic, endpoint))
                 if traffic is None:
                     raise NothingRecorded(f"no answered request of endpoint '{endpoint}' is in the lake")
             newest = profiles.newest(self._artifacts / digest)
@@ -140,6 +174,9 @@ class Tuning:
         )
         return profile
 
+    def _traffic(self, endpoint: str) -> Traffic | None:
+        return self._evidence().traffic(endpoint)
+
     def _measured(self, digest: str, ask: Ask | None, traffic: Traffic | None) -> Profile:
         folder = self._artifacts / digest
         staged = StagedModel.read(folder)
@@ -155,3 +192,16 @@ class Tuning:
 
     async def _on_thread(self, ask: Callable[[], Found]) -> Found:
         return await asyncio.get_running_loop().run_in_executor(self._thread, ask)
+
+
+def is_reshaped(known: Traffic | None, now: Traffic) -> bool:
+    """Whether requests have another size than those that a model was measured for; without any known, that is one row.
+
+    Of endpoints that share a model the first one counts.
+    """
+    if known is not None and known.endpoint != now.endpoint:
+        return False
+    then = (1, 1) if known is None else (known.rows_p50, known.rows_p95)
+    return any(
+        max(old, new) >= _CHANGE * min(old, new) for old, new in zip(then, (now.rows_p50, now.rows_p95), strict=True)
+    )

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from gateway.control.tuning import WAITING_MAX, NothingRecorded, Tuning, TuningBusy
+from gateway.control.tuning import WAITING_MAX, NothingRecorded, Tuning, TuningBusy, is_reshaped
 from models import profiles
 from models.staged import Ask, Profile, Traffic
 from models.tuning.job import TuningFailed
@@ -118,3 +118,61 @@ async def test_more_questions_than_may_wait_are_refused(tuning, digest):
     waiting = [asyncio.create_task(tuning.tune(digest)) for _ in range(WAITING_MAX + 1)]
     ended = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(one) for one in ended].count(TuningBusy) == 1
+
+
+class Hours:
+    """A lake whose requests change, and a clock that moves by hours."""
+
+    def __init__(self, requests=5000):
+        self.rows = 1
+        self.hour = 0
+        self.requests = requests
+
+    def traffic(self, endpoint):
+        return Traffic(
+            endpoint=endpoint, requests=self.requests, rows_p50=self.rows, rows_p95=self.rows, rows_max=self.rows
+        )
+
+    def recorded(self, endpoint, signature):
+        return {spec.name: [endpoint] for spec in signature.inputs}
+
+    def clock(self):
+        return 3600.0 * self.hour
+
+
+@pytest.mark.parametrize("requests", [5000, 3])
+async def test_models_are_measured_again_when_requests_come_to_be_of_another_size(plane, bench, digest, requests):
+    hours = Hours(requests)
+    tuning = Tuning(
+        plane.store, plane.settings.artifacts_path, lambda: hours, workers=1, clock=hours.clock, measure=bench
+    )
+    try:
+        await tuning.tune(digest, ask=Ask(target_s=0.002))
+        measured = []
+        for hours.hour, hours.rows in ((0, 64), (1, 1), (2, 64), (3, 65), (4, 130), (4, 9)):
+            await tuning.step()
+            measured.append(len(bench.asked) - 1)
+        assert measured == ([0, 0, 1, 1, 2, 2] if requests == 5000 else [0] * 6)
+        if requests == 5000:
+            assert bench.asked[-1][:2] == (digest, Ask(target_s=0.002))
+            assert bench.asked[-1][2].rows_p50 == 130
+    finally:
+        tuning.close()
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "is_other"),
+    [
+        (None, (1, 1), False),
+        (None, (1, 2), True),
+        ((4, 8), (7, 15), False),
+        ((4, 8), (4, 16), True),
+        ((4, 8), (2, 8), True),
+    ],
+)
+def test_another_size_is_twice_or_half(then, now, is_other):
+    def traffic(rows):
+        return rows and Traffic(endpoint="a", requests=1, rows_p50=rows[0], rows_p95=rows[1], rows_max=99)
+
+    assert is_reshaped(traffic(then), traffic(now)) == is_other
+    assert not is_reshaped(Traffic(endpoint="b", requests=1, rows_p50=50, rows_p95=50, rows_max=99), traffic(now))

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from gateway.streams.shore import Shore
@@ -26,6 +26,8 @@ _PROPERTIES: Final[dict[str, str | None]] = {
 }
 
 _TRIES: Final = 5
+_WRITER: Final = WriterProperties(max_row_group_size=32_768, compression="ZSTD", compression_level=3)
+"""Small groups, whose statistics let a reader pass over all but one when it looks for one prediction (`loadtests/points.py`)."""
 
 
 class CommitFailed(Exception):
@@ -158,7 +160,9 @@ class LakeTable:
                 kept = dataset.scanner(filter=is_here & ~pc.coalesce(is_gone, pc.scalar(value=False)))
                 where = " AND ".join(_sql(name, value) for name, value in found.items())
                 if kept.count_rows():
-                    write_deltalake(self._delta, kept.to_reader(), mode="overwrite", predicate=where)
+                    write_deltalake(
+                        self._delta, kept.to_reader(), mode="overwrite", predicate=where, writer_properties=_WRITER
+                    )
                 else:
                     self._delta.delete(where)
                 dropped += rows
@@ -169,7 +173,7 @@ class LakeTable:
     def compact(self, vacuum_after_h: int) -> None:
         """Joins small files, deletes files that no version of the last `vacuum_after_h` hours needs, and trims the log."""
         try:
-            self._delta.optimize.compact(target_size=128 << 20)
+            self._delta.optimize.compact(target_size=128 << 20, writer_properties=_WRITER)
             self._delta.create_checkpoint()
             self.sync()  # before anything is deleted that these stand for
             self._delta.vacuum(retention_hours=vacuum_after_h, enforce_retention_duration=False, dry_run=False)

@@ -33,7 +33,7 @@ from tests.kit.spooled import (  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-ROWS = 20_000
+ROWS = 100_000
 START = datetime.fromtimestamp(START_UNIX_US / 1e6, UTC)
 HOUR_S = 3600
 

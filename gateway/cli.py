@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from gateway import cli_keys, cli_lake, cli_models
-from gateway.cli_options import Config, Endpoint, Json, KeyFile, Reason, Since, Until, Url, Wait, settings_file
+from gateway import cli_keys, cli_lake, cli_models, cli_routes
+from gateway.cli_options import Config, Endpoint, Json, KeyFile, Since, Until, Url, settings_file
 
 if TYPE_CHECKING:
     from runoff import Reply, Runoff
@@ -22,10 +22,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(cli_routes.app)
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_lake.app)
 app.add_typer(cli_models.app)
-WAIT_S = 120.0
 
 
 def main() -> NoReturn:
@@ -117,219 +117,7 @@ def demo(
     raise typer.Exit(run(state_dir, keep=keep, quick=quick, as_json=as_json))
 
 
-# ---------------------------------------------------------------- routes
-
-
-@app.command()
-def check(
-    files: Annotated[list[Path], typer.Argument(help="route documents, YAML or JSON, or folders of them")],
-    as_json: Json = False,
-) -> None:
-    """Read route documents and say everything that is wrong with them; needs no gateway."""
-    from gateway.commands.documents import problems_of, read_documents
-    from gateway.commands.talk import show_json, show_lines
-
-    found = [(str(path), doc.get("endpoint"), problems_of(doc)) for path, doc in read_documents(files)]
-    if as_json:
-        show_json([{"file": path, "endpoint": name, "problems": problems} for path, name, problems in found])
-    else:
-        for path, name, problems in found:
-            show_lines(
-                f"{path}: {name}: {'ok' if not problems else ''}".rstrip(": "), *(f"  {line}" for line in problems)
-            )
-    if any(problems for _, _, problems in found):
-        raise typer.Exit(1)
-
-
-@app.command()
-def apply(
-    files: Annotated[list[Path], typer.Argument(help="route documents, YAML or JSON, or folders of them")],
-    reason: Reason,
-    wait: Wait = WAIT_S,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would change")] = False,
-    url: Url = None,
-    key_file: KeyFile = None,
-    as_json: Json = False,
-) -> None:
-    """Make route documents the routes; what has not changed is left alone. An alias that moved counts as a change."""
-    from gateway.commands.apply import apply_all
-    from gateway.commands.documents import read_documents
-    from gateway.commands.talk import gateway
-
-    documents = read_documents(files)
-    with gateway(url, key_file) as client:
-        is_done = apply_all(client, documents, reason=reason, wait_s=wait, dry_run=dry_run, as_json=as_json)
-    if not is_done:
-        raise typer.Exit(1)
-
-
-@app.command()
-def routes(url: Url = None, key_file: KeyFile = None, as_json: Json = False) -> None:
-    """Every endpoint: its state, shares, versions and mirrors."""
-    from gateway.commands.talk import gateway, percents, show_json, show_table
-
-    with gateway(url, key_file) as client:
-        table = client.routes()
-    if as_json:
-        show_json([row["document"] for row in table])
-        return
-    for row in table:
-        row["shares"] = percents(row["shares"])
-    show_table(table, empty="no routes yet: runoff apply route.yaml --reason …")
-
-
-@app.command()
-def split(
-    endpoint: Endpoint,
-    weights: Annotated[list[str], typer.Argument(help="champion=80 challenger=20; variants not named keep theirs")],
-    reason: Reason,
-    wait: Wait = WAIT_S,
-    url: Url = None,
-    key_file: KeyFile = None,
-    as_json: Json = False,
-) -> None:
-    """Set how requests are shared out."""
-    from gateway.commands.talk import CommandFailed
-
-    wanted: dict[str, float] = {}
-    for text in weights:
-        name, _, weight = text.partition("=")
-        try:
-            wanted[name] = float(weight)
-        except ValueError:
-            raise CommandFailed(f"wanted <variant>=<weight>, got {text!r}") from None
-    _change(lambda client: client.set_weights(endpoint, wanted, reason=reason, wait_s=wait), url, key_file, as_json)
-
-
-@app.command()
-def mirror(
-    endpoint: Endpoint,
-    name: Annotated[str, typer.Argument(help="name of the mirror")],
-    reason: Reason,
-    model: Annotated[str | None, typer.Argument(help="models:/phishing/7; leave out with --remove")] = None,
-    sample: Annotated[float, typer.Option(min=0, max=1, help="share of requests that it sees")] = 1.0,
-    remove: Annotated[bool, typer.Option("--remove", help="take the mirror away")] = False,
-    wait: Wait = WAIT_S,
-    url: Url = None,
-    key_file: KeyFile = None,
-    as_json: Json = False,
-) -> None:
-    """Show every request, or a share of them, to a candidate off to the side."""
-    from gateway.commands.talk import CommandFailed
-
-    if (model is None) != remove:
-        raise CommandFailed("wanted either a model or --remove")
-    _change(
-        lambda client: client.mirror(endpoint, name, model, sample=sample, reason=reason, wait_s=wait),
-        url,
-        key_file,
-        as_json,
-    )
-
-
-@app.command()
-def promote(
-    endpoint: Endpoint,
-    arm: Annotated[str, typer.Argument(help="the variant, or with --mirror the mirror, that becomes champion")],
-    reason: Reason,
-    is_mirror: Annotated[bool, typer.Option("--mirror", help="the arm is a mirror")] = False,
-    wait: Wait = WAIT_S,
-    url: Url = None,
-    key_file: KeyFile = None,
-    as_json: Json = False,
-) -> None:
-    """Make the version that an arm serves now the champion; the registry alias follows."""
-    names = {"mirror": arm} if is_mirror else {"variant": arm}
-    _change(lambda client: client.promote(endpoint, reason=reason, wait_s=wait, **names), url, key_file, as_json)
-
-
-@app.command()
-def rollback(
-    endpoint: Endpoint,
-    reason: Reason,
-    to: Annotated[int | None, typer.Option("--to", help="revision; default: the one before the live one")] = None,
-    move_alias: Annotated[bool, typer.Option("--move-alias", help="move the registry alias back as well")] = False,
-    wait: Wait = WAIT_S,
-    url: Url = None,
-    key_file: KeyFile = None,
-    as_json: Json = False,
-) -> None:
-    """Go back to the previous live revision, at once."""
-    _change(
-        lambda client: client.rollback(endpoint, to=to, move_alias=move_alias, reason=reason, wait_s=wait),
-        url,
-        key_file,
-        as_json,
-    )
-
-
-@app.command()
-def follow(
-    endpoint: Endpoint,
-    reason: Reason,
-    override: Annotated[bool, typer.Option("--override", help="past the checks that the versions fail")] = False,
-    wait: Wait = WAIT_S,
-    url: Url = None,
-    key_file: KeyFile = None,
-    as_json: Json = False,
-) -> None:
-    """Take the versions that registry aliases have moved to: a proposal, or what was refused."""
-    _change(
-        lambda client: client.follow(endpoint, reason=reason, override=override, wait_s=wait), url, key_file, as_json
-    )
-
-
-@app.command()
-def pause(endpoint: Endpoint, reason: Reason, url: Url = None, key_file: KeyFile = None, as_json: Json = False) -> None:
-    """Stay at the present step of the route's steps."""
-    _change(lambda client: client.pause(endpoint, reason=reason), url, key_file, as_json)
-
-
-@app.command()
-def resume(
-    endpoint: Endpoint,
-    reason: Reason,
-    only: Annotated[str | None, typer.Option("--only", help="following or steps; left out: both")] = None,
-    url: Url = None,
-    key_file: KeyFile = None,
-    as_json: Json = False,
-) -> None:
-    """Go on: follow registry aliases (after a rollback, after a refused version), and take paused steps further."""
-    _change(lambda client: client.resume(endpoint, reason=reason, what=only), url, key_file, as_json)
-
-
-@app.command()
-def delete(
-    endpoint: Endpoint, reason: Reason, url: Url = None, key_file: KeyFile = None, as_json: Json = False
-) -> None:
-    """Take an endpoint away; a rollback brings it back."""
-    _change(lambda client: client.delete(endpoint, reason=reason), url, key_file, as_json)
-
-
 # ---------------------------------------------------------------- looking
-
-
-@app.command()
-def history(
-    endpoint: Endpoint,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
-    url: Url = None,
-    key_file: KeyFile = None,
-    as_json: Json = False,
-) -> None:
-    """Who changed the route, when and why."""
-    from gateway.commands.talk import gateway, show_json, show_table
-
-    with gateway(url, key_file) as client:
-        table = client.history(endpoint, limit=limit)
-    if as_json:
-        show_json(table)
-        return
-    for row in table:
-        changes = row["changes"]
-        row["changes"] = "\n".join(changes[:4]) + (f"\n… and {len(changes) - 4} more" if len(changes) > 4 else "")
-        row["created_at"] = row["created_at"][:19].replace("T", " ")
-    show_table(table, empty=f"endpoint '{endpoint}' has no revisions")
 
 
 @app.command()
@@ -438,17 +226,6 @@ def label(
 
 
 # ---------------------------------------------------------------- helpers
-
-
-def _change(act: Callable[["Runoff"], "Reply"], url: str | None, key_file: Path | None, as_json: bool) -> None:
-    from gateway.commands.talk import change_lines, gateway, show_json, show_lines, waiting
-
-    with gateway(url, key_file) as client, waiting("waiting until it is live …"):
-        reply = act(client)
-    if as_json:
-        show_json(reply)
-    else:
-        show_lines(*change_lines(reply))
 
 
 def _look(

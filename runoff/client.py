@@ -113,18 +113,22 @@ class Runoff:
         self,
         endpoint: str,
         name: str,
-        model: str | None,
+        model: str | None = None,
         *,
         reason: str,
         sample: float = 1.0,
         wait_s: float = WAIT_S,
+        **more: Any,
     ) -> Reply:
-        """Mirrors requests to a model, as `name`; `model` None takes that mirror away."""
+        """Mirrors requests to a model, as `name`, or to another server (`remote={"url": …, "model": …}`); neither takes that mirror away.
+
+        `more` are the other keys of a mirror, such as `priority`, `until` and `body_bytes_max`.
+        """
         document = self.route(endpoint)
         tag = f'"{document.pop("status")["revision"]}"'
         mirrors = [mirror for mirror in document.get("mirrors", ()) if mirror["name"] != name]
-        if model is not None:
-            mirrors.append({"name": name, "model": model, "sample": sample})
+        if model is not None or "remote" in more:
+            mirrors.append({"name": name, "sample": sample} | ({"model": model} if model else {}) | more)
         document["mirrors"] = mirrors
         path = f"/admin/v1/routes/{_quoted(endpoint)}"
         return self._change("PUT", path, body=document, reason=reason, headers={"If-Match": tag}, wait_s=wait_s)

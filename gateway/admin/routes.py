@@ -178,7 +178,7 @@ async def _written(admin: Admin, revision: Revision, wait_s: float | None, **mor
         status = {"live": 200, "failed": 409, "superseded": 409}.get(revision.state, 202)
         if status == 409 and admin.store.was_live(revision.number):  # and something newer is by now: a step, an alias
             status = 200
-    document = views.written(revision) | more
+    document = views.written(revision) | {"changes": views.changes(admin.store, revision)} | more
     compiled = admin.store.compiled(revision.number)
     if status == 200 and compiled is not None and wait_s is not None:  # the caller's next request finds it everywhere
         await admin.fleet.serving(revision.number, min(wait_s, _SERVING_S))

@@ -115,15 +115,20 @@ def weights(wanted: Route) -> dict[str, float]:
     return dict(wanted.weights)
 
 
-def history(store: StateStore, revision: Revision) -> dict[str, Any]:
-    """One revision in a list: who, when, why, what it changed and what became of it."""
+def changes(store: StateStore, revision: Revision) -> list[str]:
+    """What a revision changed, a line each: of the document that its author saw, and of the versions that were live before it."""
     replaced = store.revision(revision.replaced) if revision.replaced else None
     before = replaced.resolutions if replaced else {}
     moved = [
         f"{arm}: {before[arm].key} → {model.key}"
         for arm, model in revision.resolutions.items()
-        if revision.replaced and arm in before and before[arm].key != model.key
+        if arm in before and before[arm].key != model.key
     ]
+    return [*moved, *store.changes(revision.number)]
+
+
+def history(store: StateStore, revision: Revision) -> dict[str, Any]:
+    """One revision in a list: who, when, why, what it changed and what became of it."""
     return {
         "revision": revision.number,
         "endpoint": revision.endpoint,
@@ -136,7 +141,7 @@ def history(store: StateStore, revision: Revision) -> dict[str, Any]:
         "replaced": revision.replaced,
         "restores": revision.restores,
         "versions": {arm: str(model.key) for arm, model in revision.resolutions.items()},
-        "changes": [*moved, *store.changes(revision.number)],
+        "changes": changes(store, revision),
         "problems": revision.problems,
         "problem": "; ".join(str(problem) for problem in revision.problems) or None,
     }

@@ -61,7 +61,8 @@ def _show(result: Document) -> None:
         show_lines(f"{result['endpoint']}: refused: {result.get('error', '')}".removesuffix(": "))
     else:
         show_lines(*change_lines(result))
-    show_lines(*(f"  {change}" for change in result["changes"]))
+    if result["state"] in {"planned", "refused"}:
+        show_lines(*(f"  {change}" for change in result["changes"]))
     if result["state"] == "planned":
         show_lines(f"  shares: {percents(result['shares'])}; {result['moved']:.1%} of units move")
     show_lines(*(f"  note: {note['path']}: {note['message']}" for note in result.get("warnings", ())))

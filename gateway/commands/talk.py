@@ -93,4 +93,4 @@ def change_lines(reply: Mapping[str, Any]) -> list[str]:
     lines = [f"{reply['endpoint']}: {what}"]
     if reply.get("shares"):
         lines.append(f"  {percents(reply['shares'])}")
-    return lines
+    return [*lines, *(f"  {change}" for change in reply.get("changes", ()))]

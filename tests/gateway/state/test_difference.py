@@ -32,3 +32,9 @@ def test_plain_lists_are_compared_as_a_whole():
 
 def test_a_list_that_was_empty_gains_its_members():
     assert differences({"mirrors": []}, {"mirrors": [{"name": "m", "model": "x"}]}) == ["mirrors.m: added (model x)"]
+
+
+def test_the_first_of_a_kind_and_the_last_are_named_too():
+    one = {"mirrors": [{"name": "m", "model": "models:/a/1"}]}
+    assert differences({}, one) == ["mirrors.m: added (model models:/a/1)"]
+    assert differences(one, {}) == ["mirrors.m: removed (model models:/a/1)"]

@@ -17,7 +17,7 @@ def differences(before: Mapping[str, Any] | None, after: Mapping[str, Any] | Non
     if before is None or after is None:
         named = {name: members for name in _NAMED if after and (members := after.get(name))}
         return ["new endpoint" if after else "endpoint deleted", *_changes("", {name: [] for name in named}, named)]
-    empty = {name: [] for name in _NAMED if name in before or name in after}
+    empty: dict[str, object] = {name: [] for name in _NAMED if name in before or name in after}
     return list(_changes("", {**empty, **before}, {**empty, **after}))
 
 

@@ -99,10 +99,8 @@ def test_a_stream_goes_on_after_an_error(client):
     [("nope", "", "NOT_FOUND"), ("phishing", "9", "NOT_FOUND"), ("echo-fp64", "", "INVALID_ARGUMENT")],
 )
 def test_errors_are_readable(client, model, version, status):
-    tensor = triton.InferInput("x", [1, 4], "INT64")
-    tensor.set_data_from_numpy(np.ones((1, 4), dtype=np.int64))
     with pytest.raises(InferenceServerException) as caught:
-        client.infer(model, [tensor], model_version=version)
+        client.infer(model, [classifier_input(triton)], model_version=version)
     assert caught.value.status() == f"StatusCode.{status}"
     assert caught.value.message()
 

@@ -96,7 +96,7 @@ def test_a_stream_goes_on_after_an_error(client):
 
 @pytest.mark.parametrize(
     ("model", "version", "status"),
-    [("nope", "", "NOT_FOUND"), ("phishing", "9", "NOT_FOUND"), ("echo-fp64", "", "INVALID_ARGUMENT")],
+    [("nope", "", "NOT_FOUND"), ("phishing", "9", "NOT_FOUND"), ("echo-uint8", "", "INVALID_ARGUMENT")],
 )
 def test_errors_are_readable(client, model, version, status):
     with pytest.raises(InferenceServerException) as caught:

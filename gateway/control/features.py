@@ -39,6 +39,11 @@ class FeatureServices:
         compiled, problems = fit(described, route.features, signature)
         return compiled, problems
 
+    async def absent(self, route: Route) -> list[Problem]:
+        """Whether the service can be looked up in at all, before anything is known of inputs."""
+        described = None if route.features is None else await self._described(route.features.service)
+        return [described] if isinstance(described, Problem) else []
+
     async def _described(self, service: str) -> Described | Problem:
         if self._client is None:
             remedy = 'set [features] repo = "/path/of/the/feature_repo" and start the gateway again'

@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 
 from gateway.control.changes import Changes
+from gateway.control.features import FeatureServices
 from gateway.control.preparation import Preparation, references
+from gateway.features.served import asked_signature
 from gateway.state.compiled import CompiledModel
 from gateway.state.difference import differences
 from gateway.state.store import StateStore
@@ -14,6 +16,7 @@ from models.errors import ModelsError, RegistryUnavailable
 from models.ref import parse_ref
 from models.staged import StagedModel
 from routing import plan as dry_run
+from routing.conditions import unknown_columns, unreadable
 from routing.errors import Problem, RouteInvalid
 from routing.traffic import Route, to_document
 from routing.validate import validate
@@ -33,10 +36,17 @@ class ArmPlan(msgspec.Struct, frozen=True, kw_only=True):
 class Planner:
     """Reads the store and asks the registry (on a thread); changes nothing."""
 
-    def __init__(self, store: StateStore, changes: Changes, preparation: Preparation) -> None:
+    def __init__(
+        self,
+        store: StateStore,
+        changes: Changes,
+        preparation: Preparation,
+        features: FeatureServices | None = None,
+    ) -> None:
         self._store = store
         self._changes = changes
         self._preparation = preparation
+        self._features = features or FeatureServices(None)
 
     async def plan(self, endpoint: str, document: object) -> dict[str, Any]:
         """Problems, differences, models to load and their memory, and which units move. A body of None plans the route as it is."""
@@ -56,7 +66,7 @@ class Planner:
             if before and before.models.get(arm.arm) == arm.reference and arm.was and arm.model and arm.was != arm.model
         ]
         return base | {
-            "problems": problems,
+            "problems": problems + await self._misnamed(endpoint, route),
             "warnings": [*planned.warnings, *self._fails(endpoint, arms)],
             "changes": changes,
             "models": arms,
@@ -65,6 +75,17 @@ class Planner:
             "moves": planned.moves,
             "moved": planned.moved,
         }
+
+    async def _misnamed(self, endpoint: str, route: Route) -> list[Problem]:
+        """What the route looks up, reads or keeps back of inputs that are not there; of a new endpoint, whether there is such a service."""
+        live = self._store.live(endpoint)
+        compiled = self._store.compiled(live.number) if live else None
+        if compiled is None:
+            return await self._features.absent(route)
+        signature = compiled.signature
+        features, problems = await self._features.compile(route, signature, compiled)
+        asked = signature if features is None else asked_signature(signature, features)
+        return [*problems, *unreadable(route, asked), *unknown_columns(route, signature, asked)]
 
     def _fails(self, endpoint: str, arms: list[ArmPlan]) -> tuple[Problem, ...]:
         """What is known to stand against versions of this plan that were proposed or refused."""

@@ -148,7 +148,7 @@ class Control:
             store=self._store,
             fleet=self._fleet,
             changes=changes,
-            planner=Planner(self._store, changes, preparation),
+            planner=Planner(self._store, changes, preparation, features),
             reconciler=self._reconciler,
             evidence=evidence,
             follower=self._follower,

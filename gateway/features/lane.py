@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, Protocol
 
 from gateway.features.frames import Answered, Ask, Describe, Described, Failed, Feature, Found, FoundColumn, Key
@@ -55,6 +56,8 @@ class Lane:
         self._waiting: deque[Waiting] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="features")
         self._store: Services | None = None
+        self._is_warm = False
+        """Whether it was ever read: the first time connects, imports, and takes a hundred times as long."""
         self._closed_until = 0.0
         self._trouble = ""
         self._running: asyncio.Task[None] | None = None
@@ -135,7 +138,12 @@ class Lane:
 
     def _described(self, store: Services, asked: Describe) -> Answered:
         try:
-            return Described(asked.id, *store.describe(asked.service))
+            told = Described(asked.id, *store.describe(asked.service))
+            if not self._is_warm:
+                self._is_warm = True
+                with suppress(Exception):  # whatever it is, requests will meet it and be told
+                    store.read(asked.service, {key.name: ["" if key.datatype == "BYTES" else 0] for key in told.keys})
+            return told
         except ServiceAbsent as error:
             return Failed(asked.id, "unknown", str(error))
         except Exception as error:  # noqa: BLE001  # see above

@@ -83,3 +83,11 @@ def test_what_is_known_holds_for_the_same_features_and_inputs_alone():
     assert unchanged(route, SIGNATURE, based(route, None)) is None
     assert unchanged(routed(timeout_ms=5), SIGNATURE, based(route, features)) is None
     assert unchanged(route, Signature(inputs=(), outputs=()), based(route, features)) is None
+
+
+async def test_of_a_new_endpoint_it_is_known_whether_there_is_such_a_service(tmp_path):
+    async with FeatureWorld(tmp_path) as world:
+        services = FeatureServices(world.client)
+        assert await services.absent(routed()) == []
+        assert await services.absent(routed(None)) == []
+        assert [one.code for one in await services.absent(routed("nothing"))] == ["service_unknown"]

@@ -108,3 +108,13 @@ async def test_a_version_that_was_proposed_and_found_wanting_warns(plane):
         await plane.follower.step()
     plan = await plane.planner.plan("phishing", route(champion=("models:/phishing/3", 1)))
     assert plane.store.followed("phishing").problems[0] in plan["warnings"]
+
+
+async def test_names_that_are_no_inputs_are_problems_before_anything_is_written(plane):
+    await plane.put(route())
+    document = route() | {"record": {"mask": {"nmae": "drop"}}, "features": {"service": "users"}}
+    found = (await plane.planner.plan("phishing", document))["problems"]
+    assert [(one.path, one.code) for one in found] == [
+        ("features.service", "feature_store_missing"),
+        ("record.mask.nmae", "input_unknown"),
+    ]

@@ -81,3 +81,10 @@ async def test_a_repository_that_cannot_be_opened_says_why_and_is_tried_again(tm
         trouble.clear()
         await asyncio.sleep(0.06)
         assert (await world.client.describe("credit", 5)).keys
+
+
+async def test_a_store_is_read_once_when_it_is_described_so_that_no_request_is_the_first(tmp_path):
+    async with FeatureWorld(tmp_path) as world:
+        await world.client.describe("credit", 5)
+        await world.client.describe("credit", 5)
+        assert world.store.reads == [{"customer_id": [0]}]

@@ -53,6 +53,13 @@ def tune(
         float | None,
         typer.Option(min=0, max=1, help="how far int8 scores may be off, absolute and relative; at first 0.01"),
     ] = None,
+    share_weights: Annotated[
+        bool | None,
+        typer.Option(
+            "--share-weights/--no-share-weights",
+            help="one copy of a large model's weights for all workers; runs are slower; default: as before, at first no",
+        ),
+    ] = None,
     reason: Annotated[str, typer.Option("--reason", "-m", help="why; kept in the audit")] = "runoff tune",
     url: Url = None,
     key_file: KeyFile = None,
@@ -70,6 +77,7 @@ def tune(
             from_traffic=from_traffic,
             int8=int8,
             score_tolerance=score_tolerance,
+            share_weights=share_weights,
             reason=reason,
         )
     if as_json:

@@ -209,6 +209,8 @@ class Catalog:
         staged = StagedModel.read(folder)
         if file_digest(folder / staged.file) != staged.file_sha256:
             raise ArtifactInvalid(f"{staged.key}: {staged.file} does not have the digest of its manifest")
+        if staged.data_file is not None and file_digest(folder / staged.data_file) != staged.data_sha256:
+            raise ArtifactInvalid(f"{staged.key}: {staged.data_file} does not have the digest of its manifest")
         samples = fill_samples(staged, folder)
         profile = self._profile(folder)
         staged = msgspec.structs.replace(staged, profile=profile)
@@ -217,7 +219,8 @@ class Catalog:
             if model.adopt(profile, samples):
                 return model
         # The form stays: what a model answers must not depend on how fast it was while it was loaded.
-        setting = Setting(form=profile.setting.form) if profile is not None else Setting()
+        known = profile.setting if profile is not None else Setting()
+        setting = Setting(form=known.form, shares_weights=known.shares_weights)
         model = LoadedModel(staged, self._session(folder, staged, setting))
         model.warm(samples)
         return model

@@ -41,7 +41,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """How a session is opened and used: threads within a run, runs at once, memory arena, graph optimisation, and which file.
 
     `form` int8 is the file's twin with dynamically quantised weights: its scale is taken over a whole run, so it never shares one
-    between callers. Spinning is no choice: sessions share their cores with event loops.
+    between callers. Spinning is no choice: sessions share their cores with event loops. `shares_weights`: they stay in the pages of the
+    model's data file, which all workers have in common, so that ONNX Runtime does not repack them.
     """
 
     threads: int = 1
@@ -49,17 +50,20 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     arena: bool = True
     optimisation: Literal["all", "extended", "basic"] = "all"
     form: Literal["plain", "int8"] = "plain"
+    shares_weights: bool = False
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """What tuning is to reach, and what it may take. `target_s`: the longest that one run may last.
 
     `int8` allows the quantised form, where its labels are equal and its scores within `score_tolerance` (absolute and relative).
+    `share_weights` wants one copy of a large model's weights for all workers, at the cost of slower runs.
     """
 
     target_s: float = 0.05
     int8: bool = False
     score_tolerance: float = 0.01
+    share_weights: bool = False
 
 
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +118,7 @@ class StagedModel(msgspec.Struct, frozen=True, kw_only=True):
     """The manifest `staged.json`. `digest` is SHA-256 over the source files (sorted relative path, NUL, size, NUL, content).
 
     `file` is the ONNX file beside the manifest, `file_sha256` its own digest, checked when a worker loads it.
+    `data_file` holds the weights of a large model, in `data_sha256`'s bytes, beside it.
     `samples_file` (npz by input name, object arrays as unicode) holds rows used for warm-up.
     `profile` is filled in by who reads it for this machine (`models.profiles`): the manifest itself is the same everywhere.
     """
@@ -127,6 +132,8 @@ class StagedModel(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     signature: Signature
     answer: Answer
+    data_file: str | None = None
+    data_sha256: str = ""
     certificate: Certificate | None = None
     profile: Profile | None = None
     samples_file: str | None = None

@@ -10,7 +10,7 @@ import numpy as np
 
 from models.artifacts import SOURCE, Artifacts, Incoming, Remembered, digest_of, file_digest
 from models.convert import isolation
-from models.convert.job import MODEL_FILE, SAMPLES_FILE, Request
+from models.convert.job import DATA_FILE, MODEL_FILE, SAMPLES_FILE, Request
 from models.errors import ArtifactInvalid, RegistryUnavailable, StagingRefused
 from models.ref import ModelRef
 from models.registry import Registry, ResolvedVersion
@@ -130,6 +130,10 @@ def _convert(
     model = folder / MODEL_FILE
     if model.is_symlink() or not model.is_file():
         raise StagingRefused("conversion_died", "the converter left no ONNX file")
+    data = folder / DATA_FILE
+    if data.is_symlink() or (data.exists() and not data.is_file()):
+        raise StagingRefused("conversion_died", "the converter left weights that are no plain file")
+    has_data = data.exists()
     return StagedModel(
         key=resolved.key,
         digest=incoming.digest,
@@ -137,7 +141,9 @@ def _convert(
         flavor=result.flavor,
         file=MODEL_FILE,
         file_sha256=file_digest(model),
-        size_bytes=model.stat().st_size,
+        size_bytes=model.stat().st_size + (data.stat().st_size if has_data else 0),
+        data_file=DATA_FILE if has_data else None,
+        data_sha256=file_digest(data) if has_data else "",
         signature=result.signature,
         answer=result.answer,
         certificate=result.certificate,

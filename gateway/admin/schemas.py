@@ -118,6 +118,10 @@ TUNE: Final[Schema] = {
             "description": "whether the quantised form may be taken, where its certificate holds",
         },
         "score_tolerance": {"type": "number", "description": "of int8 scores, absolute and relative; at first 0.01"},
+        "share_weights": {
+            "type": "boolean",
+            "description": "one copy of the weights for all workers, where the model has 64 MB or more; runs are slower",
+        },
         "reason": {"type": "string"},
     },
 }

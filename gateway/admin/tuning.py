@@ -22,6 +22,7 @@ class _Wanted(msgspec.Struct, forbid_unknown_fields=True):
     from_traffic: str | None = None
     int8: bool | None = None
     score_tolerance: Annotated[float, Meta(gt=0, le=1)] | None = None
+    share_weights: bool | None = None
     reason: str = ""
 
 
@@ -59,4 +60,5 @@ def _ask(before: Ask, wanted: _Wanted) -> Ask:
         target_s=before.target_s if wanted.target_ms is None else wanted.target_ms / 1000,
         int8=before.int8 if wanted.int8 is None else wanted.int8,
         score_tolerance=before.score_tolerance if wanted.score_tolerance is None else wanted.score_tolerance,
+        share_weights=before.share_weights if wanted.share_weights is None else wanted.share_weights,
     )

@@ -32,6 +32,7 @@ def tune(
     target_ms: float | None,
     int8: bool | None,
     score_tolerance: float | None,
+    share_weights: bool | None,
 ) -> list[Reply]:
     """Tunes one version, or every version of an endpoint, each once. Raises CommandFailed or what the client raises."""
     replies = []
@@ -47,6 +48,7 @@ def tune(
                 from_traffic=endpoint if from_traffic else None,
                 int8=int8,
                 score_tolerance=score_tolerance,
+                share_weights=share_weights,
             )
         replies.append(reply)
     return replies
@@ -188,6 +190,8 @@ def _said(setting: Answer) -> str:
         words.append(f"optimisation {setting['optimisation']}")
     if setting["form"] != "plain":
         words.append(setting["form"])
+    if setting.get("shares_weights"):
+        words.append("weights shared by the workers")
     return ", ".join(words)
 
 

@@ -14,6 +14,10 @@ from models.signature import Answer, Signature
 from models.staged import Certificate
 
 MODEL_FILE: Final = "model.onnx"
+DATA_FILE: Final = "model.onnx.data"
+DATA_BYTES_MIN: Final = 64 << 20
+"""A model from this size on has its weights in a file of their own, which ONNX Runtime maps into memory and workers may share."""
+_TENSOR_BYTES_MIN: Final = 1024
 SAMPLES_FILE: Final = "samples.npz"
 RESULT_FILE: Final = "result.json"
 _SAMPLES_MAX: Final = 64
@@ -62,7 +66,7 @@ def _unchanged(model: Any) -> Any:
 
 
 def convert(request: Request, *, alter: Callable[[Any], Any] = _unchanged) -> Result:
-    """Converts, certifies and writes `model.onnx` and `samples.npz`. Raises StagingRefused.
+    """Converts, certifies and writes `model.onnx`, for a large model `model.onnx.data`, and `samples.npz`. Raises StagingRefused.
 
     `alter` changes each ONNX form before it is compared: how a test shows that a wrong conversion is found.
     """
@@ -89,7 +93,7 @@ def convert(request: Request, *, alter: Callable[[Any], Any] = _unchanged) -> Re
     if converted.original is None:
         form = converted.forms[0]
         content = alter(form.build()).SerializeToString()
-        (into / MODEL_FILE).write_bytes(content)
+        write_model(into, content)
         usable = parity.runnable(content, signature, sample)
         return Result(
             flavor=converted.flavor,
@@ -120,7 +124,7 @@ def convert(request: Request, *, alter: Callable[[Any], Any] = _unchanged) -> Re
         except StagingRefused as refusal:
             refusals.append(refusal)
             continue
-        (into / MODEL_FILE).write_bytes(content)
+        write_model(into, content)
         return Result(
             flavor=converted.flavor,
             form=form.name,
@@ -130,6 +134,22 @@ def convert(request: Request, *, alter: Callable[[Any], Any] = _unchanged) -> Re
             has_samples=_write_samples(into, signature, sample.rows, expected.indexes),
         )
     raise _clearest(refusals)
+
+
+def write_model(into: Path, content: bytes, *, data_bytes_min: int = DATA_BYTES_MIN) -> None:
+    """The ONNX file; the weights of a large one in a second file."""
+    if len(content) < data_bytes_min:
+        (into / MODEL_FILE).write_bytes(content)
+        return
+    import onnx
+
+    onnx.save_model(
+        onnx.load_from_string(content),
+        into / MODEL_FILE,
+        save_as_external_data=True,
+        location=DATA_FILE,
+        size_threshold=_TENSOR_BYTES_MIN,
+    )
 
 
 def _open(source: Path, request: Request) -> tuple[Mlmodel | None, Any]:

@@ -49,6 +49,8 @@ class OnnxSession:
         options.graph_optimization_level = _LEVELS[setting.optimisation]
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        if setting.shares_weights:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         options.log_severity_level = 4
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -73,6 +73,7 @@ def tune(request: Request) -> Profile:
         budget_s=request.budget_s,
         is_batched=signature.is_batched,
         int8=request.ask.int8,
+        shares_weights=request.ask.share_weights and request.staged.data_file is not None,
         traffic=traffic,
     )
     found = search(bench, bounds)

@@ -64,6 +64,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     budget_s: float = 4.0
     is_batched: bool = True
     int8: bool = False
+    shares_weights: bool = False
     traffic: Traffic | None = None
 
 
@@ -116,7 +117,7 @@ class _Search:
         self._skipped: list[str] = []
 
     def run(self) -> Found:
-        best = self._stand(Setting())
+        best = self._stand(Setting(shares_weights=self._bounds.shares_weights))
         self._note(best)
         best = self._doubled(best, "threads", self._bounds.threads_max)
         best = self._doubled(best, "runs", min(self._bounds.runs_max, self._bounds.threads_max // best.setting.threads))

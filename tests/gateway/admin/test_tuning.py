@@ -25,7 +25,7 @@ async def test_a_version_is_measured_shown_and_told_in_the_audit(http):
     reply = await http.post(f"{PATH}?reason=slow", json={"target_ms": 5})
     assert reply.status_code == 200, reply.text
     profile = reply.json()["profile"]
-    assert profile["ask"] == {"target_s": 0.005, "int8": False, "score_tolerance": 0.01}
+    assert profile["ask"] == {"target_s": 0.005, "int8": False, "score_tolerance": 0.01, "share_weights": False}
     model = (await http.get("/admin/v1/models/phishing/1")).json()
     assert model["profile"] == profile
     assert model["memory_bytes"] == profile["memory_bytes"]

@@ -237,17 +237,19 @@ class Runoff:
         from_traffic: str | None = None,
         int8: bool | None = None,
         score_tolerance: float | None = None,
+        share_weights: bool | None = None,
     ) -> Reply:
         """Measures a version anew and answers its profile; takes seconds. What is left out stays as it was asked for last.
 
         `target_ms`: the longest that one run may last. `from_traffic`: an endpoint whose recorded rows are taken. `int8`: whether the
-        quantised form may be taken.
+        quantised form may be taken. `share_weights`: whether workers share one copy of a large model's weights.
         """
         wishes = {
             "target_ms": target_ms,
             "from_traffic": from_traffic,
             "int8": int8,
             "score_tolerance": score_tolerance,
+            "share_weights": share_weights,
         }
         path = f"/admin/v1/models/{_quoted(name)}/{_quoted(version)}:tune"
         body = {name: wish for name, wish in wishes.items() if wish is not None}

@@ -41,13 +41,17 @@ _WORKERS_SHARE: Final = 0.75
 """Share of `grace_s` in which workers finish what they hold; the rest is for shadow and control, which drain after them."""
 
 
+_OURS: Final = (sys.executable, "-P", "-m")
+"""-P: without it a `models.py` in the folder where somebody starts a gateway would be taken for our package of that name."""
+
+
 class Commands(msgspec.Struct, frozen=True):
     """How each role is started. Tests put small programs here."""
 
-    worker: tuple[str, ...] = (sys.executable, "-m", "gateway.worker")
-    shadow: tuple[str, ...] = (sys.executable, "-m", "gateway.shadow")
-    control: tuple[str, ...] = (sys.executable, "-m", "gateway.control")
-    features: tuple[str, ...] = (sys.executable, "-m", "gateway.features")
+    worker: tuple[str, ...] = (*_OURS, "gateway.worker")
+    shadow: tuple[str, ...] = (*_OURS, "gateway.shadow")
+    control: tuple[str, ...] = (*_OURS, "gateway.control")
+    features: tuple[str, ...] = (*_OURS, "gateway.features")
 
 
 def serve(settings: Settings, *, commands: Commands | None = None, say: Callable[[str], None] = print) -> int:

@@ -38,7 +38,7 @@ class Gateway:
     def __init__(self, state_dir: Path, workers: int) -> None:
         self._log = state_dir / "gateway.log"
         ports = [part for name in ("rest", "grpc", "metrics", "admin") for part in (f"--{name}-port", "0")]
-        command = ("-m", "gateway.cli", "serve", "--state-dir", str(state_dir), "--workers", str(workers), *ports)
+        command = ("-P", "-m", "gateway.cli", "serve", "--state-dir", str(state_dir), "--workers", str(workers), *ports)
         with self._log.open("wb") as log:
             self._process = _start(command, stdout=log)
 
@@ -79,7 +79,7 @@ class World:
         options = ("--folder", str(folder), "--days", str(days), "--seconds", str(seconds))
         with self._log.open("wb") as log:
             self._process = _start(
-                ("-m", "gateway.demo.replay", "--rest", addresses.rest, "--grpc", addresses.grpc, *options),
+                ("-P", "-m", "gateway.demo.replay", "--rest", addresses.rest, "--grpc", addresses.grpc, *options),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -118,7 +118,7 @@ class World:
 def train(state_dir: Path, rows: int) -> Iterator[dict[str, str | float]]:
     """Runs the MLflow project; yields alias, version and seconds of each model as it is registered. Raises DemoFailed."""
     log = state_dir / "training.log"
-    command = ("-m", "gateway.demo.project", str(state_dir), "--rows", str(rows))
+    command = ("-P", "-m", "gateway.demo.project", str(state_dir), "--rows", str(rows))
     with log.open("wb") as errors:
         process = _start(command, stdout=subprocess.PIPE, stderr=errors, told=_ONE_THREAD)
     assert process.stdout is not None, "started with a pipe"

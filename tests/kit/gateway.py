@@ -23,7 +23,8 @@ from gateway.rpc import open_inference_pb2 as pb
 from runoff import Runoff
 
 ROOT = Path(__file__).parents[2]
-CLI = (sys.executable, "-m", "gateway.cli")
+CLI = (sys.executable, "-P", "-m", "gateway.cli")
+"""-P, as the installed command: the folder where somebody works is no place to import from."""
 _LISTENERS = 4
 _FOREIGN = ("RUNOFF_", "MLFLOW_", "OTEL_")
 """Variables of the developer's own shell that must not reach a gateway under test."""

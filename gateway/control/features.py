@@ -1,5 +1,7 @@
 """What control asks the features process when a route has features: whether the service is there, and what it consists of."""
 
+import asyncio
+import time
 from typing import Final
 
 from gateway.features.client import FeatureClient, StoreFailed, StoreSilent
@@ -13,6 +15,9 @@ from routing.validate import validate
 
 ANSWER_S: Final = 60.0
 """The first question of a gateway's life imports Feast."""
+START_S: Final = 20.0
+"""How long a features process may take to listen, after which the store counts as unavailable."""
+_RETRY_S: Final = 0.2
 _PATH: Final = "features.service"
 
 
@@ -49,7 +54,7 @@ class FeatureServices:
             remedy = 'set [features] repo = "/path/of/the/feature_repo" and start the gateway again'
             return Problem(_PATH, "feature_store_missing", "no feature repository is set", remedy)
         try:
-            return await self._client.describe(service, self._answer_s)
+            return await self._asked(self._client, service)
         except StoreFailed as error:
             if error.code == "unknown":
                 remedy = "feast apply, then apply the route again"
@@ -58,6 +63,17 @@ class FeatureServices:
             return Problem(_PATH, _SILENT, f"the feature store cannot be asked: {error}", _MEND)
         except StoreSilent as error:
             return Problem(_PATH, _SILENT, str(error), _MEND)
+
+    async def _asked(self, client: FeatureClient, service: str) -> Described:
+        """The answer; a features process that is (again) on its way is waited for, as after a start of the whole gateway."""
+        deadline = time.monotonic() + min(self._answer_s, START_S)
+        while True:
+            try:
+                return await client.describe(service, self._answer_s)
+            except StoreFailed as error:
+                if error.code != "down" or time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(_RETRY_S)
 
 
 _SILENT: Final = "feature_store_unavailable"

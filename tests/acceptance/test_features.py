@@ -1,7 +1,9 @@
 """Features by entity key as a user has them: a Feast repository, a route, callers over every protocol, and a store that goes away."""
 
+import json
 import os
 import signal
+import sqlite3
 import time
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import tritonclient.http as triton_http
 pytest.importorskip("feast")
 
 from runoff import RequestRefused
+from tests.acceptance.test_privacy import CANARY, kept
 from tests.kit.feature_repo import FeatureRepo, credit_model
 from tests.kit.gateway import Gateway, eventually, infer_call, route
 
@@ -54,6 +57,7 @@ def gateway(tmp_path_factory, repo):
                 record={"mask": {"shop_id": "hmac"}},
             )
         )
+        running.repo = repo
         yield running
 
 
@@ -206,6 +210,24 @@ def test_a_store_that_hangs_or_dies_costs_defaults_and_comes_back_by_itself(gate
     assert score(ask(gateway, **whole)) == [101.5]
     assert stored(gateway, late.headers["x-prediction-id"], "lookup_income, lookup_rating") == [("timeout", "sent")]
     assert stored(gateway, gone.headers["x-prediction-id"], "lookup_income, lookup_rating") == [("failed", "sent")]
+
+
+def test_keys_are_in_no_log_no_file_and_no_refusal(gateway):
+    mark = f"{CANARY}-shop"
+    refused = ask(gateway, customer_id=[1], shop_id=[mark], amount=[1.0])
+    assert refused.status_code == 400
+    assert mark not in refused.text
+    answered = ask(gateway, customer_id=[1], shop_id=[mark], amount=[1.0], rating=[1.0])
+    with sqlite3.connect(gateway.repo.folder / "data" / "online.db", isolation_level=None) as online:
+        online.execute("BEGIN EXCLUSIVE")
+        late = ask(gateway, customer_id=[1], shop_id=[mark], amount=[1.0], rating=[1.0])
+        online.execute("ROLLBACK")
+    for reply, outcome in ((answered, "found"), (late, "timeout")):
+        columns = "lookup_income, length(key_shop_id)"
+        assert stored(gateway, reply.headers["x-prediction-id"], columns) == [(outcome, 32)]
+    assert mark not in httpx.get(gateway.metrics_url).text
+    assert mark not in json.dumps(gateway.events)
+    eventually(lambda: not [path for path in kept(gateway, mark) if "/mirror/" not in path])
 
 
 def test_a_champion_is_changed_while_the_store_is_down(gateway):

@@ -3,6 +3,7 @@ import asyncio
 import pytest
 
 from gateway.control.features import FeatureServices, unchanged
+from gateway.features.client import FeatureClient
 from gateway.state.compiled import CompiledFeatures, CompiledRoute
 from models.signature import Signature, TensorSpec
 from routing.traffic import to_document
@@ -91,3 +92,15 @@ async def test_of_a_new_endpoint_it_is_known_whether_there_is_such_a_service(tmp
         assert await services.absent(routed()) == []
         assert await services.absent(routed(None)) == []
         assert [one.code for one in await services.absent(routed("nothing"))] == ["service_unknown"]
+
+
+async def test_a_features_process_that_is_on_its_way_is_waited_for(tmp_path):
+    client = FeatureClient(tmp_path)
+    asking = asyncio.create_task(FeatureServices(client).compile(routed(), SIGNATURE, None))
+    await asyncio.sleep(0.3)
+    assert not asking.done()
+    async with FeatureWorld(tmp_path):
+        compiled, problems = await asking
+    assert compiled is not None
+    assert problems == []
+    await client.close()

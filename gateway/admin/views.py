@@ -87,7 +87,7 @@ def following(store: StateStore, live: Revision) -> dict[str, Any]:
         "checked": followed.is_checked,
         "revision": followed.revision,
         "problems": followed.problems,
-        "summary": summary(followed, served),
+        "summary": summary(followed, served) if aliased(route) else None,
     }
 
 

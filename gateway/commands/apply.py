@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gateway.commands.talk import change_lines, percents, show_json, show_lines, waiting
 from runoff import RequestRefused, Runoff
@@ -65,6 +65,23 @@ def _show(result: Document) -> None:
         show_lines(*(f"  {change}" for change in result["changes"]))
     if result["state"] == "planned":
         show_lines(f"  shares: {percents(result['shares'])}; {result['moved']:.1%} of units move")
+        show_lines(*(f"    {move['share']:.1%} {move['source']} → {move['target']}" for move in result["moves"]))
+        show_lines(*(line for model in result["models"] if (line := _to_load(model))))
     show_lines(*(f"  note: {note['path']}: {note['message']}" for note in result.get("warnings", ())))
     if "error" not in result:
         show_lines(*(f"  {problem['path']}: {problem['message']}" for problem in result.get("problems", ())))
+
+
+_STATES: Final = {
+    "staged": "to be loaded",
+    "to_stage": "to be fetched, converted and loaded",
+    "unknown": "the registry does not say which version that is",
+}
+
+
+def _to_load(model: Document) -> str | None:
+    """What a change has to do for one arm's model; None: it is loaded."""
+    if model["state"] == "loaded":
+        return None
+    memory = f", {model['memory_bytes'] / 1e6:.1f} MB a worker" if model["memory_bytes"] else ""
+    return f"  model of {model['arm']}: {model['model'] or model['reference']}: {_STATES[model['state']]}{memory}"

@@ -68,6 +68,10 @@ def test_a_dry_run_says_what_would_be_and_changes_nothing(apply, client, capsys)
     plan = client.plan(pair("dry", 1, 1))
     assert plan["moved"] == pytest.approx(0.25, abs=0.01)
     assert f"{plan['moved']:.1%} of units move" in shown
+    assert f"    {plan['moved']:.1%} champion → challenger\n" in shown
+    dry, unborn = shown.split("unborn: planned")
+    assert "model of champion: phishing/1: to be loaded" in unborn  # it is staged for another endpoint
+    assert "model of" not in dry
     assert f"champion {plan['shares']['champion']:.1%}" in shown
     assert [one["weights"] for one in client.routes() if one["endpoint"] == "dry"] == [{"champion": 3, "challenger": 1}]
     assert "unborn" not in {one["endpoint"] for one in client.routes()}

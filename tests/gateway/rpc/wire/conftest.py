@@ -3,8 +3,10 @@
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 
 from gateway.rpc.server import RpcServer
 from gateway.rpc.server import serve as serve_grpcio
@@ -14,6 +16,11 @@ from tests.kit.plane import Plane
 from tests.kit.staged import stage_dense, stage_linear
 
 LIMITS = Limits(body_bytes_binary_max=8 << 20, body_bytes_json_max=1 << 20, header_bytes_max=8192, connections_max=64)
+
+
+def pytest_asyncio_loop_factories(config: Any, item: Any) -> dict[str, Any]:
+    """The event loop that workers run on."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The one table of tensor datatypes: Open Inference Protocol names, numpy, ONNX Runtime and MLflow column types."""
 
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -63,3 +64,16 @@ def datatype_of(array: Array) -> str:
         if dtype == array.dtype:
             return name
     raise ValueError(f"no V2 datatype for numpy dtype {array.dtype}")
+
+
+def in_sizes(run: Callable[[list[Array]], Sequence[Array]], inputs: Sequence[Array], size: int) -> list[Array]:
+    """Runs a model that takes exactly `size` rows on any number of them: cut, the last part filled up with its last row, joined again."""
+    rows = len(inputs[0])
+    parts = []
+    for start in range(0, rows, size):
+        cut = [array[start : start + size] for array in inputs]
+        short = size - len(cut[0])
+        if short:
+            cut = [np.concatenate([array, np.repeat(array[-1:], short, axis=0)]) for array in cut]
+        parts.append(run(cut))
+    return [np.concatenate(outputs)[:rows] for outputs in zip(*parts, strict=True)]

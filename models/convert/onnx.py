@@ -44,6 +44,8 @@ def convert(path: Path, model: Mlmodel | None) -> Converted:
             proto = _behind_columns(proto, inputs, core, outputs)
     else:
         inputs = tuple(core)
+        if _has_sizes_that_rows_may_miss(inputs, outputs, model):
+            inputs, outputs = tuple(map(_of_any_rows, inputs)), tuple(map(_of_any_rows, outputs))
         columns = all(spec.shape == (-1, 1) for spec in inputs)
     signature = Signature(inputs=inputs, outputs=outputs, columns=columns)
     return Converted(
@@ -281,6 +283,25 @@ def _freed(proto: onnx.ModelProto, outputs: tuple[TensorSpec, ...], core: list[T
             freed[place] = TensorSpec(name=spec.name, datatype=spec.datatype, shape=(-1, *spec.shape[1:]))
             proto.graph.output[place].type.tensor_type.shape.dim[0].dim_param = "rows"
     return tuple(freed)
+
+
+def _has_sizes_that_rows_may_miss(
+    inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], model: Mlmodel | None
+) -> bool:
+    """Whether the file fixes the rows (many exports do, to 1) and the signature with which it was logged leaves them free.
+
+    Runs are then cut and filled up to that size (`models.tensors.in_sizes`). Without such a signature the first dimension may be anything.
+    """
+    if model is None or model.inputs is None or len(model.inputs) != len(inputs):
+        return False
+    sizes = {spec.shape[:1] for spec in (*inputs, *outputs)}
+    return (
+        len(sizes) == 1 and () not in sizes and (-1,) not in sizes and all(s.shape[:1] == (-1,) for s in model.inputs)
+    )
+
+
+def _of_any_rows(spec: TensorSpec) -> TensorSpec:
+    return TensorSpec(name=spec.name, datatype=spec.datatype, shape=(-1, *spec.shape[1:]))
 
 
 def _zeros(spec: TensorSpec, rows: int) -> Array:

@@ -14,7 +14,7 @@ from models.convert.rows import Sample, feeds
 from models.errors import StagingRefused
 from models.signature import Signature
 from models.staged import Certificate
-from models.tensors import Array
+from models.tensors import Array, in_sizes
 
 _CALLS_MAX: Final = 512
 """Calls of the original that may be spent on finding the rows on which it raises."""
@@ -121,7 +121,12 @@ def runnable(model: bytes, signature: Signature, sample: Sample) -> Array:
 
     def answer(rows: Rows) -> Answers:
         fed = feeds(signature.inputs, rows, columns=signature.columns)
-        return {"outputs": np.zeros(len(run.run(None, fed)[:0]))}
+        size = run.get_inputs()[0].shape[:1]
+        if signature.is_batched and size and isinstance(size[0], int):
+            in_sizes(lambda part: run.run(None, dict(zip(fed, part, strict=True))), list(fed.values()), size[0])
+        else:
+            run.run(None, fed)
+        return {"outputs": np.zeros(0)}
 
     calls = _Calls(answer, sample.rows)
     calls.ask(np.arange(min(sample.count, 8)))

@@ -8,7 +8,7 @@ import onnxruntime
 
 from models.errors import ArtifactInvalid, InputInvalid, ModelFailed
 from models.staged import Setting
-from models.tensors import Array
+from models.tensors import Array, in_sizes
 
 _INVALID_ARGUMENT: Final = onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument
 _RUN_ERRORS: Final = (
@@ -60,12 +60,19 @@ class OnnxSession:
             raise ArtifactInvalid(f"ONNX Runtime cannot load {path.name}: {_first_line(error)}") from error
         self.input_names: tuple[str, ...] = tuple(node.name for node in self._session.get_inputs())
         self.output_names: tuple[str, ...] = tuple(node.name for node in self._session.get_outputs())
+        self.size = _size([node.shape for node in (*self._session.get_inputs(), *self._session.get_outputs())])
+        """The rows that every run must have, where the file fixes them for all inputs and outputs alike."""
 
     def run(self, inputs: Sequence[Array], output_names: Sequence[str]) -> list[Array]:
-        """`inputs` in the order of `input_names`; answers in the order of `output_names`.
+        """`inputs` in the order of `input_names`; answers in the order of `output_names`. Any number of rows, also where the file fixes it.
 
         Raises InputInvalid for what only the model could refuse (an inner dimension, an index out of range), else ModelFailed.
         """
+        if self.size is not None and len(inputs[0]) != self.size:
+            return in_sizes(lambda part: self._run(part, output_names), inputs, self.size)
+        return self._run(inputs, output_names)
+
+    def _run(self, inputs: Sequence[Array], output_names: Sequence[str]) -> list[Array]:
         try:
             outputs: list[Array] = self._session.run(output_names, dict(zip(self.input_names, inputs, strict=True)))
         except _INVALID_ARGUMENT as error:
@@ -73,6 +80,12 @@ class OnnxSession:
         except _RUN_ERRORS as error:
             raise ModelFailed("the model failed on this input") from error
         return outputs
+
+
+def _size(shapes: Sequence[Sequence[object]]) -> int | None:
+    sizes = {shape[0] if shape else None for shape in shapes}
+    size = sizes.pop() if len(sizes) == 1 else None
+    return size if isinstance(size, int) and size > 0 else None
 
 
 def _first_line(error: BaseException) -> str:

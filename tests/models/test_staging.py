@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
 from models import profiles
 from models.artifacts import Artifacts
+from models.catalog import Catalog
 from models.errors import ArtifactInvalid, ModelUnknown, RegistryUnavailable, StagingRefused
 from models.ref import ModelRef, parse_ref
 from models.registry import ResolvedVersion
@@ -105,6 +107,34 @@ def test_an_onnx_model_is_served_as_logged_and_needs_no_certificate(
     assert [str(spec) for spec in staged.signature.inputs] == ["x: FP32 [-1, 2]"]
     assert staged.answer.scoring_form == "columns"
     assert run(artifacts, staged, {"x": np.ones((3, 2), np.float32)})[0].tolist() == [[2.0, 2.0]] * 3
+
+
+def test_a_model_exported_for_one_row_serves_any_number_where_its_signature_says_so(tmp_path: Path) -> None:
+    """What a default export writes: the batch of its example, fixed."""
+    import mlflow
+
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("ReduceSum", ["x", "axes"], ["y"], keepdims=1)],
+        "one",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 1])],
+        [onnx.numpy_helper.from_array(np.array([1], np.int64), "axes")],
+    )
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    x = np.arange(15, dtype=np.float32).reshape(5, 3)
+    signature = mlflow.models.infer_signature(x, x[:, :1])
+    mlflow.onnx.save_model(made, tmp_path / "one", signature=signature)
+    artifacts = Artifacts(tmp_path / "artifacts")
+
+    staged = stage(parse_ref((tmp_path / "one").as_uri()), LocalRegistry(), artifacts, tune=measured)
+
+    assert staged.signature.is_batched
+    (sums,) = Catalog(artifacts.folder).load(staged.digest).run([x])
+    np.testing.assert_array_equal(sums[:, 0], x.sum(axis=1))
+
+
+def measured(folder: Path, staged: StagedModel, recorded: Any) -> None:
+    measure(folder, staged, recorded=recorded, budget_s=0.2)
 
 
 def test_samples_for_warming_up_are_read_without_pickle_and_run(registry: MlflowRegistry, artifacts: Artifacts) -> None:

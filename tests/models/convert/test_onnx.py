@@ -61,14 +61,14 @@ def saved(proto: onnx.ModelProto, folder: Path) -> Path:
     return path
 
 
-def logged(folder: Path, *inputs: TensorSpec) -> Mlmodel:
+def logged(folder: Path, *inputs: TensorSpec, columns: bool = True) -> Mlmodel:
     return Mlmodel(
         folder=folder,
         flavor="onnx",
         configuration={"data": "model.onnx"},
         predict_fn="predict",
         inputs=inputs,
-        columns=True,
+        columns=columns,
     )
 
 
@@ -178,6 +178,16 @@ def test_a_label_declared_with_one_row_is_declared_free(folder: Path) -> None:
 
     assert str(made.signature.outputs[0]) == "label: INT64 [-1]"
     assert made.signature.is_batched
+
+
+@pytest.mark.parametrize(("declared", "is_batched"), [((-1, 2), True), ((4, 2), False), (None, False)])
+def test_fixed_rows_are_free_where_the_logged_signature_says_so(
+    folder: Path, declared: tuple[int, ...] | None, is_batched: bool
+) -> None:
+    proto = model([helper.make_node("Add", ["x", "x"], ["y"])], [info("x", shape=(4, 2))], [info("y", shape=(4, 2))])
+    about = declared and logged(folder, TensorSpec(name="x", datatype="FP32", shape=declared), columns=False)
+
+    assert onnx_room.convert(saved(proto, folder), about or None).signature.is_batched == is_batched
 
 
 def test_columns_are_put_together_as_mlflow_does(folder: Path) -> None:

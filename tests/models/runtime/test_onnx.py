@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from models.errors import ArtifactInvalid, InputInvalid
 from models.runtime.onnx import OnnxSession
@@ -42,3 +43,23 @@ def test_every_setting_answers_the_same(tmp_path: Path, setting: Setting) -> Non
     row, names = [np.array([[1, 2]], np.float32)], ["probabilities"]
     (plain,), (tuned,) = OnnxSession(path).run(row, names), OnnxSession(path, setting).run(row, names)
     assert plain == pytest.approx(tuned)
+
+
+def test_a_file_with_a_fixed_number_of_rows_takes_any(tmp_path: Path) -> None:
+    """Cut, filled up with the last row, and joined: three runs of four rows for nine."""
+    nodes = [helper.make_node("Cast", ["x"], ["d"], to=TensorProto.DOUBLE), helper.make_node("Add", ["d", "d"], ["y"])]
+    shape = [4, 2]
+    graph = helper.make_graph(
+        nodes,
+        "four",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.DOUBLE, shape)],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    (tmp_path / "four.onnx").write_bytes(made.SerializeToString())
+    session = OnnxSession(tmp_path / "four.onnx")
+    assert session.size == 4
+    for rows in (1, 3, 4, 5, 8, 9):
+        x = np.arange(2 * rows, dtype=np.float32).reshape(rows, 2)
+        (y,) = session.run([x], ["y"])
+        np.testing.assert_array_equal(y, 2.0 * x)

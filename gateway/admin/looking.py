@@ -182,7 +182,7 @@ def _models(admin: Admin) -> list[dict[str, Any]]:
         for arm, served in (live.resolutions if live else {}).items():
             used.setdefault(served.digest, []).append(f"{endpoint}/{arm}")
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for name, version, uri, digest in admin.store.staged():
+    for name, version, uri, digest in admin.store.staged.all():
         model: dict[str, Any] = {
             "name": name,
             "version": version,

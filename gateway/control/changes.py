@@ -202,7 +202,7 @@ class Changes:
         resolutions = dict(revision.resolutions)
         for arm, version in versions.items():
             wanted = named_version(refs[arm].name, version)
-            staged = self._store.staged_as(wanted.uri)
+            staged = self._store.staged.find(wanted.uri)
             resolutions[arm] = msgspec.structs.replace(wanted, digest=staged[1] if staged else "")
         return resolutions
 

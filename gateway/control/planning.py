@@ -127,9 +127,9 @@ class Planner:
         try:
             exact = await self._preparation.resolve(ref)
         except RegistryUnavailable:
-            staged = self._store.staged_as(str(ref)) if ref.is_pinned else None
+            staged = self._store.staged.find(str(ref)) if ref.is_pinned else None
             if staged is None:
                 raise
             return str(staged[0]), self._preparation.manifest(staged[1])
-        staged = self._store.staged_as(exact.uri)
+        staged = self._store.staged.find(exact.uri)
         return str(exact.key), self._preparation.manifest(staged[1]) if staged else None

@@ -131,7 +131,7 @@ class Preparation:
                 manifest = await asyncio.get_running_loop().run_in_executor(self._stagers, self._stage, exact, rows)
             except Exception as error:  # noqa: BLE001  # whatever a model brings must end as a problem of its arm, not as our end
                 return _problem(path, text, error)
-            self._store.remember(manifest.uri, key=manifest.key, digest=manifest.digest)
+            self._store.staged.remember(manifest.uri, key=manifest.key, digest=manifest.digest)
         key, uri = (known.key, known.uri) if known else (manifest.key, manifest.uri)
         return CompiledModel(key=key, digest=manifest.digest, uri=uri, role=_ROLES[role]), manifest
 

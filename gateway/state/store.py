@@ -16,8 +16,8 @@ from gateway.state.compiled import CompiledModel, CompiledRoute, pin_name
 from gateway.state.difference import differences
 from gateway.state.keys import KeyTable
 from gateway.state.revision import UNFINISHED, Draft, Revision, State
+from gateway.state.staged import StagedNames
 from gateway.state.standing import Followed, Ramp, Standings
-from models.staged import ModelKey
 from routing.errors import Problem
 from routing.following import activated, resumed
 from routing.traffic import Route
@@ -77,6 +77,7 @@ class StateStore:
         self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self._audit = Audit(self._connection)
         self._standings = Standings(self._connection)
+        self.staged = StagedNames(self._connection, self._now)
         self.alias_moves = AliasMoves(self._connection, self._audit, self._transaction, self._now)
         self.audit_broken_at = self._audit.broken_at()
         self.keys = KeyTable(self._connection, self._audit, self._transaction, self._now)
@@ -341,26 +342,6 @@ class StateStore:
         """A line in the audit about something that is kept elsewhere."""
         with self._transaction():
             self._audit.append(at_unix_us=self._now(), author=author, action=action, reason=reason, detail=detail)
-
-    # ---------------------------------------------------------------- staged models
-
-    def remember(self, uri: str, *, key: ModelKey, digest: str) -> None:
-        """Notes which artifact an exact reference led to: what is staged, by the names that people know."""
-        self._connection.execute(
-            "INSERT OR REPLACE INTO models (uri, name, version, digest, staged_unix_us) VALUES (?, ?, ?, ?, ?)",
-            (uri, key.name, key.version, digest, self._now()),
-        )
-
-    def staged_as(self, uri: str) -> tuple[ModelKey, str] | None:
-        """Name, version and artifact of an exact reference that was staged before."""
-        row = self._connection.execute("SELECT name, version, digest FROM models WHERE uri = ?", (uri,)).fetchone()
-        return (ModelKey(row[0], row[1]), row[2]) if row else None
-
-    def staged(self) -> list[tuple[str, str, str, str]]:
-        """(name, version, uri, digest) of everything staged, by name and version."""
-        return self._connection.execute(
-            "SELECT name, version, uri, digest FROM models ORDER BY name, length(version), version"
-        ).fetchall()
 
     # ----------------------------------------------------------------
 

@@ -81,7 +81,7 @@ async def test_a_proposal_waits_for_a_person_and_is_made_ready_meanwhile(plane):
     assert followed.is_checked
     assert followed.problems == ()
     assert plane.live()["champion"] == "1"
-    assert plane.store.staged_as("models:/phishing/3")
+    assert plane.store.staged.find("models:/phishing/3")
     current = plane.store.current("phishing")
     plane.shelf.is_down = True  # what is ready needs no registry
     revision = plane.changes.follow("phishing", plane.changes.offered("phishing"), expected=current.number, author=ANN)

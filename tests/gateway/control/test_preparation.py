@@ -103,8 +103,8 @@ async def test_every_arm_that_cannot_be_had_is_a_problem_of_its_own(plane):
 async def test_what_is_staged_is_remembered_by_its_exact_name(plane):
     prepared = await plane.preparation.prepare(validate(route()), {})
     champion = prepared.models["champion"]
-    assert plane.store.staged_as("models:/phishing/1") == (ModelKey("phishing", "1"), champion.digest)
-    assert plane.store.staged_as("models:/phishing@champion") is None, "what moves is no name to remember"
+    assert plane.store.staged.find("models:/phishing/1") == (ModelKey("phishing", "1"), champion.digest)
+    assert plane.store.staged.find("models:/phishing@champion") is None, "what moves is no name to remember"
 
 
 async def test_a_version_that_is_here_is_taken_without_a_question_and_one_that_is_gone_is_staged_again(plane):

@@ -213,5 +213,24 @@ class MetricBlock(msgspec.Struct, frozen=True, array_like=True, tag="c"):
     minutes: list[MinuteRow]
 
 
-Block = PredictionBlock | SensitiveBlock | MirrorBlock | ShadowBlock | LabelBlock | MetricBlock
+class QualityRow(msgspec.Struct, frozen=True, array_like=True):
+    """How right a variant (role `live`) or mirror was in the time up to a minute, by the names of its measures."""
+
+    endpoint: str
+    role: str
+    variant: str
+    model: str
+    version: str
+    minute_unix_s: int
+    labelled: int
+    measures: dict[str, float]
+
+
+class QualityBlock(msgspec.Struct, frozen=True, array_like=True, tag="q"):
+    """What control found in one look at the stored records; through a spool too, so that it reaches the lake exactly once."""
+
+    rows: list[QualityRow]
+
+
+Block = PredictionBlock | SensitiveBlock | MirrorBlock | ShadowBlock | LabelBlock | MetricBlock | QualityBlock
 """Everything that can stand in a spool frame."""

@@ -18,11 +18,13 @@ import msgspec
 from gateway.settings import Settings
 from gateway.spool.reader import Expired, expire, writers
 from gateway.state.documents import documents
+from gateway.streams.schema import MEASURES
 from gateway.streams.table import CommitFailed
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.log import EventLog
 from routing.errors import RouteInvalid
 from routing.experiments.mcnemar import Verdict
+from routing.records import QualityBlock, QualityRow
 from routing.traffic import Route
 from routing.validate import validate
 
@@ -40,9 +42,8 @@ _SETTLED_S: Final = 120.0
 """A label is judged so long after its receipt: records reach the lake within seconds."""
 _ROWS_MAX: Final = 1_000_000
 """Quality on the scrape looks at the newest days that hold so many predictions, and no further back than the label window."""
-_MEASURES: Final = (
-    "coverage", "accuracy", "precision", "recall", "f1", "log_loss", "brier", "auc", "mae", "rmse", "r2",
-)  # fmt: skip
+_TOLD_EVERY_S: Final = 60.0
+"""A subject's measures are stored when they changed, at most once in so long."""
 
 
 Gauge = tuple[str, tuple[tuple[str, str], ...]]
@@ -50,9 +51,10 @@ Gauge = tuple[str, tuple[tuple[str, str], ...]]
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
-    """What a look found: gauges, and the labels that were settled since the last one."""
+    """What a look found: gauges, measures that changed, and the labels that were settled since the last one."""
 
     gauges: dict[Gauge, float]
+    changed: list[QualityRow]
     joined: int
     orphaned: int
 
@@ -65,15 +67,19 @@ class Feedback:
         settings: Settings,
         evidence: Callable[[], "Evidence"],
         page: CounterPage,
+        record: Callable[[QualityBlock], None] = lambda _: None,
         *,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        """`record` brings measures to the lake; raises OSError where they cannot be written."""
         self._settings = settings
         self._evidence = evidence
         self._page = page
         self._wall = wall
         self._settled = Watermark(settings.state_path / "labels.json")
         self._shown: dict[Gauge, float] = {}
+        self._record = record
+        self._told: dict[tuple[str, ...], QualityRow] = {}
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -93,17 +99,20 @@ class Feedback:
     def look(self) -> Look:
         """Figures of every endpoint's evidence, and of the labels that came since the last look."""
         gauges: dict[Gauge, float] = {}
+        changed: list[QualityRow] = []
         for endpoint, document in documents(self._settings.state_file).items():
             with suppress(RouteInvalid):  # of an older release; its owner is told when it is changed
                 route = validate(document)
                 since = self._evidence().recent(endpoint, _ROWS_MAX)
                 if since is not None:
-                    gauges |= self._quality(route, since)
+                    subjects = self._subjects(route, since)
+                    gauges |= _quality(route, subjects)
+                    changed += self._changed(route, subjects)
                     gauges |= self._experiments(route)
         settled = self._evidence().settle(self._settled.sequence, self._wall() - _SETTLED_S)
         if settled.last != self._settled.sequence:
             self._settled.advance(settled.last)  # before they are counted: a crash in between counts none twice
-        return Look(gauges=gauges, joined=settled.joined, orphaned=settled.orphaned)
+        return Look(gauges=gauges, changed=changed, joined=settled.joined, orphaned=settled.orphaned)
 
     def show(self, look: Look) -> None:
         """Brings a look to the scrape; what it no longer knows goes from there."""
@@ -111,6 +120,8 @@ class Feedback:
             slot = self._page.gauge(name, dict(labels))
             self._page.floats[slot] = look.gauges.get((name, labels), nan)
         self._shown = look.gauges
+        if look.changed:
+            self._record(QualityBlock(look.changed))
         for outcome, labels_settled in (("joined", look.joined), ("orphaned", look.orphaned)):
             self._page.cells[self._page.counter("runoff_labels_total", {"outcome": outcome})] += labels_settled
 
@@ -130,7 +141,7 @@ class Feedback:
                 _log.error("feedback_failed", error=error)
             await asyncio.sleep(max(pause_s, _PAUSE_RATIO * (time.monotonic() - began)))
 
-    def _quality(self, route: Route, since_unix_s: float) -> Mapping[Gauge, float]:
+    def _subjects(self, route: Route, since_unix_s: float) -> list[Any]:
         """Each variant's and mirror's newest version."""
         from gateway.evidence.quality import Question
 
@@ -143,12 +154,19 @@ class Feedback:
             who = (subject["role"], subject["name"])
             if who not in newest or subject["last_unix_s"] > newest[who]["last_unix_s"]:
                 newest[who] = subject
-        return {
-            _gauge("runoff_quality", route, name, role=role, metric=measure): float(subject[measure])
-            for (role, name), subject in newest.items()
-            for measure in _MEASURES
-            if subject.get(measure) is not None
-        }
+        return list(newest.values())
+
+    def _changed(self, route: Route, subjects: list[Any]) -> list[QualityRow]:
+        """The measures that are not as they were when they were last stored."""
+        minute, changed = int(self._wall() // 60 * 60), []
+        for subject in subjects:
+            who = (route.endpoint, subject["role"], subject["name"], subject["model"], subject["version"])
+            row = QualityRow(*who, minute, subject["labelled"], _measures(subject))
+            last = self._told.get(who)
+            if last is None or (last.measures != row.measures and minute - last.minute_unix_s >= _TOLD_EVERY_S):
+                self._told[who] = row
+                changed.append(row)
+        return changed
 
     def _experiments(self, route: Route) -> Mapping[Gauge, float]:
         """The paired tests as the ledger has them: the same question, so it is answered once for both."""
@@ -182,6 +200,18 @@ def _answered(state: Path) -> dict[str, int]:
         return msgspec.json.decode((state / "shadow" / "offsets.json").read_bytes(), type=dict[str, int])
     except (OSError, msgspec.MsgspecError):
         return {}
+
+
+def _quality(route: Route, subjects: list[Any]) -> Mapping[Gauge, float]:
+    return {
+        _gauge("runoff_quality", route, subject["name"], role=subject["role"], metric=measure): value
+        for subject in subjects
+        for measure, value in _measures(subject).items()
+    }
+
+
+def _measures(subject: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(subject[name]) for name in MEASURES if subject.get(name) is not None}
 
 
 def _gauge(name: str, route: Route, variant: str, **labels: str) -> Gauge:

@@ -14,6 +14,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import uvicorn
 from starlette.types import ASGIApp
 
@@ -52,6 +53,7 @@ from gateway.streams.tail import LakeStream
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.log import EventLog, configure
 from models.artifacts import Artifacts
+from routing.records import QualityBlock
 from routing.validate import validate
 
 if TYPE_CHECKING:
@@ -125,7 +127,8 @@ class Control:
         self._relays = relays(settings)
         self._lake_stop = asyncio.Event()
         self._evidence = evidence
-        self._feedback = Feedback(settings, evidence, self._page)
+        self._feedback = Feedback(settings, evidence, self._page, self._record_quality)
+        self._spool: SegmentWriter | None = None
         remotes = Remotes(settings, os.environ, self._store.routes)
         changes = Changes(self._store, self._reconciler, against=remotes.problems)
         guards = Guards(self._store, state / "run", settings.ramps, clock=clock)
@@ -212,6 +215,8 @@ class Control:
         await asyncio.gather(*tasks, *self._answers, return_exceptions=True)
         self._stagers.shutdown(wait=False, cancel_futures=True)
         self._askers.shutdown(wait=False, cancel_futures=True)
+        if self._spool is not None:
+            self._spool.close()
         self._tuning.close()
         await self._features.close()
         self._keys.close()
@@ -260,6 +265,12 @@ class Control:
             durable=True,
         )
         return Pulls(file, self._evidence, writer, self._count_labels)
+
+    def _record_quality(self, block: QualityBlock) -> None:
+        if self._spool is None:
+            folder = self._settings.state_path / "spool" / new_writer("control")
+            self._spool = SegmentWriter(folder, bytes_max=self._settings.spool_bytes_max // 8)
+        self._spool.append([msgspec.msgpack.encode(block)])
 
     def _count_labels(self, outcome: str, labels: int) -> None:
         self._page.cells[self._page.counter("runoff_labels_total", {"outcome": outcome})] += labels

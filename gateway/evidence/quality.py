@@ -23,12 +23,13 @@ _EVER_US: Final = 4_102_444_800_000_000  # 2100
 _ANSWERED: Final = """
 CREATE TEMP TABLE answered AS
     SELECT 'live' AS role, variant AS name, model, version, prediction_id::UUID AS id, row, received_at, answer_label, answer_score, {live} AS given,
-        hash(coalesce('u' || unit, 'p' || prediction_id)) AS unit
+        hash(coalesce('u' || unit, 'p' || prediction_id)) AS unit, NULL::BOOLEAN AS agrees
     FROM predictions WHERE endpoint = $1 AND variant IS NOT NULL
         AND received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3)
     UNION ALL
     SELECT 'mirror', mirror, model, version, prediction_id::UUID, row, received_at, answer_label, answer_score, {mirror},
-        hash(coalesce('u' || unit, 'p' || prediction_id))
+        hash(coalesce('u' || unit, 'p' || prediction_id)),
+        CASE WHEN answer_label = live_label THEN TRUE ELSE plain(answer_label) = plain(live_label) END
     FROM shadows WHERE endpoint = $1 AND outcome = 'recorded'
         AND received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3)
 """
@@ -82,7 +83,7 @@ def quality(queries: Queries, question: Question, answers: Callable[[str], Answe
         positive = _positive(snapshot, answer) if kind == "classification" else None
         form = Form(kind, positive, answer.classes if answer is not None and kind == "classification" else None)
         subjects = snapshot.rows(
-            "SELECT role, name, model, version, count(*) AS n, epoch_us(max(received_at)) / 1e6 AS last_unix_s"
+            "SELECT role, name, model, version, count(*) AS n, epoch_us(max(received_at)) / 1e6 AS last_unix_s, avg(agrees::INT) AS agreement"
             " FROM answered GROUP BY ALL ORDER BY role, name, model, version"
         )
         delays = {

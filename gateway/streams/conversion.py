@@ -12,7 +12,15 @@ from gateway.streams import labels, minutes, predictions, sensitive, shadows
 from gateway.streams.arrow import BlockInvalid
 from gateway.streams.predictions import Answers
 from gateway.streams.schema import Naming
-from routing.records import Block, LabelBlock, MetricBlock, PredictionBlock, SensitiveBlock, ShadowBlock
+from routing.records import (
+    Block,
+    LabelBlock,
+    MetricBlock,
+    PredictionBlock,
+    QualityBlock,
+    SensitiveBlock,
+    ShadowBlock,
+)
 
 TABLES_OF: Final = {
     "p": ("predictions",),
@@ -20,6 +28,7 @@ TABLES_OF: Final = {
     "s": ("shadows", "metrics"),
     "l": ("labels",),
     "c": ("metrics",),
+    "q": ("metrics",),
 }
 """Block tag → the tables that its frames touch."""
 _SLICE: Final = 500
@@ -98,7 +107,7 @@ class Conversion:
                 told = [
                     minutes.Told(one.writer, block, one.unix_us)
                     for one, block in zip(held, blocks, strict=True)
-                    if isinstance(block, MetricBlock | ShadowBlock)
+                    if isinstance(block, MetricBlock | ShadowBlock | QualityBlock)
                 ]
                 rows = minutes.rows(told)
         return [] if rows is None else [rows]

@@ -1,4 +1,4 @@
-"""Metric blocks, and the drops that shadow blocks tell of, to rows of the table `metrics`."""
+"""Metric blocks, the drops that shadow blocks tell of, and looks at quality to rows of the table `metrics`."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,8 +6,8 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from gateway.streams.arrow import table, times
-from gateway.streams.schema import METRICS
-from routing.records import MetricBlock, ShadowBlock
+from gateway.streams.schema import MEASURES, METRICS
+from routing.records import MetricBlock, QualityBlock, ShadowBlock
 
 _MINUTE_US = 60_000_000
 
@@ -16,7 +16,7 @@ class Told(NamedTuple):
     """A block of a writer, and when it was read (microseconds), for blocks that carry no time of their own."""
 
     writer: str
-    block: MetricBlock | ShadowBlock
+    block: MetricBlock | ShadowBlock | QualityBlock
     read_unix_us: int
 
 
@@ -34,6 +34,23 @@ def rows(told: Sequence[Told]) -> pa.Table | None:
 def _rows(one: Told) -> list[tuple[int, dict[str, object]]]:
     """The instant of each row's minute, and its other columns."""
     block = one.block
+    if isinstance(block, QualityBlock):
+        return [
+            (
+                row.minute_unix_s * 1_000_000,
+                {
+                    "endpoint": row.endpoint,
+                    "role": row.role,
+                    "variant": row.variant,
+                    "model": row.model,
+                    "version": row.version,
+                    "labelled": row.labelled,
+                    "writer": one.writer,
+                    **{name: value for name, value in row.measures.items() if name in MEASURES},
+                },
+            )
+            for row in block.rows
+        ]
     if isinstance(block, ShadowBlock):
         at = block.requests[0].received_unix_us if block.requests else one.read_unix_us
         mirror = {"endpoint": block.endpoint, "role": "mirror", "variant": block.mirror, "model": block.model}

@@ -114,6 +114,12 @@ SENSITIVE: Final = pa.schema(
 )
 """One row an input row of a route with `record.sensitive`; `attribute_<name>` follow. They are in no other table."""
 
+MEASURES: Final = (
+    "coverage", "agreement", "accuracy", "precision", "recall", "f1", "log_loss", "brier", "auc", "calibration_error", "mae", "rmse",
+    "bias", "r2",
+)  # fmt: skip
+"""What a look at quality stores of a variant or mirror, beside the number of its labelled rows."""
+
 METRICS: Final = pa.schema(
     [
         _NUMBER,
@@ -131,9 +137,12 @@ METRICS: Final = pa.schema(
         ("reason", _TEXT),
         ("dropped", pa.int64()),
         ("writer", _TEXT),
+        ("labelled", pa.int64()),
+        *[(name, pa.float64()) for name in MEASURES],
     ]
 )
-"""One row a worker, minute, variant and model version (role `live`), and one for what a mirror dropped, by `reason` (role `mirror`)."""
+"""One row a worker, minute, variant and model version (role `live`), one for what a mirror dropped, by `reason` (role `mirror`),
+and one for how right either was when control looked and it had changed (with `labelled`)."""
 
 SCHEMAS: Final = {
     "predictions": PREDICTIONS,

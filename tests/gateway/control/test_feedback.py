@@ -1,8 +1,11 @@
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 
+import gateway
 from gateway.control.feedback import Feedback, Watermark
 from gateway.evidence.evidence import Evidence
 from gateway.settings import Settings
@@ -27,7 +30,10 @@ class World:
         self.page = CounterPage(folder / "run", "control-1")
         evidence = Evidence(self.place.uri, lambda _: BINARY)
         self.now = NOW
-        self.feedback = Feedback(self.settings, lambda: evidence, self.page, wall=lambda: self.now)
+        self.recorded = []
+        self.feedback = Feedback(
+            self.settings, lambda: evidence, self.page, self.recorded.append, wall=lambda: self.now
+        )
 
     def route(self, **more):
         arms = [{"name": "champion", "model": "models:/phishing/1", "weight": 1}]
@@ -157,3 +163,49 @@ async def until(claim, task):
 async def ended(task):
     task.cancel()
     await asyncio.wait([task])
+
+
+def test_measures_are_stored_when_they_changed_and_not_oftener_than_each_minute(world):
+    world.route()
+    world.place.store(
+        predictions([request(n) for n in range(4)], [0.9] * 4),
+        shadows([0, 1, 2, 3], ["1"] * 4, ["1", "1", "1", "0"]),
+        labels(label(0, 1)),
+    )
+    world.look()
+    world.look()
+    (first,) = world.recorded
+    by_role = {row.role: row for row in first.rows}
+    assert (by_role["live"].variant, by_role["live"].version, by_role["live"].labelled) == ("champion", "1", 1)
+    assert by_role["live"].measures["accuracy"] == 1.0
+    assert "agreement" not in by_role["live"].measures
+    assert by_role["mirror"].measures["agreement"] == 0.75
+    assert by_role["live"].minute_unix_s == NOW // 60 * 60
+    world.place.store(labels(label(1, 0)), writer="worker-2")
+    world.look()
+    assert len(world.recorded) == 1, "within the minute"
+    world.now += 61
+    world.look()
+    assert {row.measures["accuracy"] for row in world.recorded[1].rows} == {0.5}
+    world.now += 61
+    world.look()
+    assert len(world.recorded) == 2, "nothing changed"
+
+
+def test_measures_reach_the_lake_once(world):
+    world.route()
+    world.place.store(predictions([request(0)], [0.9]), labels(label(0, 1)))
+    world.look()
+    world.place.store(*world.recorded, writer="control-1")
+    found = DeltaTable(f"{world.place.uri}/metrics").to_pyarrow_dataset().to_table().to_pylist()
+    ((row,),) = [found]
+    assert (row["role"], row["variant"], row["labelled"], row["accuracy"]) == ("live", "champion", 1, 1.0)
+    assert (row["minute"].timestamp(), row["requests"], row["mae"]) == (NOW // 60 * 60, None, None)
+
+
+def test_records_are_never_deleted_by_their_age_but_those_for_mirrors():
+    """`expire` takes unread rows away: whoever else calls it loses records."""
+    sources = Path(gateway.__file__).parent.rglob("*.py")
+    imported = re.compile(r"^from gateway\.spool\.reader import .*\bexpire\b", re.MULTILINE)
+    callers = {path.name for path in sources if imported.search(path.read_text())}
+    assert callers == {"feedback.py"}

@@ -4,7 +4,7 @@ import msgspec
 
 from gateway.streams.minutes import Told, rows
 from gateway.streams.schema import METRICS
-from routing.records import MetricBlock, MinuteRow
+from routing.records import MetricBlock, MinuteRow, QualityBlock, QualityRow
 from tests.kit.spooled import START_UNIX_US, shadows
 
 MINUTE_S = START_UNIX_US // 60_000_000 * 60
@@ -74,3 +74,11 @@ def test_drops_without_a_request_are_put_where_they_were_read():
 def test_a_shadow_block_that_dropped_nothing_is_no_row():
     assert rows([Told("shadow", dropped({}), 0)]) is None
     assert rows([]) is None
+
+
+def test_a_look_at_quality_is_a_row_in_its_minute_with_the_measures_that_there_are():
+    row = QualityRow("phishing", "mirror", "candidate", "phishing", "2", 120, 7, {"accuracy": 0.5, "unheard_of": 1.0})
+    (found,) = rows([Told("control", QualityBlock([row]), 0)]).to_pylist()
+    assert (found["role"], found["variant"], found["version"], found["labelled"]) == ("mirror", "candidate", "2", 7)
+    assert (found["accuracy"], found["auc"], found["requests"]) == (0.5, None, None)
+    assert found["minute"].timestamp() == 120

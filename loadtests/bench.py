@@ -8,14 +8,17 @@ rounds' ratios. Before any load every contender's answer is compared with ONNX R
 import argparse
 import contextlib
 import json
+import os
 import platform
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,7 +30,7 @@ import numpy as np
 import onnxruntime
 
 from loadtests.loaded_models import gbm, mlp, pixels
-from loadtests.machine import cpu_s, free_port, machine, pin, until
+from loadtests.machine import cpu_s, free_port, machine, memory_mb, pin, until
 from loadtests.whole_gateway import ROOT, gateway
 from loadtests.windows import UNITS, post_script, wrk
 
@@ -85,6 +88,8 @@ def main() -> int:
         tables.append(played(SCENES[name], arguments.rounds, arguments.seconds))
         print(tables[-1], end="\n\n")
     if not arguments.scene:
+        tables.append(started(arguments.rounds))
+        print(tables[-1])
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / "rest.md").write_text("\n\n".join(tables) + "\n")
     return 0
@@ -135,6 +140,36 @@ def table(scene: Scene, contenders: list[Contender]) -> str:
         cells = f"{rate:,.0f} | {p50:,.0f} | {p99:,.0f} | {cpu:.1f} | {f'{beside:.1f}' if one.others else ''}"
         lines.append(f"| {one.name} | {cells} | {ratio:.2f} × |")
     return "\n".join(lines)
+
+
+def started(rounds: int) -> str:
+    """How long a gateway and a restarted worker take, and what a worker weighs."""
+    ready, again, weight = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        model, rows = gbm(work)
+        body = asked(work, model, rows[0]).with_suffix(".body").read_bytes()
+        for number in range(rounds):
+            with gateway(work / str(number), {"model": model}, STICKY) as running:
+                url = f"{running.rest}/v2/models/model/infer"
+                httpx.post(url, content=body)
+                ready.append(running.ready_s)
+                weight.append(memory_mb(running.workers))
+                os.kill(running.workers[0], signal.SIGKILL)
+                began = time.monotonic()
+                until(lambda url=url: httpx.post(url, content=body, timeout=5).status_code == 200, pause_s=0.01)
+                again.append(time.monotonic() - began)
+    return "\n".join(
+        [
+            "## Start and memory, one small model",
+            "",
+            "| | median | worst |",
+            "|---|---|---|",
+            f"| from the command to a ready gateway, s | {statistics.median(ready):.2f} | {max(ready):.2f} |",
+            f"| from `kill -9` of the only worker to its next answer, s | {statistics.median(again):.2f} | {max(again):.2f} |",
+            f"| memory of the worker (PSS), MB | {statistics.median(weight):.0f} | {max(weight):.0f} |",
+        ]
+    )
 
 
 # ── the scenes ───────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -51,12 +51,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(is_true: object, timeout_s: float = 60.0) -> None:
+def until(is_true: object, timeout_s: float = 60.0, pause_s: float = 0.1) -> None:
     """Calls `is_true` until it is, taking connection errors for not yet."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError, httpx.HTTPError, Exception):
             if is_true():  # type: ignore[operator]
                 return
-        time.sleep(0.1)
+        time.sleep(pause_s)
     raise TimeoutError("a contender did not come up")

@@ -99,13 +99,21 @@ class Ramps:
             ramp = self._overtaken(live, route, ramp)
         if ramp.state != "running":
             return False
-        alarm = next(filter(None, (raised(live, route, ramp) for raised in self._alarms)), None)
+        alarm = next(filter(None, (self._raised(alarm, live, route, ramp) for alarm in self._alarms)), None)
         if alarm is not None:
             self._paused(endpoint, ramp, f"{ALARM}{alarm}", Author(STEPS, alarm))
             return False
         if self._store.now_unix_us() >= ramp.due_unix_us:
             self._advance(live, route, ramp)
         return True
+
+    @staticmethod
+    def _raised(alarm: Alarm, live: Revision, route: Route, ramp: Ramp) -> str | None:
+        try:
+            return alarm(live, route, ramp)
+        except Exception as error:  # noqa: BLE001  # a guard that cannot see must not end control, nor hold up what people have planned
+            log.error("alarm_broke", error=error, endpoint=route.endpoint)
+            return None
 
     def _is_other(self, ramp: Ramp, route: Route) -> bool:
         """Whether the live route has other steps than those that the ramp goes by."""

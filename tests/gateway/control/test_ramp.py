@@ -91,6 +91,18 @@ async def test_an_alarm_pauses(begun):
     assert (shown["alarm"], shown["summary"]) == ("phishing errs", "step 1 of 2, paused: alarm: phishing errs")
 
 
+async def test_a_guard_that_breaks_neither_pauses_nor_ends_anything(begun):
+    plane = begun
+
+    def broken(live, route, ramp):
+        raise ArithmeticError("no convergence")
+
+    ramps = Ramps(plane.store, plane.changes, plane.reconciler, alarms=[broken])
+    plane.now += 601
+    assert ramps.step()
+    assert (weight(plane), state(plane)) == (10, ("running", 2))
+
+
 async def test_whoever_sets_weights_takes_over_until_the_steps_are_resumed(begun):
     plane = begun
     change(plane, challenger=0)

@@ -1,8 +1,10 @@
-"""The feature store as a sink: each unit's newest answer goes to the online store of a Feast repository, within seconds.
+"""The feature store as a sink: each unit's newest answer, and how right each variant is, go to the online store of a Feast
+repository within seconds.
 
 The repository says what is pushed: every push source whose batch source bears an endpoint's tag, as `runoff feast init` writes it.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import pyarrow as pa
@@ -14,6 +16,7 @@ from gateway.streams.feast_store import ENDPOINT_TAG
 from gateway.streams.relay import SinkFailed
 
 _UNIT: Final = "unit"
+_ARM: Final = ("role", "variant", "version")
 
 
 class FeastSink:
@@ -31,12 +34,16 @@ class FeastSink:
             )
 
     def send(self, table: str, rows: pa.Table) -> None:
-        """Answered rows with a unit; of several of one unit only the newest. A repetition changes nothing."""
-        if table != "predictions":
+        """Answered rows with a unit, and measures; of several of one unit or variant only the newest. A repetition changes nothing."""
+        keys = {"predictions": (_UNIT,), "metrics": _ARM}.get(table)
+        if keys is None:
             return
-        answered = rows.filter(pc.and_(pc.is_valid(rows[_UNIT]), pc.is_valid(rows["variant"])))
-        for endpoint, (source, columns) in self._sources.items():
-            mine = _newest(answered.filter(pc.equal(answered["endpoint"], endpoint)))
+        known = rows[_UNIT] if table == "predictions" else rows["labelled"]
+        told = rows.filter(pc.and_(pc.is_valid(known), pc.is_valid(rows["variant"])))
+        for (of, endpoint), (source, columns) in self._sources.items():
+            if of != table:
+                continue
+            mine = _newest(told.filter(pc.equal(told["endpoint"], endpoint)), keys)
             if mine.num_rows:
                 try:
                     self._store.push(source, mine.select(columns).to_pandas(), to=PushMode.ONLINE)
@@ -46,8 +53,8 @@ class FeastSink:
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _found(self) -> dict[str, tuple[str, list[str]]]:
-        """By endpoint, the name of its push source and the columns that its views take."""
+    def _found(self) -> dict[tuple[str, str], tuple[str, list[str]]]:
+        """By table and endpoint, the name of its push source and the columns that its views take."""
         found = {}
         for source in self._store.list_data_sources():
             batch: Any = getattr(source, "batch_source", None)
@@ -59,13 +66,14 @@ class FeastSink:
                     if view.stream_source is not None and view.stream_source.name == source.name
                 ]
                 names = [field.name for view in views for field in (*view.entity_columns, *view.features)]
-                found[endpoint] = source.name, list(dict.fromkeys([*names, batch.timestamp_field]))
+                table = batch.path.rstrip("/").rpartition("/")[2]
+                found[table, endpoint] = source.name, list(dict.fromkeys([*names, batch.timestamp_field]))
         return found
 
 
-def _newest(rows: pa.Table) -> pa.Table:
-    """The row with the largest sequence of each unit."""
-    last = rows.group_by(_UNIT).aggregate([("sequence", "max")])["sequence_max"]
+def _newest(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
+    """The row with the largest sequence of each key."""
+    last = rows.group_by(list(keys)).aggregate([("sequence", "max")])["sequence_max"]
     return rows.filter(
         pc.is_in(rows["sequence"], value_set=last.combine_chunks() if last.num_chunks else pa.array([], pa.int64()))
     )

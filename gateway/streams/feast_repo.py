@@ -9,6 +9,8 @@ from typing import Final
 
 import pyarrow as pa
 
+from gateway.streams.schema import MEASURES
+
 _SCALARS: Final = {
     "bool": "Bool",
     "int8": "Int32",
@@ -115,8 +117,47 @@ truths = FileSource(
     online=True,
 )
 
+# What each variant and mirror did, minute by minute, and how right it was as of then; the newest measures are pushed as well.
+role = Entity(name="role", join_keys=["role"], value_type=ValueType.STRING, description="live or mirror")
+variant = Entity(name="variant", join_keys=["variant"], value_type=ValueType.STRING, description="of a variant or a mirror, its name")
+version = Entity(name="version", join_keys=["version"], value_type=ValueType.STRING)
+minutes = FileSource(
+    name="{prefix}_per_minute",
+    path=f"{{LAKE}}/metrics",
+    file_format=DeltaFormat(),
+    timestamp_field="minute",
+    tags=TAGS,
+)
+{prefix}_minutes = FeatureView(
+    name="{prefix}_minutes",
+    entities=[role, variant, version],
+    ttl=timedelta(0),
+    schema=[
+        Field(name="requests", dtype=Int64),
+        Field(name="errors", dtype=Int64),
+        Field(name="rows", dtype=Int64),
+        Field(name="latency_sum_s", dtype=Float64),
+        Field(name="dropped", dtype=Int64),
+    ],
+    source=minutes,
+    online=False,
+)
+{prefix}_quality_push = PushSource(name="{prefix}_quality_push", batch_source=minutes)
+{prefix}_quality = FeatureView(
+    name="{prefix}_quality",
+    entities=[role, variant, version],
+    ttl=timedelta(days=30),
+    schema=[
+        Field(name="labelled", dtype=Int64),
+{measures}
+    ],
+    source={prefix}_quality_push,
+    online=True,
+)
+
 {prefix}_training = FeatureService(name="{prefix}_training", features=[{prefix}_predictions, {prefix}_labels])
 {prefix}_online = FeatureService(name="{prefix}_online", features=[{prefix}_latest])
+{prefix}_monitoring = FeatureService(name="{prefix}_monitoring", features=[{prefix}_minutes, {prefix}_quality])
 '''
 
 _TRAIN: Final = '''\
@@ -162,7 +203,10 @@ def repo(folder: Path, endpoint: str, lake: str, columns: Sequence[pa.Field]) ->
     used = {part for _, type_ in fields for part in type_.replace(")", "").split("(")}
     inputs = "\n".join(f"        Field(name={name!r}, dtype={type_})," for name, type_ in fields)
     words = {"endpoint": endpoint, "lake": lake, "prefix": prefix, "project": prefix.lower()}
-    views = _VIEWS.format(**words, inputs=inputs, types=", ".join(sorted({*used, "String", "Float64", "Int64"})))
+    measures = "\n".join(f"        Field(name={name!r}, dtype=Float64)," for name in MEASURES)
+    views = _VIEWS.format(
+        **words, inputs=inputs, measures=measures, types=", ".join(sorted({*used, "String", "Float64", "Int64"}))
+    )
     return {
         folder / "feature_store.yaml": _STORE.format(**words),
         folder / f"{prefix}.py": views,

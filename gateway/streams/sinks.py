@@ -18,7 +18,7 @@ def relays(settings: Settings) -> list[Relay]:
             Relay(
                 "feast",
                 settings.lake_uri,
-                ("predictions",),
+                ("predictions", "metrics"),
                 lambda: _feast(settings),
                 position=position,
                 start=sinks.start,

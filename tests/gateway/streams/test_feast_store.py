@@ -21,6 +21,7 @@ from gateway.streams.feast_store import NotOurs, _read  # noqa: E402
 from gateway.streams.feed import Feed  # noqa: E402
 from gateway.streams.relay import SinkFailed  # noqa: E402
 from gateway.streams.table import TableView  # noqa: E402
+from routing.records import MetricBlock, MinuteRow, QualityBlock, QualityRow  # noqa: E402
 from tests.kit.spooled import (  # noqa: E402
     START_UNIX_US,
     Place,
@@ -134,6 +135,35 @@ def test_what_was_pushed_is_what_is_got_and_the_newest_of_a_unit_wins(world):
     assert found["prediction_id"] == [pid_text(ROWS - 100 + 7), None]
     assert found["answer_label"] == ["1", None]
     assert found["answer_score"][0] == pytest.approx(0.9)
+
+
+def test_minutes_and_measures_are_features_of_a_variant(tmp_path):
+    place = Place(tmp_path)
+    minute = START_UNIX_US // 60_000_000 * 60
+    traffic = [MinuteRow("phishing", "champion", "m", "1", minute + 60 * n, 10, 1, 10, 0.5, [10]) for n in (0, 0, 2)]
+    measured = QualityRow("phishing", "live", "champion", "m", "1", minute + 60, 7, {"accuracy": 0.9})
+    corrected = QualityRow("phishing", "live", "champion", "m", "1", minute + 120, 9, {"accuracy": 0.8})
+    place.store(
+        predictions([request(0)], [0.9]),
+        labels(label(0, 1)),
+        MetricBlock(traffic),
+        QualityBlock([measured]),
+        QualityBlock([corrected]),
+    )
+    store = applied(tmp_path / "repo", place)
+    moments = [datetime.fromtimestamp(minute + 60 * n + 1, UTC) for n in range(4)]
+    asked = pd.DataFrame({"role": "live", "variant": "champion", "version": "1", "event_timestamp": moments})
+    found = store.get_historical_features(asked, store.get_feature_service("phishing_monitoring")).to_df()
+    found = found.sort_values("event_timestamp")
+    assert found["requests"].fillna(0).tolist() == [20, 0, 10, 10]
+    assert found["accuracy"].fillna(0).tolist() == [0, 0.9, 0.8, 0.8]
+    sink = FeastSink(str(store.repo_path))
+    sink.send("metrics", Feed(place.uri, "metrics").after(0).rows)
+    online = store.get_online_features(
+        ["phishing_quality:accuracy", "phishing_quality:labelled"],
+        [{"role": "live", "variant": "champion", "version": "1"}],
+    )
+    assert (online.to_dict()["accuracy"], online.to_dict()["labelled"]) == ([0.8], [9])
 
 
 def test_the_gateways_tables_are_not_written_by_others(world):

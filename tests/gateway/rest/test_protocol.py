@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from gateway.rest.protocol import SLOTS_MAX, WireProtocol
+from gateway.rest.connection import SLOTS_MAX
+from gateway.rest.protocol import WireProtocol
 from gateway.settings import Limits
 from tests.kit.plane import Plane
 from tests.kit.staged import stage_linear

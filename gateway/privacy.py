@@ -60,8 +60,8 @@ def looked_up(
 
 def _key_values(
     name: str, datatype: str, tickets: Sequence[Ticket], mask: str | None, unit_key: bytes
-) -> tuple[str, list[int | str | None]]:
-    values: list[int | str | None] = []
+) -> tuple[str, list[int | str | float | bool | None]]:
+    values: list[int | str | float | bool | None] = []
     for ticket in tickets:
         given = None if ticket.lookup is None else ticket.lookup.keys.get(name)
         if given is None:
@@ -75,14 +75,20 @@ def _key_values(
 
 def sensitive_block(
     endpoint: ServedEndpoint, tickets: Sequence[Ticket], inputs: Sequence[Array], offset_us: int
-) -> bytes:
-    """`routing.records.SensitiveBlock` of these tickets; `inputs` are all declared ones, the rows of `tickets` end to end."""
+) -> bytes | None:
+    """`routing.records.SensitiveBlock` of these tickets, None where nothing is known; `inputs` are all declared ones, the rows of `tickets`
+    end to end.
+    """
     names = endpoint.route.record.sensitive
     columns = [
         Column(spec.name, spec.datatype, array.shape[1:], _data(array))
         for spec, array in zip(endpoint.signature.inputs, inputs, strict=True)
         if spec.name in names
     ]
+    found = {} if endpoint.features is None else endpoint.features.attribute_types
+    looked_up = [KeyColumn(name, datatype, _attribute_values(name, tickets)) for name, datatype in found.items()]
+    if not columns and all(value is None for one in looked_up for value in one.values):
+        return None
     return _ENCODER.encode(
         (
             _TAG_SENSITIVE,
@@ -91,8 +97,17 @@ def sensitive_block(
             [ticket.rows for ticket in tickets],
             [offset_us + ticket.received_ns // 1000 for ticket in tickets],
             columns,
+            looked_up,
         )
     )
+
+
+def _attribute_values(name: str, tickets: Sequence[Ticket]) -> list[int | str | float | bool | None]:
+    values: list[int | str | float | bool | None] = []
+    for ticket in tickets:
+        found = None if ticket.lookup is None else ticket.lookup.attributes.get(name)
+        values += [None] * ticket.rows if found is None else found
+    return values
 
 
 def _data(array: Array) -> bytes | list[str]:

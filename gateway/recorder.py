@@ -171,7 +171,9 @@ class Recorder:
             for spec, array in zip(endpoint.signature.inputs, inputs, strict=True)
         ]
         if record.sensitive and is_kept:
-            self._pending[record.durability].add(sensitive_block(endpoint, tickets, inputs, offset_us), 0)
+            apart = sensitive_block(endpoint, tickets, inputs, offset_us)
+            if apart is not None:
+                self._pending[record.durability].add(apart, 0)
         lookups: LookupColumns | tuple[()] = ()
         if endpoint.features is not None:
             lookups = looked_up(endpoint.features, tickets, record, self._unit_key, is_kept=is_kept)

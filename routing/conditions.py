@@ -4,7 +4,7 @@ A column is compared as the model reads it: 0.1 in a rule is the nearest FP32 fo
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 import numpy as np
@@ -57,10 +57,13 @@ def unreadable(route: Route, signature: Signature) -> list[Problem]:
     return problems
 
 
-def unknown_columns(route: Route, declared: Signature, asked: Signature) -> list[Problem]:
+def unknown_columns(
+    route: Route, declared: Signature, asked: Signature, attributes: Collection[str] = ()
+) -> list[Problem]:
     """What the record would keep from others and callers do not send: a mask that hits nothing lets everything through.
 
-    `declared` are the model's inputs, `asked` these and the join keys, which have no place among sensitive attributes.
+    `declared` are the model's inputs, `asked` these and the join keys, which have no place among sensitive attributes; `attributes` are
+    looked up for these alone.
     """
     problems = []
     for path, names, signature in (
@@ -69,7 +72,8 @@ def unknown_columns(route: Route, declared: Signature, asked: Signature) -> list
     ):
         specs = {spec.name: spec for spec in signature.inputs}
         for place, name in names:
-            problems += [Problem(path + place, code, text) for code, text in _unknown(name, specs)]
+            if path == "record.mask" or name not in attributes:
+                problems += [Problem(path + place, code, text) for code, text in _unknown(name, specs)]
     return problems
 
 

@@ -64,11 +64,11 @@ class RequestRow(msgspec.Struct, frozen=True, array_like=True):
 
 
 class KeyColumn(msgspec.Struct, frozen=True, array_like=True):
-    """The values of one join key by which features were looked up; None in rows of requests that came without it."""
+    """The values of one join key by which features were looked up, or of an attribute; None in rows of requests that came without it."""
 
     name: str
     datatype: str
-    values: list[int | str | None]
+    values: list[int | str | float | bool | None]
 
 
 class PredictionBlock(msgspec.Struct, frozen=True, array_like=True, tag="p"):
@@ -96,13 +96,17 @@ class PredictionBlock(msgspec.Struct, frozen=True, array_like=True, tag="p"):
 
 
 class SensitiveBlock(msgspec.Struct, frozen=True, array_like=True, tag="a"):
-    """Sensitive attributes of some predictions of one endpoint, apart from their records: Σ rows rows in each column."""
+    """Sensitive attributes of some predictions of one endpoint, apart from their records: Σ rows rows in each column.
+
+    `attributes` were inputs, `looked_up` came from the feature store for the record alone.
+    """
 
     endpoint: str
     prediction_ids: list[bytes]
     rows: list[int]
     received_unix_us: list[int]
     attributes: list[Column]
+    looked_up: list[KeyColumn] = []
 
 
 class MirrorBlock(msgspec.Struct, frozen=True, array_like=True, tag="m"):

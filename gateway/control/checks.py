@@ -44,8 +44,7 @@ class Checks:
             for arm, path, _, _ in references(route)
             for difference in differences(signature, answer, prepared.manifests[arm])
         ]
-        asked = signature if features is None else asked_signature(signature, features)
-        return signature, [*problems, *unreadable(route, asked), *unknown_columns(route, signature, asked)]
+        return signature, [*problems, *misnamed(route, signature, features)]
 
     def unfit_pins(self, prepared: Prepared, signature: Signature) -> list[str]:
         """The pins that cannot be called with the endpoint's inputs any more."""
@@ -71,6 +70,14 @@ class Checks:
             found = await self._preparation.compare(route.endpoint, serving, prepared.manifests[arm])
             problems += [Problem(path, "answers_differ", f"{prepared.models[arm].key}: {text}") for text in found]
         return problems
+
+
+def misnamed(route: Route, signature: Signature, features: CompiledFeatures | None) -> list[Problem]:
+    """What rules, unit and record name and the endpoint has not."""
+    if features is None:
+        return [*unreadable(route, signature), *unknown_columns(route, signature, signature)]
+    asked, attributes = asked_signature(signature, features), {one.name for one in features.attributes}
+    return [*unreadable(route, asked), *unknown_columns(route, signature, asked, attributes)]
 
 
 def _reference(live: CompiledRoute, arm: str) -> str | None:

@@ -41,7 +41,7 @@ class FeatureServices:
         if isinstance(described, Problem):
             known = unchanged(route, signature, base)
             return (known, []) if known is not None and described.code == _SILENT else (None, [described])
-        compiled, problems = fit(described, route.features, signature)
+        compiled, problems = fit(described, route.features, signature, route.record.sensitive)
         return compiled, problems
 
     async def absent(self, route: Route) -> list[Problem]:
@@ -84,4 +84,6 @@ def unchanged(route: Route, signature: Signature, base: CompiledRoute | None) ->
     """What is known of the route's service from a revision that has the same features and inputs; None: nothing."""
     if base is None or base.features is None or base.signature != signature:
         return None
-    return base.features if validate(base.document).features == route.features else None
+    before = validate(base.document)
+    is_same = before.features == route.features and before.record.sensitive == route.record.sensitive
+    return base.features if is_same else None

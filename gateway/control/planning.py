@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 
 from gateway.control.changes import Changes
+from gateway.control.checks import misnamed
 from gateway.control.features import FeatureServices
 from gateway.control.preparation import Preparation, references
-from gateway.features.served import asked_signature
 from gateway.state.compiled import CompiledModel
 from gateway.state.difference import differences
 from gateway.state.store import StateStore
@@ -16,7 +16,6 @@ from models.errors import ModelsError, RegistryUnavailable
 from models.ref import parse_ref
 from models.staged import StagedModel
 from routing import plan as dry_run
-from routing.conditions import unknown_columns, unreadable
 from routing.errors import Problem, RouteInvalid
 from routing.traffic import Route, to_document
 from routing.validate import validate
@@ -82,10 +81,8 @@ class Planner:
         compiled = self._store.compiled(live.number) if live else None
         if compiled is None:
             return await self._features.absent(route)
-        signature = compiled.signature
-        features, problems = await self._features.compile(route, signature, compiled)
-        asked = signature if features is None else asked_signature(signature, features)
-        return [*problems, *unreadable(route, asked), *unknown_columns(route, signature, asked)]
+        features, problems = await self._features.compile(route, compiled.signature, compiled)
+        return [*problems, *misnamed(route, compiled.signature, features)]
 
     def _fails(self, endpoint: str, arms: list[ArmPlan]) -> tuple[Problem, ...]:
         """What is known to stand against versions of this plan that were proposed or refused."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from gateway.features.frames import Described, Feature
-from gateway.state.compiled import CompiledFeatures, FeatureInput
+from gateway.state.compiled import CompiledFeatures, FeatureAttribute, FeatureInput
 from models.signature import Signature, TensorSpec
 from models.signature_check import is_widened
 from models.tensors import FLOATING, INTEGRAL, NUMPY_OF
@@ -15,11 +15,13 @@ _SERVICE: Final = "features.service"
 _NAMED_MAX: Final = 8
 
 
-def fit(described: Described, route: Features, signature: Signature) -> tuple[CompiledFeatures, list[Problem]]:
+def fit(
+    described: Described, route: Features, signature: Signature, sensitive: Sequence[str] = ()
+) -> tuple[CompiledFeatures, list[Problem]]:
     """What workers look up by, and everything that stands against it.
 
     An input is filled by the feature of its name, or by the one whose full name (`view__feature`) it has. Features that are no inputs are
-    left alone; inputs that are no features are sent by callers, as ever.
+    left alone, but for those that `sensitive` names; inputs that are no features are sent by callers, as ever.
     """
     specs = {spec.name: spec for spec in signature.inputs}
     matched, problems = _matched(described.features, specs)
@@ -34,12 +36,14 @@ def fit(described: Described, route: Features, signature: Signature) -> tuple[Co
     for name, feature in matched.items():
         problems += _misfits(specs[name], feature)
     problems += _defaults(route, matched, specs)
+    attributes, unkept = _attributes(described.features, sensitive, specs)
+    problems += unkept
     keys = tuple(
         TensorSpec(name=key.name, datatype=key.datatype or "BYTES", shape=(-1, 1), optional=True)
         for key in described.keys
     )
     inputs = tuple(FeatureInput(name, feature.full, feature.is_list) for name, feature in matched.items())
-    return CompiledFeatures(service=route.service, keys=keys, inputs=inputs), problems
+    return CompiledFeatures(service=route.service, keys=keys, inputs=inputs, attributes=attributes), problems
 
 
 def _matched(features: Sequence[Feature], specs: Mapping[str, TensorSpec]) -> tuple[dict[str, Feature], list[Problem]]:
@@ -56,6 +60,29 @@ def _matched(features: Sequence[Feature], specs: Mapping[str, TensorSpec]) -> tu
             problems.append(Problem(_SERVICE, "feature_ambiguous", f"'{name}' is in the views {views}", remedy))
         matched[name] = found[0]
     return {name: matched[name] for name in specs if name in matched}, problems
+
+
+def _attributes(
+    features: Sequence[Feature], sensitive: Sequence[str], specs: Mapping[str, TensorSpec]
+) -> tuple[tuple[FeatureAttribute, ...], list[Problem]]:
+    """The features that are kept apart and that no model sees; names that are neither inputs nor features are told elsewhere."""
+    attributes, problems = [], []
+    for index, name in enumerate(sensitive):
+        found = [feature for feature in features if name in (feature.name, feature.full)]
+        if name in specs or not found:
+            continue
+        path, feature = f"record.sensitive[{index}]", found[0]
+        if len(found) > 1:
+            views = _listed([one.view for one in found])
+            problems.append(
+                Problem(path, "feature_ambiguous", f"'{name}' is in the views {views}", f"write {feature.full}")
+            )
+        elif feature.datatype is None or feature.is_list:
+            text = f"feature '{feature.full}' is {feature.kind}: wanted one text, number or truth a row"
+            problems.append(Problem(path, "feature_type_differs", text))
+        else:
+            attributes.append(FeatureAttribute(name, feature.full, feature.datatype))
+    return tuple(attributes), problems
 
 
 def _keys(described: Described, specs: Mapping[str, TensorSpec]) -> Iterator[Problem]:

@@ -38,6 +38,8 @@ class Lookup(msgspec.Struct, frozen=True):
     keys: dict[str, Array]
     outcomes: dict[str, bytes]
     ages_s: dict[str, Array]
+    attributes: dict[str, list[Any]] = {}
+    """What is kept apart and no model sees, by name, row by row; None where the store has none."""
 
 
 class ServedFeatures:
@@ -46,6 +48,7 @@ class ServedFeatures:
     """
 
     __slots__ = (
+        "_attributes",
         "_endpoint",
         "_inputs",
         "_key_names",
@@ -66,6 +69,7 @@ class ServedFeatures:
         self._key_names = [spec.name for spec in compiled.keys]
         self._specs = specs
         self._inputs = [_Input(one, specs[one.name], defaults.get(one.name)) for one in compiled.inputs]
+        self._attributes = compiled.attributes
         self._timeout_s = route.timeout_ms / 1000
         self._max_age_s = route.max_age_s or float("inf")
         self.asked = asked_signature(signature, compiled)
@@ -81,6 +85,11 @@ class ServedFeatures:
     def key_specs(self) -> tuple[TensorSpec, ...]:
         """The join keys, in the order of the record."""
         return self._keys.inputs
+
+    @property
+    def attribute_types(self) -> dict[str, str]:
+        """By name, the datatype of what is looked up to be kept apart."""
+        return {one.name: one.datatype for one in self._attributes}
 
     @property
     def input_names(self) -> list[str]:
@@ -111,8 +120,8 @@ class ServedFeatures:
             keys = dict(zip(given, arrays, strict=True))
         else:
             keys, rows = {}, 1
-        lookup = Lookup(keys, {}, {})
-        if missing:
+        lookup = Lookup(keys, {}, {}, {})
+        if missing or (self._attributes and len(given) == len(self._key_names)):
             asked_ns = time.monotonic_ns()
             columns, trouble = await self._asked(client, keys, deadline_ns)
             now_unix_s = time.time()
@@ -121,6 +130,9 @@ class ServedFeatures:
                 whole[name], lookup.outcomes[name], lookup.ages_s[name] = one.filled(
                     columns.get(one.full), rows, trouble, now_unix_s, self._max_age_s
                 )
+            for attribute in self._attributes:
+                found = columns.get(attribute.full)
+                lookup.attributes[attribute.name] = [None] * rows if found is None else found.values
             _count(page, self._endpoint, lookup, time.monotonic_ns() - asked_ns)
             _refuse(missing, lookup.outcomes)
         return whole, lookup

@@ -30,12 +30,21 @@ class FeatureInput(msgspec.Struct, frozen=True):
     is_list: bool = False
 
 
+class FeatureAttribute(msgspec.Struct, frozen=True):
+    """A feature that no model sees: looked up by the same keys, and kept apart with the sensitive attributes."""
+
+    name: str
+    full: str
+    datatype: str
+
+
 class CompiledFeatures(msgspec.Struct, frozen=True, kw_only=True):
     """What a feature service was found to be when the revision was made: join keys as callers send them, and the inputs it fills."""
 
     service: str
     keys: tuple[TensorSpec, ...]
     inputs: tuple[FeatureInput, ...]
+    attributes: tuple[FeatureAttribute, ...] = ()
 
 
 class CompiledRoute(msgspec.Struct, frozen=True, kw_only=True):

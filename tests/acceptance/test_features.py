@@ -35,7 +35,14 @@ FEATURES = {
 def repo(tmp_path_factory):
     made = FeatureRepo(tmp_path_factory.mktemp("features") / "repo")
     for number in (1, 2, 3):
-        made.push_customer(number, income=100.0 * number, orders=number, segment="abc"[number - 1], age_s=10)
+        made.push_customer(
+            number,
+            income=100.0 * number,
+            orders=number,
+            segment="abc"[number - 1],
+            group=f"{CANARY}-group-{number}",
+            age_s=10,
+        )
     made.push_customer(9, income=900.0, orders=9, age_s=5000)
     made.push_shop("x", rating=0.5)
     return made
@@ -190,6 +197,23 @@ def test_a_route_that_cannot_be_looked_up_is_refused_with_all_that_is_wrong(gate
         with pytest.raises(RequestRefused) as refused:
             gateway.apply(route("wrong", ("champion", model, 1), features={"service": service}))
         assert [one["code"] for one in refused.value.problems] == [code]
+
+
+def test_an_attribute_that_no_model_sees_is_looked_up_for_the_evidence_alone(gateway):
+    model = credit_model(gateway.folder / "grouped.onnx")
+    features = {"service": "grouped", "timeout_ms": 1000}
+    gateway.apply(route("grouped", ("champion", model, 1), features=features, record={"sensitive": ["group"]}))
+    columns = tensors(customer_id=[1, 2], shop_id=["x", "x"], amount=[0.0, 0.0])
+    reply = gateway.http.post("/v2/models/grouped/infer", json={"inputs": columns})
+    assert score(reply) == [101.5, 202.5]
+    gateway.stored("sensitive", 2)
+    rows = gateway.lake("SELECT prediction_id, row, attribute_group FROM sensitive ORDER BY row")
+    key = reply.headers["x-prediction-id"]
+    assert rows == [(key, 0, f"{CANARY}-group-1"), (key, 1, f"{CANARY}-group-2")]
+    gateway.stored("predictions", 1, where=f"prediction_id = '{key}'")
+    assert not [
+        place for place in kept(gateway, f"{CANARY}-group") if "sensitive" not in place and "/spool/" not in place
+    ]
 
 
 def test_a_store_that_hangs_or_dies_costs_defaults_and_comes_back_by_itself(gateway):

@@ -92,3 +92,24 @@ def test_equal_values_have_equal_hashes_and_another_key_others():
     one, again, other = keyed_hashes(b"a" * 32, ["x", "x", 5])
     assert one == again != other
     assert keyed_hashes(b"b" * 32, ["x"]) != [one]
+
+
+async def test_an_attribute_that_no_model_sees_comes_from_the_feature_store_and_goes_apart(world):
+    world.serve(record={"sensitive": ["group"]}, attributes=["group"])
+    key = {"customer_id": np.array([[2], [3]], np.int64)}
+    await world.infer(key | {"amount": np.zeros((2, 1), np.float32)} | income())
+    whole = {**asked("s"), "customer_id": np.array([[4]], np.int64)}
+    await world.infer(whole)
+    await world.infer(asked("s"))
+    first, second = of(world.blocks(), SensitiveBlock)
+    assert [(one.name, one.datatype, one.values) for one in first.looked_up] == [("group", "BYTES", ["known", None])]
+    assert second.looked_up[0].values == ["known"]
+    assert "known" not in str([block.inputs[1:2] for block in of(world.blocks(), PredictionBlock)])
+    with world.store.stopped():
+        late = {**asked("s"), "customer_id": np.array([[4]], np.int64)}
+        assert (await world.infer(late)).outputs[0].shape == (1, 1)
+    assert len(of(world.blocks(), SensitiveBlock)) == 2
+
+
+def income():
+    return {"income": np.zeros((2, 1)), "segment": np.array([["a"], ["b"]], object)}

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from gateway.corridor import PlaneCorridor
 from gateway.live import LiveTable, ServedEndpoint
 from gateway.request import InferReply, InferRequest
-from gateway.state.compiled import CompiledFeatures, CompiledModel, CompiledRoute, FeatureInput
+from gateway.state.compiled import CompiledFeatures, CompiledModel, CompiledRoute, FeatureAttribute, FeatureInput
 from models.signature import Answer, Signature, TensorSpec
 from models.staged import ModelKey, StagedModel
 from models.tensors import Array
@@ -60,6 +60,9 @@ class FeaturePlane:
             service="credit",
             keys=(KEY,),
             inputs=(FeatureInput("income", "stats__income"), FeatureInput("segment", "stats__segment")),
+            attributes=tuple(
+                FeatureAttribute(name, "stats__segment", "BYTES") for name in document.pop("attributes", ())
+            ),
         )
         return self._serve(_sum(self.plane.artifacts, self.signature), compiled, features, document)
 
@@ -101,7 +104,7 @@ class FeaturePlane:
             {
                 "endpoint": "credit",
                 "variants": [{"name": "champion", "model": staged.uri, "weight": 1}],
-                "features": {"service": "credit", "timeout_ms": 2000, **asked},
+                "features": {"service": "credit", "timeout_ms": 500, **asked},
                 **document,
             }
         )

@@ -27,7 +27,7 @@ entity_key_serialization_version: 3
 class FeatureRepo:
     """The service `credit`: `income` FP64, `orders` INT64, `segment` text by `customer_id` (INT64); `rating` FP32 by `shop_id` (text).
 
-    Others: `vectors` with `embedding`, `offline` of a view that is not online, `clash` with `rating` of two views, `renamed` by `buyer_id`.
+    Others: `grouped` with `group` (text) beside all these, `vectors` with `embedding`, `offline` of a view that is not online, `clash` with `rating` of two views, `renamed` by `buyer_id`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,6 +48,7 @@ class FeatureRepo:
                 Field(name="orders", dtype=Int64),
                 Field(name="segment", dtype=String),
                 Field(name="embedding", dtype=Array(Float32)),
+                Field(name="group", dtype=String),
             ],
             source=customers_push,
         )
@@ -79,6 +80,7 @@ class FeatureRepo:
                 other,
                 offline,
                 FeatureService(name="credit", features=[wide, shop_stats]),
+                FeatureService(name="grouped", features=[stats[["income", "orders", "segment", "group"]], shop_stats]),
                 FeatureService(name="vectors", features=[stats[["embedding"]]]),
                 FeatureService(name="offline", features=[offline]),
                 FeatureService(name="clash", features=[shop_stats, other]),
@@ -93,7 +95,14 @@ class FeatureRepo:
 
     def push_customer(self, customer_id: int, *, age_s: float = 0.0, **values: Any) -> None:
         """Values as of some seconds ago."""
-        whole: Mapping[str, Any] = {"income": 1.0, "orders": 1, "segment": "new", "embedding": [0.0, 0.0], **values}
+        whole: Mapping[str, Any] = {
+            "income": 1.0,
+            "orders": 1,
+            "segment": "new",
+            "embedding": [0.0, 0.0],
+            "group": "east",
+            **values,
+        }
         self._push("customers_push", {"customer_id": customer_id, **whole}, age_s)
 
     def push_shop(self, shop_id: str, *, age_s: float = 0.0, rating: float) -> None:

@@ -100,3 +100,23 @@ def test_all_problems_are_told_at_once():
         ("features.defaults.c", "default_unknown"),
         ("features.defaults.a", "default_impossible"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("sensitive", "features", "attributes", "found"),
+    [
+        (["sex"], [feature("sex", "BYTES")], [("sex", "stats__sex", "BYTES")], []),
+        (["stats__sex"], [feature("sex", "BYTES")], [("stats__sex", "stats__sex", "BYTES")], []),
+        (["a"], [], [], []),
+        (["nobody"], [feature("sex", "BYTES")], [], []),
+        (["sex"], [feature("sex"), feature("sex", view="v")], [], [("record.sensitive[0]", "feature_ambiguous")]),
+        (["a", "sex"], [feature("sex", None)], [], [("record.sensitive[1]", "feature_type_differs")]),
+        (["sex"], [feature("sex", is_list=True)], [], [("record.sensitive[0]", "feature_type_differs")]),
+    ],
+)
+def test_a_sensitive_feature_that_no_model_sees_is_looked_up_to_be_kept_apart(sensitive, features, attributes, found):
+    described = Described(1, (KEY,), (feature("a"), *features))
+    signature = Signature(inputs=(spec("a"),), outputs=())
+    compiled, problems = fit(described, Features(service="credit"), signature, sensitive)
+    assert [(one.name, one.full, one.datatype) for one in compiled.attributes] == attributes
+    assert [(one.path, one.code) for one in problems] == found

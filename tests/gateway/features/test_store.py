@@ -51,7 +51,7 @@ def test_vectors_and_views_that_are_not_online_are_told(store):
 
 
 def test_an_unknown_service_is_told_with_those_that_there_are(store):
-    with pytest.raises(ServiceAbsent, match="clash, credit, offline, renamed, vectors"):
+    with pytest.raises(ServiceAbsent, match="clash, credit, grouped, offline, renamed, vectors"):
         store.describe("nothing")
 
 

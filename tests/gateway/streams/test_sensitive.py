@@ -1,3 +1,4 @@
+import msgspec
 import numpy as np
 import pytest
 from deltalake import DeltaTable
@@ -6,7 +7,7 @@ from gateway.streams.arrow import BlockInvalid
 from gateway.streams.schema import SENSITIVE, Naming
 from gateway.streams.sensitive import tables
 from gateway.streams.upkeep import expire
-from routing.records import Column, SensitiveBlock
+from routing.records import Column, KeyColumn, SensitiveBlock
 from tests.kit.spooled import START_UNIX_US, Place, apart, pid, pid_text, predictions, request
 
 HOUR_US = 3_600_000_000
@@ -51,3 +52,18 @@ def test_they_go_with_the_predictions_when_a_unit_is_forgotten_or_time_is_up(tmp
     deleted = expire(lake._tables, {"phishing": 3600}, START_UNIX_US + 3 * HOUR_US)
     assert (deleted["sensitive"], deleted["predictions"]) == (1, 1)
     assert ids(place) == [pid_text(3)]
+
+
+def test_attributes_that_were_looked_up_stand_beside_those_that_were_sent():
+    block = msgspec.structs.replace(
+        apart([1, 2], "fm"),
+        looked_up=[KeyColumn("group", "BYTES", ["east", None]), KeyColumn("age", "INT64", [None, 40])],
+    )
+    (rows,) = tables([block], Naming(SENSITIVE))
+    assert rows.select(["attribute_sex", "attribute_group", "attribute_age"]).to_pylist() == [
+        {"attribute_sex": "f", "attribute_group": "east", "attribute_age": None},
+        {"attribute_sex": "m", "attribute_group": None, "attribute_age": 40},
+    ]
+    short = msgspec.structs.replace(block, looked_up=[KeyColumn("group", "BYTES", ["east"])])
+    with pytest.raises(BlockInvalid, match="group"):
+        tables([short], Naming(SENSITIVE))

@@ -283,6 +283,8 @@ class Control:
         aside = self._page.counter("runoff_sink_rows_total", {"sink": "lake", "outcome": "dead_letter"})
         self._page.cells[stored] = sum(figures.rows.values())
         self._page.cells[aside] = figures.dead_letters
+        expired = self._page.counter("runoff_sink_rows_total", {"sink": "lake", "outcome": "expired"})
+        self._page.cells[expired] = figures.expired
         for relay in self._relays:
             lag = self._page.gauge("runoff_sink_lag_seconds", {"sink": relay.name})
             self._page.floats[lag] = relay.figures.lag_s

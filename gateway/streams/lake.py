@@ -42,6 +42,7 @@ class Tally:
         self.rows = dict.fromkeys(TABLES, 0)
         self.commits = dict.fromkeys(TABLES, 0)
         self.lag_us = 0
+        self.expired = 0
         self.torn_bytes = 0
         self.missing = 0
 

@@ -31,7 +31,8 @@ class SinkFigures(msgspec.Struct, frozen=True, kw_only=True):
     """What metrics and status show of the lake. `lag_s`: the age of the oldest record that is not in it yet, 0 when all are.
 
     `dead_letters`: frames that nobody could read, kept aside; `missing`: frames that were written and never came (corruption);
-    `torn_bytes`: what killed writers left half written. `failure`: why nothing is committed now, None when all is well.
+    `torn_bytes`: what killed writers left half written; `expired`: rows that their retention took.
+    `failure`: why nothing is committed now, None when all is well.
     """
 
     lag_s: float = 0.0
@@ -40,6 +41,7 @@ class SinkFigures(msgspec.Struct, frozen=True, kw_only=True):
     held_frames: int = 0
     held_bytes: int = 0
     dead_letters: int = 0
+    expired: int = 0
     missing: int = 0
     torn_bytes: int = 0
     failure: str | None = None
@@ -163,6 +165,7 @@ class LakeStream:
         self._expired_us = self._clock_us()
         deleted = lake.expire(self._retention_s())
         if any(deleted.values()):
+            self._tally.expired += sum(deleted.values())
             _log.info("records_expired", **deleted)
 
     def _forget(self, units: Sequence[str]) -> Deleted:
@@ -188,6 +191,7 @@ class LakeStream:
             held_frames=0 if lake is None else lake.held_frames,
             held_bytes=0 if lake is None else lake.held_bytes,
             dead_letters=self._letters.count,
+            expired=tally.expired,
             missing=tally.missing,
             torn_bytes=tally.torn_bytes,
             failure=failure,

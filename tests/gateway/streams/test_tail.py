@@ -172,6 +172,7 @@ async def test_rows_past_their_retention_go_by_themselves(place, clock, writer, 
     clock.now_us += 3_600_000_000
     assert await stream.step()
     assert count(place) == 0
+    assert stream.figures.expired == 1
     await stream.close()
 
 

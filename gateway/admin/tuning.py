@@ -35,7 +35,8 @@ async def tune_model(admin: Admin, request: Request) -> Response:
         raise AdminError(422, "tuning_invalid", str(error)) from None
     key = ModelKey(request.path_params["name"], request.path_params["version"])
     digest = next(
-        (found for name, version, _, found in admin.store.staged.all() if (name, version) == (key.name, key.version)), None
+        (found for name, version, _, found in admin.store.staged.all() if (name, version) == (key.name, key.version)),
+        None,
     )
     if digest is None:
         raise AdminError(404, "model_unknown", f"no version {key.version} of model '{key.name}' was staged here")

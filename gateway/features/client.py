@@ -117,6 +117,7 @@ class FeatureClient:
                 raise StoreFailed("down", "the features process cannot be reached")
             self._tried_at = now
             self._connecting = asyncio.create_task(self._connect())
+            self._connecting.add_done_callback(_heard)  # also when all who waited for it have given up
         try:
             await asyncio.shield(self._connecting)
         except OSError as error:
@@ -142,6 +143,12 @@ class FeatureClient:
         for number, waiting in self._open.items():
             if not waiting.done():
                 waiting.set_result(Failed(number, "down", "the features process has gone"))
+
+
+def _heard(done: "asyncio.Task[None]") -> None:
+    """Takes note of a failure, so that nobody else has to."""
+    if not done.cancelled():
+        done.exception()
 
 
 class _Line(asyncio.Protocol):

@@ -61,6 +61,12 @@ class Lane:
         self._closed_until = 0.0
         self._trouble = ""
         self._running: asyncio.Task[None] | None = None
+        self._asked_at: float | None = None
+
+    @property
+    def busy_s(self) -> float:
+        """For how long the store has been asked by now; 0 while it is not."""
+        return 0.0 if self._asked_at is None else time.monotonic() - self._asked_at
 
     def put(self, asked: Ask | Describe, send: Send) -> None:
         """Takes a question; answers at once when too many wait."""
@@ -82,7 +88,9 @@ class Lane:
         while self._waiting:
             batch = self._cut()
             if batch:
+                self._asked_at = time.monotonic()
                 answers = await loop.run_in_executor(self._thread, self._answers, batch)
+                self._asked_at = None
                 for waiting, answer in zip(batch, answers, strict=True):
                     waiting.send(answer)
 

@@ -19,6 +19,8 @@ from gateway.telemetry.log import EventLog
 
 log = EventLog(__name__)
 
+BUSY_MAX_S: Final = 60.0
+"""A single question that takes longer hangs; the first one imports Feast and opens the repository."""
 LANES_MAX: Final = 64
 """Services that are asked at once; each has a thread."""
 _BEAT_S: Final = 1.0
@@ -75,13 +77,17 @@ class Features:
         self._callers.discard(caller)
 
     async def beat(self, pipe: Pipe) -> None:
-        """Tells the supervisor each second that this process lives."""
+        """Tells the supervisor each second that this process lives. A store that never answers ends it: only a new one asks anew."""
         pipe.send({"event": "ready"})
         while True:
             asked = time.monotonic()
             await asyncio.sleep(_BEAT_S)
             lag_s = max(0.0, time.monotonic() - asked - _BEAT_S)
             pipe.send({"event": "beat", "loop_lag_s": round(lag_s, 6), "endpoints": {}})
+            for service, lane in self._lanes.items():
+                if lane.busy_s > BUSY_MAX_S:
+                    log.error("feature_store_hangs", service=service, seconds=BUSY_MAX_S)
+                    self.stop()
 
     async def obey(self, pipe: Pipe) -> None:
         """Follows the supervisor's commands; without a supervisor there is nobody to answer."""

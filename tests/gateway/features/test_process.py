@@ -58,6 +58,25 @@ async def test_it_beats_and_ends_when_it_is_told_to(tmp_path):
     assert said == ["ready", "beat"]
 
 
+async def test_a_store_that_never_answers_ends_the_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "BUSY_MAX_S", 0.1)
+    near, far = socket.socketpair()
+    async with FeatureWorld(tmp_path) as world:
+        pipe, supervisor = Pipe(near.detach()), Pipe(far.detach())
+        beating = asyncio.create_task(world.process.beat(pipe))
+        running = asyncio.create_task(world.process.run())
+        with world.store.stopped():
+            asked = asyncio.create_task(world.client.ask("credit", {"customer_id": [2]}, 10))
+            async with asyncio.timeout(10):
+                await running
+            with pytest.raises(StoreFailed, match="gone"):
+                await asked
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
+        pipe.close()
+        supervisor.close()
+
+
 def test_what_is_no_repository_is_said_in_words(tmp_path):
     with pytest.raises(FileNotFoundError, match="features"):
         opener(None)()

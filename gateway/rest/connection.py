@@ -154,7 +154,7 @@ class Connection(HttpToolsProtocol):
             self._stop(431, "the request target is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        self.headers.append((name.lower(), value.rstrip(b" \t")))  # the parser leaves white space behind a value
         self._header_bytes += len(name) + len(value) + 4
         if self._header_bytes > self.limits.header_bytes_max:
             self._stop(431, f"headers: at most {self.limits.header_bytes_max} bytes")

@@ -30,9 +30,9 @@ class Caller(Struct, frozen=True, kw_only=True, gc=False):
 def read_headers(pairs: Iterable[tuple[str, str]]) -> Caller:
     """Reads headers with lower-case names; of several with one name the last holds. Raises RequestMalformed for a bad deadline.
 
-    A request id that does not fit is dropped, as if none had been sent.
+    White space around a value is none of it (RFC 9110, 5.5), whatever a server's parser leaves there. A request id that does not fit is dropped, as if none had been sent.
     """
-    headers = {name: value for name, value in pairs if name not in SECRET_HEADERS}
+    headers = {name: value.strip(" \t") for name, value in pairs if name not in SECRET_HEADERS}
     get = headers.get
     return Caller(
         headers=headers,

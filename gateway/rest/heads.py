@@ -106,6 +106,7 @@ class Shape:
                     return None
                 length = int(value)
                 continue
+            value = value.strip(b" ")
             text = value.decode("latin-1")
             if not text.isprintable():  # no further line may hide in a value
                 return None
@@ -116,7 +117,7 @@ class Shape:
             if name is not None:
                 if headers is None:
                     headers = {}
-                headers[name] = text.strip(" ")
+                headers[name] = text
         return Head(length, headers or _NO_HEADERS, request_id, traceparent, self._credential), place
 
 

@@ -73,3 +73,8 @@ def test_refusals_say_when_to_come_back_and_why():
 
 def test_no_line_break_enters_a_header():
     assert header_text("a\r\nb\u2028ä") == "a??b??"
+
+
+def test_white_space_around_a_value_is_none_of_it():
+    caller = read_headers([("x-user-id", "\t x \t"), ("x-request-id", "r-1 ")])
+    assert (caller.headers["x-user-id"], caller.request_id) == ("x", "r-1")

@@ -30,7 +30,8 @@ def following(gateway):
     return gateway.client.route(NAME)["status"]["following"]
 
 
-def in_time(gateway, version, within_s=20):
+def in_time(gateway, version, within_s=60):
+    """A control process that has just started imports MLflow before its first look: 3 s alone, 15 s and more on a busy machine."""
     eventually(lambda: served(gateway) == version, within_s)
 
 
@@ -53,7 +54,7 @@ def test_promote_alias_moves_rollback_and_restart_leave_what_the_contract_says(g
 
     registry.point("champion", "3")  # forth, and control dies over it
     gateway.kill("control")
-    in_time(gateway, "3", 40)
+    in_time(gateway, "3")
     eventually(lambda: gateway.is_managed)
     registry.point("champion", "2")  # and back
     in_time(gateway, "2")
@@ -62,7 +63,7 @@ def test_promote_alias_moves_rollback_and_restart_leave_what_the_contract_says(g
     gateway.client.rollback(NAME, reason="worse")
     assert served(gateway) == "3"
     assert time.monotonic() - began < 1
-    eventually(lambda: following(gateway)["state"] == "paused")
+    assert following(gateway)["state"] == "paused"
     assert registry.alias("champion") == "2"  # the alias stays where it is
 
     assert gateway.stop() == 0
@@ -85,7 +86,7 @@ def test_promote_alias_moves_rollback_and_restart_leave_what_the_contract_says(g
 def test_a_proposal_is_shown_everywhere_and_taken_by_one_command(gateway, registry, tmp_path):
     gateway.apply(document("propose"))
     registry.point("champion", "3")
-    eventually(lambda: (following(gateway)["summary"] or "").endswith("(passes)"), 40)
+    eventually(lambda: (following(gateway)["summary"] or "").endswith("(passes)"), 60)
     assert served(gateway) == "1"
     for command in (("routes",), ("status", "--once")):
         assert "proposed: champion 1 → 3" in " ".join(gateway.run(*command).stdout.split())
@@ -101,7 +102,7 @@ def test_a_proposal_is_shown_everywhere_and_taken_by_one_command(gateway, regist
 def test_a_version_that_does_not_fit_keeps_the_old_one_serving_and_says_why(gateway, registry):
     gateway.apply(document("auto"))
     registry.point("champion", "5")
-    eventually(lambda: following(gateway)["state"] == "refused", 40)
+    eventually(lambda: following(gateway)["state"] == "refused", 60)
     assert served(gateway) == "1"
     assert "FP32 [-1, 4], model wants FP32 [-1, 3]" in following(gateway)["problems"][0]["message"]
     seen = len(gateway.client.history(NAME))
@@ -128,7 +129,7 @@ def test_a_registry_that_is_down_changes_nothing_and_a_rollback_needs_none(tmp_p
             assert served(gateway) == "1"
             began = time.monotonic()
             registry.point("champion", "2")  # no poll for an hour: only the webhook tells
-            in_time(gateway, "2", 30)
+            in_time(gateway, "2")
             print(f"\nalias move to the first answer of the new version, by webhook: {time.monotonic() - began:.2f} s")
             server.stop()
             gateway.client.resume(NAME, reason="look now")

@@ -5,7 +5,6 @@ import os
 import signal
 import sqlite3
 import time
-from pathlib import Path
 
 import grpc
 import httpx
@@ -18,6 +17,7 @@ pytest.importorskip("feast")
 
 from runoff import RequestRefused
 from tests.acceptance.test_privacy import CANARY, kept
+from tests.acceptance.test_worker_is_light import WITNESS, modules_of
 from tests.kit.feature_repo import FeatureRepo, credit_model
 from tests.kit.gateway import Gateway, eventually, infer_call, route
 
@@ -51,7 +51,10 @@ def repo(tmp_path_factory):
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory, repo):
     folder = tmp_path_factory.mktemp("gateway")
-    with Gateway(folder, features={"repo": str(repo.folder)}, telemetry={"log_level": "debug"}) as running:
+    (folder / "sitecustomize.py").write_text(WITNESS)
+    environ = {"PYTHONPATH": str(folder), "WITNESS": str(folder)}
+    settings = {"features": {"repo": str(repo.folder)}, "telemetry": {"log_level": "debug"}}
+    with Gateway(folder, environ=environ, **settings) as running:
         model = credit_model(folder / "credit.onnx")
         running.apply(
             route(
@@ -263,7 +266,9 @@ def test_a_champion_is_changed_while_the_store_is_down(gateway):
     assert httpx.get(gateway.metrics_url.replace("/metrics", "/readyz")).status_code == 200
 
 
-def test_the_store_is_in_no_worker(gateway):
-    mapped = Path(f"/proc/{gateway.pid('worker-0')}/maps").read_text()
-    assert "onnxruntime" in mapped
-    assert not any(name in mapped for name in ("pandas", "pyarrow", "libarrow"))
+def test_the_store_is_in_its_own_process_and_in_no_worker(gateway):
+    assert score(ask(gateway, customer_id=[1], shop_id=["x"], amount=[0.5])) == [102.0]
+    assert "feast" in modules_of(gateway, "features")
+    for process in ("worker-0", "control"):
+        assert "feast" not in modules_of(gateway, process), process
+    assert not {"pandas", "pyarrow", "sqlalchemy"} & modules_of(gateway, "worker-0")

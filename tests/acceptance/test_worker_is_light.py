@@ -15,7 +15,7 @@ pytestmark = pytest.mark.acceptance
 
 HEAVY = (
     "mlflow", "pandas", "pyarrow", "deltalake", "duckdb", "sklearn", "scipy", "xgboost", "lightgbm", "skl2onnx", "onnxmltools",
-    "onnx", "matplotlib", "polars", "sqlalchemy", "typer",
+    "onnx", "matplotlib", "polars", "sqlalchemy", "typer", "feast",
 )  # fmt: skip
 WITNESS = """
 import json, os, signal, sys

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from tests.gateway.streams.test_nats_sink import Server, stored
 from tests.kit import files
 from tests.kit.gateway import Gateway, eventually, infer_body, route
@@ -31,10 +33,12 @@ class Phase:
     name: str
     took_ms: list[float] = field(default_factory=list)
     errors: int = 0
+    control_share: float = 0.0
+    """Of a core, what the process that writes to the sinks took."""
 
     def told(self) -> str:
         cuts = statistics.quantiles(self.took_ms, n=1000)
-        return f"{self.name:<8} {len(self.took_ms):>8} answered, {self.errors} errors, p50 {cuts[499]:.2f} ms, p99 {cuts[989]:.2f} ms, p99.9 {cuts[998]:.2f} ms"
+        return f"{self.name:<8} {len(self.took_ms):>8} answered, {self.errors} errors, p50 {cuts[499]:.2f} ms, p99 {cuts[989]:.2f} ms, p99.9 {cuts[998]:.2f} ms, control took {self.control_share:.0%} of a core"
 
 
 class Connection(asyncio.Protocol):
@@ -127,20 +131,24 @@ async def run(folder: Path, *, minutes: float, rate: float) -> None:
             await asyncio.sleep(5.0)
             calm_s = min(60.0, 60 * minutes)
             before, down, after = (Phase(name=name) for name in ("before", "down", "after"))
-            load.phase = before
+            control = psutil.Process(gateway.pid("control"))
+            spent = lambda: sum(control.cpu_times()[:2])
+            load.phase, mark = before, spent()
             await asyncio.sleep(calm_s)
+            before.control_share = (spent() - mark) / calm_s
             load.phase = down
             lake, away = gateway.state / "lake", gateway.state / "lake.away"
             nats.kill()
             lake.rename(away)
             lake.write_text("in the way")
-            held = len(load.ids)
+            held, mark = len(load.ids), spent()
             await asyncio.sleep(60 * minutes)
+            down.control_share = (spent() - mark) / (60 * minutes)
             held = len(load.ids) - held
             lake.unlink()
             away.rename(lake)
             await asyncio.to_thread(nats.start)
-            load.phase, back_at = after, time.perf_counter()
+            load.phase, back_at, mark = after, time.perf_counter(), spent()
             of_lake = lambda: gateway.metric("runoff_sink_rows_total", sink="lake", outcome="stored")
             first = await asyncio.to_thread(of_lake)
             while True:
@@ -150,6 +158,7 @@ async def run(folder: Path, *, minutes: float, rate: float) -> None:
                     break
             drained_at = now
             await asyncio.sleep(calm_s)
+            after.control_share = (spent() - mark) / (time.perf_counter() - back_at)
             stop.set()
             await task
             total = len(load.ids)

@@ -19,9 +19,10 @@ def caller(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("no Node.js here (Debian: apt-get install nodejs npm)")
     folder = shutil.copytree(HERE, tmp_path_factory.mktemp("grpc_js"), dirs_exist_ok=True)
     command = [npm, "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"]
-    got = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=90, check=False)
-    if got.returncode:
-        pytest.skip(f"the packages cannot be had: {got.stderr[-200:]}")
+    try:
+        subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=True)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        pytest.skip(f"the packages cannot be had: {error}")
     return folder / "caller.js"
 
 

@@ -120,10 +120,10 @@ class Feedback:
             slot = self._page.gauge(name, dict(labels))
             self._page.floats[slot] = look.gauges.get((name, labels), nan)
         self._shown = look.gauges
-        if look.changed:
-            self._record(QualityBlock(look.changed))
         for outcome, labels_settled in (("joined", look.joined), ("orphaned", look.orphaned)):
             self._page.cells[self._page.counter("runoff_labels_total", {"outcome": outcome})] += labels_settled
+        if look.changed:
+            self._record(QualityBlock(look.changed))  # last: a spool that takes nothing must cost no count
 
     def _count_expired(self, expired: Expired) -> None:
         self._page.cells[self._page.counter("runoff_mirror_expired_bytes_total")] += expired.bytes

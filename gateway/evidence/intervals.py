@@ -30,11 +30,16 @@ class Units:
         found, self.of_row = np.unique(np.asarray(keys), return_inverse=True)
         self.count = len(found)
 
-    def interval(self, value: float, influence: Values, lowest: float = -np.inf, highest: float = np.inf) -> Interval:
-        """`influence` of each row on `value`, the measure over all rows, which lies in [lowest, highest] by its nature."""
+    def interval(
+        self, value: float, influence: Values, lowest: float = -np.inf, highest: float = np.inf
+    ) -> Interval | None:
+        """`influence` of each row on `value`, the measure over all rows, which lies in [lowest, highest] by its nature.
+
+        None where nothing varied: that says how little was seen, not how sure it is.
+        """
         by_unit = np.bincount(self.of_row, influence, self.count)
         half = float(np.sqrt(np.sum(by_unit**2))) * _width(self.count)
-        return max(lowest, value - half), min(highest, value + half)
+        return None if half == 0 else (max(lowest, value - half), min(highest, value + half))
 
 
 def of_classes(truth: Any, answer: Any, positive: Any, units: Units) -> Intervals:

@@ -85,7 +85,9 @@ def test_too_little_data_has_no_interval():
     assert set(all_right.values()) == {None}
 
 
-def test_an_rmse_of_nought_is_sure():
+def test_what_did_not_vary_is_not_sure_for_that():
     found = intervals.of_regression(np.arange(50.0), np.arange(50.0), Units(np.arange(50)))
-    assert found["rmse"] == (0.0, 0.0)
+    assert set(found.values()) == {None}
     assert regression(np.arange(50.0), np.arange(50.0))["rmse"] == 0.0
+    truth = np.arange(100) % 2
+    assert intervals.of_probabilities(truth, truth * 0.5, Units(np.arange(100)))["auc"] is None

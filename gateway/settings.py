@@ -234,9 +234,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         "wire"
     )
     grpc_door: Annotated[
-        Literal["grpcio", "wire"],
-        Meta(description="who reads gRPC: grpcio's server, or the HTTP/2 protocol of our own"),
-    ] = "grpcio"
+        Literal["wire", "grpcio"],
+        Meta(description="who reads gRPC: the HTTP/2 protocol of our own, or grpcio's server"),
+    ] = "wire"
     open_data: Annotated[bool, Meta(description="serve predict and metadata beyond loopback without keys")] = False
     bootstrap_key_file: Annotated[
         str | None,

@@ -11,7 +11,7 @@ import sys
 import time
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import uvloop
 
@@ -31,7 +31,6 @@ from gateway.rest.app import build
 from gateway.rest.listener import RestListener
 from gateway.rest.protocol import HotPaths, WireProtocol
 from gateway.retuning import retune
-from gateway.rpc.server import RpcServer, serve
 from gateway.rpc.wire import server as wire
 from gateway.rpc.wire.server import WireServer
 from gateway.spool.segment import SegmentWriter
@@ -44,6 +43,9 @@ from models import profiles
 from models.catalog import Catalog
 from models.pool import ComputePool
 from routing.records import MetricBlock
+
+if TYPE_CHECKING:
+    from gateway.rpc.server import RpcServer
 
 log = EventLog("gateway.worker")
 
@@ -195,7 +197,7 @@ class Worker:
                 log.warning("features_not_ready", problem=str(error))
             services.pop()
 
-    async def _serve_grpc(self) -> RpcServer | WireServer:
+    async def _serve_grpc(self) -> "RpcServer | WireServer":
         """The gRPC listener that the settings name. grpcio binds for itself; the supervisor's own sockets keep the port for it."""
         if self._settings.grpc_door == "wire":
             return await wire.serve(
@@ -207,6 +209,8 @@ class Worker:
                 statistics=self._statistics,
                 repository=self._repository,
             )
+        from gateway.rpc.server import serve  # grpcio's server is imported only where it is wanted
+
         with self._grpc_socket as reserved:
             host, port = reserved.getsockname()[:2]
         return await serve(

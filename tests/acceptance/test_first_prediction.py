@@ -31,7 +31,7 @@ with module.InferenceServerClient(address) as client:
 
 
 @pytest.fixture(
-    scope="module", params=[{}, {"door": "asgi", "grpc_door": "wire"}], ids=["the doors by default", "the other doors"]
+    scope="module", params=[{}, {"door": "asgi", "grpc_door": "grpcio"}], ids=["the doors by default", "the other doors"]
 )
 def gateway(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("first")

@@ -37,10 +37,15 @@ SPAN = "00f067aa0ba902b7"
 SILENT = {
     "runoff_experiment_evalue": "no route here says that its labels are exogenous (tests/gateway/control/test_feedback.py)",
     "runoff_experiment_verdict": "no route here says that its labels are exogenous",
+    "runoff_feature_lookup_duration_seconds": "no route here looks features up (tests/acceptance/test_feature_store.py)",
+    "runoff_feature_values_total": "no route here looks features up",
     "runoff_drift": "drift is not built yet",
     "runoff_outliers_total": "drift is not built yet",
 }
 """Metrics whose panels are legitimately empty under this load, and why."""
+
+PERHAPS = {"runoff_mirror_dropped_total": "a mirror that keeps up drops nothing, and this one may on a busy machine"}
+"""Metrics that may have data or not."""
 
 
 class Collector:
@@ -209,7 +214,7 @@ def test_every_expression_of_the_dashboard_returns_data_from_a_gateway_under_loa
 
 
 def reason_of(expression: str) -> str | None:
-    return next((reason for name, reason in SILENT.items() if name in expression), None)
+    return next((reason for name, reason in (SILENT | PERHAPS).items() if name in expression), None)
 
 
 def answered(prometheus: httpx.Client, expression: str) -> bool:

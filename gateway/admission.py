@@ -6,10 +6,22 @@ from models.catalog import LoadedModel
 
 
 class Admission:
-    """Bounds of one worker: requests in flight over all endpoints, and each endpoint's own `limits`."""
+    """Bounds of one worker: requests in flight over all endpoints, bytes of large ones, and each endpoint's own `limits`."""
 
-    def __init__(self, inflight_max: int) -> None:
+    def __init__(self, inflight_max: int, inflight_bytes_max: int = 256 << 20) -> None:
         self._inflight_max = inflight_max
+        self._bytes_max = inflight_bytes_max
+        self._heavy_bytes = 0
+
+    def hold(self, heavy_bytes: int) -> None:
+        """Takes in a large request. Raises NotReady where the worker holds too many bytes of such; one is always taken alone."""
+        if self._heavy_bytes and self._heavy_bytes + heavy_bytes > self._bytes_max:
+            raise NotReady("this process holds as many bytes of large requests as it may", "process_bound")
+        self._heavy_bytes += heavy_bytes
+
+    def release(self, heavy_bytes: int) -> None:
+        """A large request is answered."""
+        self._heavy_bytes -= heavy_bytes
 
     def enter(self, endpoint: ServedEndpoint, model: LoadedModel, queued: int) -> None:
         """Raises Overloaded or NotReady.

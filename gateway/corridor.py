@@ -12,7 +12,7 @@ from gateway.meter import Meter
 from gateway.recorder import Recorder
 from gateway.request import InferReply, InferRequest, ModelView
 from gateway.spool.segment import SpoolFull
-from gateway.ticket import Ticket
+from gateway.ticket import HEAVY_BYTES_MIN, Ticket
 from models.errors import InputInvalid
 from models.signature_check import check, refuse_nonfinite
 from routing.records import LabelRow
@@ -88,6 +88,9 @@ class PlaneCorridor:
             traceparent=request.traceparent,
             lookup=lookup,
         )
+        size = sum(array.nbytes for array in inputs)
+        if size >= HEAVY_BYTES_MIN:
+            ticket.heavy_bytes = size
         plane.submit(ticket)
         try:
             await door.answered

@@ -67,7 +67,7 @@ class Dataplane:
         self.is_draining = False
         self._loop = loop
         self._recorder = recorder
-        self._replies = Replies(loop, recorder, meter, sync_pool)
+        self._replies = Replies(loop, recorder, meter, sync_pool, admission)
         self._admission = admission
         self._pool = pool
         self._tracer = tracer
@@ -170,10 +170,12 @@ class Dataplane:
                 model = arm.model
                 queue = queues.get(model)
                 enter(endpoint, model, 0 if queue is None else len(queue))
+                if ticket.heavy_bytes:
+                    self._admission.hold(ticket.heavy_bytes)
             except (GatewayError, ModelsError, RoutingError) as error:
                 self.meter.refused(endpoint.name, translate(error).code)
                 ticket.error = error
-                ticket.prediction_id = ""
+                ticket.prediction_id, ticket.heavy_bytes = "", 0
                 refused.append(ticket)
                 continue
             if endpoint.mirror_names:

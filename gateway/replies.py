@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from gateway.admission import Admission
 from gateway.errors import SpoolClosed
 from gateway.meter import Meter
 from gateway.recorder import Recorder, Written
@@ -29,12 +30,18 @@ class Replies:
     """`process`: a reply follows its record's write; `disk`: the sync of its group; `async`: neither. Belongs to the event loop."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, recorder: Recorder, meter: Meter, sync_pool: ComputePool
+        self,
+        loop: asyncio.AbstractEventLoop,
+        recorder: Recorder,
+        meter: Meter,
+        sync_pool: ComputePool,
+        admission: Admission,
     ) -> None:
         self._loop = loop
         self._recorder = recorder
         self._meter = meter
         self._sync_pool = sync_pool
+        self._admission = admission
         self._unsynced = Group()
         self._is_syncing = False
         self._late: asyncio.TimerHandle | None = None
@@ -58,6 +65,8 @@ class Replies:
             door = ticket.door
             door.complete(ticket)
             doors[door] = None
+            if ticket.heavy_bytes:
+                self._admission.release(ticket.heavy_bytes)
         for door in doors:
             door.flush()
 

@@ -71,6 +71,9 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     body_s: Annotated[Seconds, Meta(description="seconds for a request's body to arrive")] = 30.0
     idle_s: Annotated[Seconds, Meta(description="seconds an idle connection is kept")] = 75.0
     inflight_max: Annotated[Count, Meta(description="requests a worker holds at once, over all endpoints")] = 4096
+    inflight_bytes_max: Annotated[
+        Count, Meta(description="bytes of large requests (64 KiB or more) that a worker holds at once")
+    ] = 256 << 20
 
 
 class Telemetry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -44,6 +44,7 @@ class Batch:
         """By output, every row as JSON: made once for all replies of the batch by the wire door (`rest.wire`)."""
 
 
+HEAVY_BYTES_MIN: Final = 64 << 10
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _LATER: Final[Any] = None
 """Set by the corridor before anything reads it."""
@@ -73,6 +74,8 @@ class Ticket(msgspec.Struct, eq=False):
     priority: int = 0
     explain: bool = False
     traceparent: str | None = None
+    heavy_bytes: int = 0
+    """The size of a large request (`HEAVY_BYTES_MIN`), 0 for any other: a worker holds so many bytes of them at once."""
     lookup: Lookup | None = None
     """Which of the inputs came from the feature store, and how."""
 

@@ -97,7 +97,7 @@ class Worker:
             loop=loop,
             recorder=self._recorder,
             meter=self._meter,
-            admission=Admission(settings.limits.inflight_max),
+            admission=Admission(settings.limits.inflight_max, settings.limits.inflight_bytes_max),
             pool=self._pools[0],
             sync_pool=self._pools[1],
             tracer=self._tracer,

@@ -23,7 +23,7 @@ from gateway.rest import wire
 from gateway.rest.connection import PHRASES, Connection
 from gateway.rest.heads import Head, Heads, Shape
 from gateway.settings import Limits
-from gateway.ticket import Ticket
+from gateway.ticket import HEAVY_BYTES_MIN, Ticket
 from routing.records import PROTOCOLS
 
 _V2_REST: Final = PROTOCOLS.index("v2-rest")
@@ -206,6 +206,8 @@ class WireProtocol(Connection):
         ticket = Ticket(self, endpoint, inputs, rows, _V2_REST, self._received_ns, is_flat, head.headers)
         if closes:
             ticket.closes = True
+        if len(body) >= HEAVY_BYTES_MIN:
+            ticket.heavy_bytes = len(body)
         if head.traceparent is not None:
             ticket.traceparent = head.traceparent.decode("latin-1")
         if wire_id is not None or head.request_id is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gateway.admission import Admission
 from gateway.errors import DeadlinePassed, NotAllowed, NotReady, Overloaded, SpoolClosed, VersionUnknown
 from gateway.replies import LATE_BYTES, LATE_S
 from gateway.spool.files import Files
@@ -336,3 +337,17 @@ async def test_an_answered_request_leaves_no_cycle_for_the_collector(plane: Plan
         assert sum(type(kept) in (Ticket, Batch) for kept in gc.get_objects()) == 0
     finally:
         gc.enable()
+
+
+async def test_large_requests_are_bounded_by_their_bytes_and_let_go_of_them(plane: Plane) -> None:
+    wide = stage_linear(plane.artifacts, columns=20_000)
+    plane.serve({"champion": wide})
+    plane.data._admission = plane.data._replies._admission = Admission(100, 200_000)
+    requests = [plane.corridor.infer(plane.request({"x": np.ones((1, 20_000), np.float32)})) for _ in range(4)]
+    answers = await asyncio.gather(*requests, return_exceptions=True)
+    assert [type(one) for one in answers].count(NotReady) == 2
+    assert plane.data._admission._heavy_bytes == 0
+    alone = await plane.corridor.infer(plane.request({"x": np.ones((9, 20_000), np.float32)}))
+    assert len(alone.outputs[0]) == 9
+    assert len(recorded(plane)) == 3
+    assert plane.totals().value("runoff_refused_total", endpoint="line", reason="not_ready") == 2

@@ -24,7 +24,7 @@ from gateway.rpc.wire.plan import Plan
 from gateway.rpc.wire.shared import Shared
 from gateway.rpc.wire.status import OK_TRAILERS, CallFault
 from gateway.rpc.wire.stream import Stream
-from gateway.ticket import Ticket
+from gateway.ticket import HEAVY_BYTES_MIN, Ticket
 from routing.records import PROTOCOLS
 
 _V2_GRPC: Final = PROTOCOLS.index("v2-grpc")
@@ -233,6 +233,8 @@ class GrpcProtocol(asyncio.Protocol):
         endpoint = form.endpoint
         ticket = Ticket(self, endpoint, form.inputs(message), form.rows, _V2_GRPC, received_ns)
         ticket.is_flat = form.is_flat
+        if len(message) >= HEAVY_BYTES_MIN:
+            ticket.heavy_bytes = len(message)
         ticket.headers = caller.headers
         ticket.pin_variant = caller.variant
         ticket.traceparent = caller.traceparent

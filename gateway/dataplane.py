@@ -17,10 +17,10 @@ from typing import Final
 
 from gateway.admission import Admission
 from gateway.errors import (
+    INTERNAL,
     Cancelled,
     DeadlinePassed,
     EndpointUnknown,
-    GatewayError,
     NotAllowed,
     NotReady,
     translate,
@@ -29,16 +29,17 @@ from gateway.ids import Minter
 from gateway.live import Arm, LiveTable, ServedEndpoint
 from gateway.meter import Meter
 from gateway.recorder import Recorder
-from gateway.replies import Replies
+from gateway.replies import Replies, refuse
 from gateway.runs import by_endpoint, fits, insert_by_priority, run
+from gateway.telemetry.log import EventLog
 from gateway.telemetry.trace import Span, Tracer
 from gateway.ticket import Batch, Ticket
 from models.catalog import LoadedModel
-from models.errors import ModelsError
 from models.pool import ComputePool
-from routing.errors import RoutingError
 from routing.records import ASSIGNED_BY
 from routing.split import canonical_unit
+
+log = EventLog(__name__)
 
 INLINE_S: Final = 0.001
 """What one turn may spend in models on the loop, and the longest single run there; longer runs go to the pool's threads."""
@@ -172,10 +173,8 @@ class Dataplane:
                 enter(endpoint, model, 0 if queue is None else len(queue))
                 if ticket.heavy_bytes:
                     self._admission.hold(ticket.heavy_bytes)
-            except (GatewayError, ModelsError, RoutingError) as error:
-                self.meter.refused(endpoint.name, translate(error).code)
-                ticket.error = error
-                ticket.prediction_id, ticket.heavy_bytes = "", 0
+            except Exception as error:  # noqa: BLE001  # one request that nobody expected must not cost the turn its others
+                self._turn_away(ticket, error)
                 refused.append(ticket)
                 continue
             if endpoint.mirror_names:
@@ -199,6 +198,15 @@ class Dataplane:
         self.meter.assigned(len(tickets) - len(refused))
         if refused:
             self._replies.now(refused)
+
+    def _turn_away(self, ticket: Ticket, error: Exception) -> None:
+        """Refused before a variant was assigned: counted, not recorded."""
+        wire = translate(error)
+        if wire is INTERNAL:
+            log.error("request_broke", endpoint=ticket.endpoint.name, error=error)
+        self.meter.refused(ticket.endpoint.name, wire.code)
+        ticket.error = error
+        ticket.prediction_id, ticket.heavy_bytes = "", 0
 
     def _assign(self, ticket: Ticket) -> Arm:
         """Room 5 at length: pins, rules, and units from anywhere. The arm that answers."""
@@ -282,8 +290,13 @@ class Dataplane:
             kept = self._settle(batch)
             for tickets in by_endpoint(kept):
                 tickets[0].endpoint.inflight -= len(tickets)
-                self._recorder.add(batch, tickets, offset_us, now_ns)
-                self.meter.finished(batch, tickets, now_ns, unix_ms)
+                try:
+                    self._recorder.add(batch, tickets, offset_us, now_ns)
+                    self.meter.finished(batch, tickets, now_ns, unix_ms)
+                except Exception as error:  # noqa: BLE001  # a mistake of ours must not cost the turn its replies
+                    log.error("record_broke", endpoint=tickets[0].endpoint.name, records=len(tickets), error=error)
+                    self.meter.records("failed", len(tickets))
+                    refuse(tickets)
                 if self._tracer is not None:
                     self._trace(batch, tickets, offset_us, now_ns)
                 groups.setdefault(tickets[0].endpoint.route.record.durability, []).extend(tickets)

@@ -8,8 +8,11 @@ from gateway.admission import Admission
 from gateway.errors import SpoolClosed
 from gateway.meter import Meter
 from gateway.recorder import Recorder, Written
+from gateway.telemetry.log import EventLog
 from gateway.ticket import Door, Ticket
 from models.pool import ComputePool
+
+log = EventLog(__name__)
 
 LATE_S: Final = 0.1
 LATE_BYTES: Final = 256 << 10
@@ -63,12 +66,18 @@ class Replies:
         doors: dict[Door, None] = {}
         for ticket in tickets:
             door = ticket.door
-            door.complete(ticket)
             doors[door] = None
             if ticket.heavy_bytes:
                 self._admission.release(ticket.heavy_bytes)
+            try:
+                door.complete(ticket)
+            except Exception as error:  # noqa: BLE001  # a door's mistake must not cost the others of this turn their replies
+                log.error("reply_broke", prediction_id=ticket.prediction_id, error=error)
         for door in doors:
-            door.flush()
+            try:
+                door.flush()
+            except Exception as error:  # noqa: BLE001  # see above
+                log.error("reply_broke", error=error)
 
     def write_late(self) -> None:
         """Writes the records whose replies have left; called by itself, and once more before the recorder is closed."""
@@ -85,7 +94,7 @@ class Replies:
         self._meter.records("recorded", written.recorded)
         if written.failed:
             self._meter.records("failed", written.failed)
-            _refuse(tickets)
+            refuse(tickets)
 
     def _after_sync(self, written: Written, tickets: list[Ticket]) -> None:
         """The replies wait for a sync that begins after this; until then they count as in flight, so that a slow disk is bounded."""
@@ -128,11 +137,11 @@ class Replies:
         elif self._late is None and self._recorder.late_bytes:
             self._late = self._loop.call_later(LATE_S, self.write_late)
         if self._is_late_failing:
-            _refuse(tickets)
+            refuse(tickets)
         self.now(tickets)
 
 
-def _refuse(tickets: Iterable[Ticket]) -> None:
+def refuse(tickets: Iterable[Ticket]) -> None:
     """`on_failure: closed`: who has no record gets no answer."""
     for ticket in tickets:
         if ticket.endpoint.route.record.on_failure == "closed":

@@ -22,7 +22,7 @@ from gateway.ticket import Ticket
 
 SLOTS_MAX: Final = 16
 """Hot requests of one connection in flight; more wait decoded in `_held`, whose size one read of the socket bounds."""
-PHRASES: Final = {status.value: status.phrase for status in http.HTTPStatus}
+PHRASES: Final = {status.value: status.phrase for status in http.HTTPStatus} | {499: "Client Closed Request"}
 
 
 class Refusal:

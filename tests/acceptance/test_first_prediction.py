@@ -31,7 +31,9 @@ with module.InferenceServerClient(address) as client:
 
 
 @pytest.fixture(
-    scope="module", params=[{}, {"door": "asgi", "grpc_door": "grpcio"}], ids=["the doors by default", "the other doors"]
+    scope="module",
+    params=[{}, {"door": "asgi", "grpc_door": "grpcio"}],
+    ids=["the doors by default", "the other doors"],
 )
 def gateway(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("first")

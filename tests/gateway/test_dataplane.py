@@ -351,3 +351,61 @@ async def test_large_requests_are_bounded_by_their_bytes_and_let_go_of_them(plan
     assert len(alone.outputs[0]) == 9
     assert len(recorded(plane)) == 3
     assert plane.totals().value("runoff_refused_total", endpoint="line", reason="not_ready") == 2
+
+
+class Door:
+    """A door that remembers what it was given, and may be broken."""
+
+    def __init__(self, *, is_broken: bool = False) -> None:
+        self.completed: list[Ticket] = []
+        self.flushes = 0
+        self._is_broken = is_broken
+
+    def complete(self, ticket: Ticket) -> None:
+        self.completed.append(ticket)
+        if self._is_broken:
+            raise KeyError("a mistake of ours")
+
+    def flush(self) -> None:
+        self.flushes += 1
+        if self._is_broken:
+            raise KeyError("a mistake of ours")
+
+
+async def asked_together(plane: Plane, *doors: Door) -> None:
+    """One request from each door, in one turn."""
+    endpoint = plane.data.table.endpoint("line")
+    for door in doors:
+        plane.data.submit(Ticket(door, endpoint, [[1.0, 2.0]], 1, 0, plane.data._clock_ns(), is_flat=True))
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def test_a_broken_door_costs_no_other_its_reply(plane: Plane) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)})
+    doors = [Door(), Door(is_broken=True), Door()]
+    await asked_together(plane, *doors)
+    assert [(len(door.completed), door.flushes) for door in doors] == [(1, 1)] * 3
+    assert len(recorded(plane)) == 3
+
+
+@pytest.mark.parametrize(("on_failure", "is_answered"), [("open", True), ("closed", False)])
+async def test_records_that_cannot_be_made_are_counted_and_follow_on_failure(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch, on_failure: str, is_answered: bool
+) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)}, record={"on_failure": on_failure})
+    monkeypatch.setattr(plane.recorder, "add", lambda *_: 1 / 0)
+    doors = [Door(), Door()]
+    await asked_together(plane, *doors)
+    assert [door.completed[0].error is None for door in doors] == [is_answered] * 2
+    assert plane.totals().value("runoff_records_total", outcome="failed") == 2
+
+
+async def test_a_request_that_nobody_expected_costs_no_other_its_answer(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)})
+    doors, seen = [Door(), Door(), Door()], iter((False, True, False))
+    monkeypatch.setattr(plane.data._admission, "enter", lambda *_: 1 / 0 if next(seen) else None)
+    await asked_together(plane, *doors)
+    assert [type(door.completed[0].error) for door in doors] == [type(None), ZeroDivisionError, type(None)]

@@ -1,8 +1,10 @@
 """The wire door on a real socket: replies in order, what must be refused is refused, and nobody can hold a connection for ever."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -232,3 +234,32 @@ async def test_a_caller_that_leaves_is_forgotten_and_the_next_one_served(door: D
     del reader
     while door.plane.data.inflight:  # noqa: ASYNC110 - nobody waits for a caller that has gone
         await asyncio.sleep(0.001)
+
+
+async def test_a_caller_that_leaves_costs_those_of_its_turn_nothing(door: Door) -> None:
+    """What left is answered to nobody, with a status that HTTP has no phrase for."""
+    model = next(iter(door.plane.data.table.endpoints.values())).champion.model
+    model.rows_max, model._curve = 1, [0.002] * len(model._curve)  # on a thread, one after the other
+    running, free = threading.Event(), threading.Event()
+    run = model.session.run
+
+    def held(*asked: Any) -> Any:
+        running.set()
+        free.wait(5)
+        return run(*asked)
+
+    model.session.run = held  # type: ignore[method-assign]
+    first = asyncio.create_task(door.talk(HOT + b"connection: close\r\n\r\n" + BODY))
+    await asyncio.to_thread(running.wait, 5)
+    _, gone = await asyncio.open_connection("127.0.0.1", door.port)
+    gone.write(HOT + b"\r\n" + BODY)
+    last = asyncio.create_task(door.talk(HOT + b"connection: close\r\n\r\n" + BODY))
+    for _ in range(500):
+        if len(next(iter(door.plane.data._queues.values()), ())) == 2:
+            break
+        await asyncio.sleep(0.01)
+    gone.close()
+    await asyncio.sleep(0.05)
+    free.set()
+    assert [(await one).split(b"\r\n", 1)[0] for one in (first, last)] == [b"HTTP/1.1 200 OK"] * 2
+    assert door.plane.totals().value("runoff_cancelled_total", endpoint="line") == 1

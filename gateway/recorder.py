@@ -94,7 +94,9 @@ class Recorder:
         """Encodes the finished `tickets` of one endpoint out of `batch`; `offset_us` turns monotonic into wall-clock microseconds."""
         endpoint = tickets[0].endpoint
         record = endpoint.route.record
-        kept = tickets if record.sample >= 1.0 else [ticket for ticket in tickets if _is_sampled(ticket, record.sample)]
+        kept = tickets
+        if record.sample < 1.0:
+            kept = [ticket for ticket in tickets if _is_sampled(ticket, record.sample)] if record.sample else []
         self.sampled_out += len(tickets) - len(kept)
         if kept:
             self._pending[record.durability].add(self._block(endpoint, batch, kept, offset_us, now_ns), len(kept))

@@ -66,17 +66,29 @@ class Shape:
     microsecond, a third of reading it line by line. It holds the caller's own credential, so it belongs to one connection.
     """
 
-    __slots__ = ("_credential", "_cuts", "_start", "endpoint", "line")
+    __slots__ = ("_credential", "_cuts", "_learnt", "_loose", "_start", "endpoint", "line")
 
-    def __init__(self, lines: list[bytes], learnt: list[_Line], wanted: frozenset[bytes], endpoint: object) -> None:
-        """`learnt` is what was read of `lines[1:]`; `endpoint` is whose `wanted` headers are kept."""
+    def __init__(
+        self,
+        lines: list[bytes],
+        learnt: list[_Line],
+        wanted: frozenset[bytes],
+        endpoint: object,
+        before: "Shape | None" = None,
+    ) -> None:
+        """`learnt` is what was read of `lines[1:]`; `endpoint` is whose `wanted` headers are kept.
+
+        `before` is the shape that did not fit: headers that nobody wants and whose values have changed since may change again.
+        """
         self.line = lines[0]
         self.endpoint = endpoint
+        self._learnt = learnt
+        self._loose: frozenset[int] = frozenset() if before is None else before._changed(learnt)
         self._credential: bytes | None = None
         varying: list[tuple[int, str | None]] = []
         literals = [lines[0] + b"\r\n"]
-        for text, (kind, name, value, _) in zip(lines[1:], learnt, strict=True):
-            if kind in _VARYING or name in wanted:
+        for place, (text, (kind, name, value, _)) in enumerate(zip(lines[1:], learnt, strict=True)):
+            if kind in _VARYING or name in wanted or place in self._loose:
                 varying.append((kind, name.decode() if name in wanted else None))
                 literals[-1] += text[: len(text) - len(text[len(name) + 1 :].lstrip(b" \t"))]
                 literals.append(b"\r\n")
@@ -87,6 +99,16 @@ class Shape:
         literals[-1] += b"\r\n"
         self._start = literals[0]
         self._cuts = [(kind, name, end) for (kind, name), end in zip(varying, literals[1:], strict=True)]
+
+    def _changed(self, learnt: list[_Line]) -> frozenset[int]:
+        """The places of ordinary headers, the same as here in name and order, whose values are not."""
+        if [line[1] for line in self._learnt] != [line[1] for line in learnt]:
+            return frozenset()
+        return self._loose | {
+            place
+            for place, (old, new) in enumerate(zip(self._learnt, learnt, strict=True))
+            if old != new and new[0] == _OTHER and new[1] != b"connection"
+        }
 
     def read(self, data: bytes, at: int, bytes_max: int) -> tuple[Head, int] | None:
         """The head that begins at `at`, and where it ends; None: it has another shape."""
@@ -128,7 +150,9 @@ class Heads:
         self._limits = limits
         self._lines: dict[bytes, _Line] = {}
 
-    def shape(self, lines: list[bytes], wanted: frozenset[bytes], endpoint: object) -> Shape | None:
+    def shape(
+        self, lines: list[bytes], wanted: frozenset[bytes], endpoint: object, before: Shape | None = None
+    ) -> Shape | None:
         """The shape of the head whose header lines are `lines[1:]`, with the `wanted` headers varying; None: leave it to the parser."""
         if len(lines) > self._limits.header_count_max:
             return None
@@ -136,7 +160,7 @@ class Heads:
         kinds = [line[0] for line in learnt]
         if kinds.count(_HOST) != 1 or kinds.count(_LENGTH) != 1 or kinds.count(_CREDENTIAL) > 1 or _ELSEWHERE in kinds:
             return None
-        return Shape(lines, learnt, wanted, endpoint)
+        return Shape(lines, learnt, wanted, endpoint, before)
 
     def _learn(self, line: bytes, wanted: frozenset[bytes]) -> _Line:
         """Reads a line that is new, and remembers it where it may come again."""

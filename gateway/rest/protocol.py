@@ -191,7 +191,7 @@ class WireProtocol(Connection):
         target = self.paths.lines.get(lines[0])
         if target is None:
             return None
-        self._shape = self.heads.shape(lines, target[0].header_names, target[0])
+        self._shape = self.heads.shape(lines, target[0].header_names, target[0], self._shape)
         return self._shape
 
     def _submit(

@@ -63,6 +63,33 @@ def test_a_head_of_another_shape_is_not_read(lines: list[bytes]) -> None:
     assert read(shape_of(HEAD, WANTED), lines) is None
 
 
+def test_a_header_that_nobody_wants_may_change_once_it_has_changed() -> None:
+    heads = Heads(Limits())
+    first, second, third = ([*HEAD, b"x-trace: %d" % number, b"accept: */*"] for number in (1, 2, 3))
+    shape = heads.shape(first, WANTED, ENDPOINT)
+    assert read(shape, second) is None
+    loose = heads.shape(second, WANTED, ENDPOINT, shape)
+    assert read(loose, third) == Head(12, {"x-user": "alice"})
+    assert read(loose, [*HEAD, b"x-trace: 4\r\nTransfer-Encoding: chunked", b"accept: */*"]) is None
+    assert read(loose, [*HEAD, b"x-trace: 4", b"accept: none"]) is None
+    assert read(heads.shape(HEAD, WANTED, ENDPOINT, loose), HEAD) == Head(12, {"x-user": "alice"})
+
+
+@pytest.mark.parametrize("changed", [b"Host: other", b"Authorization: Bearer b", b"Connection: keep-alive"])
+def test_a_host_and_a_credential_are_compared_always(changed: bytes) -> None:
+    heads = Heads(Limits())
+    name = changed.partition(b":")[0]
+    lines = [HEAD[0], *(line for line in HEAD[1:] if not line.startswith(name)), name + b": first"]
+    other = [*lines[:-1], changed]
+    shape = heads.shape(
+        [*lines[:-1], name + (b": Keep-Alive" if name == b"Connection" else b": Bearer a")], WANTED, ENDPOINT
+    )
+    loose = heads.shape(other, WANTED, ENDPOINT, shape)
+    again = read(loose, [*lines[:-1], name + b": close"])
+    assert again is None
+    assert read(loose, other) is not None
+
+
 def test_a_head_that_is_not_whole_or_too_long_is_not_read() -> None:
     shape = shape_of(HEAD, WANTED)
     assert shape is not None

@@ -83,7 +83,7 @@ class Shape:
         self.line = lines[0]
         self.endpoint = endpoint
         self._learnt = learnt
-        self._loose: frozenset[int] = frozenset() if before is None else before._changed(learnt)
+        self._loose: frozenset[int] = frozenset() if before is None else before.changed(learnt)
         self._credential: bytes | None = None
         varying: list[tuple[int, str | None]] = []
         literals = [lines[0] + b"\r\n"]
@@ -100,7 +100,7 @@ class Shape:
         self._start = literals[0]
         self._cuts = [(kind, name, end) for (kind, name), end in zip(varying, literals[1:], strict=True)]
 
-    def _changed(self, learnt: list[_Line]) -> frozenset[int]:
+    def changed(self, learnt: list[_Line]) -> frozenset[int]:
         """The places of ordinary headers, the same as here in name and order, whose values are not."""
         if [line[1] for line in self._learnt] != [line[1] for line in learnt]:
             return frozenset()

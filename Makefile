@@ -78,7 +78,7 @@ bench: $(INSTALLED) ## the benchmarks, side by side in one run
 
 # Old locks are removed first: their pins would be taken as preferences. The runtime lock takes its versions from the lock that the tests
 # run with. Neither may hold an address, so that each site installs from where it is used to.
-RESOLVE = $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
+RESOLVE = $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header
 lock: | $(UV) ## resolve both lock files again
 	rm -f $(RUN_LOCK) $(DEV_LOCK)
 	$(RESOLVE) --all-extras --output-file $(DEV_LOCK)

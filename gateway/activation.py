@@ -1,7 +1,7 @@
 """How a worker follows the routes: it polls the state, warms what is coming on one slow thread, and switches one reference.
 
-    changed? ──▶ switch every endpoint whose live revision is warm ──▶ load the next missing model, if any ──▶ look again
-                                                                       (live first, then pending, then previous)
+    changed? ──▶ switch every endpoint whose live revision is warm ──▶ load the next missing model, or compute ──▶ look again
+                                                                       the next missing split (live, pending, previous)
 
 A look costs 2 µs while nothing changes. Whatever cannot be loaded leaves the revision before it serving, and is told to control.
 """
@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from gateway.dataplane import Dataplane
 from gateway.inventory import Place, inventory, loadable
-from gateway.live import LiveTable, ServedEndpoint
+from gateway.live import LiveTable, ServedEndpoint, table_of
 from gateway.pipe import Line
 from gateway.repository import VersionState
 from gateway.rest.protocol import HotPaths
@@ -26,6 +26,7 @@ from gateway.state.reader import StateReader
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.log import EventLog
 from models.catalog import Catalog, LoadedModel
+from routing.table import EndpointTable
 
 log = EventLog(__name__)
 
@@ -39,7 +40,7 @@ Attempt = tuple[str, int]
 
 
 class Activation:
-    """Belongs to the event loop; only `Catalog.load` runs elsewhere, one model at a time, on a thread of low priority."""
+    """Belongs to the event loop; only `Catalog.load` and `table_of` run elsewhere, one at a time, on a thread of low priority."""
 
     def __init__(
         self,
@@ -63,12 +64,14 @@ class Activation:
         self._gauges = Gauges(page)
         self._version = -1
         self._states: list[RouteState] = []
+        self._tables: dict[Attempt, EndpointTable] = {}
         self._prepared: dict[str, ServedEndpoint] = {}
         self._failed: dict[Attempt, float] = {}
         self._problems: dict[Attempt, str] = {}
         self._leaving: dict[Place, str] = {}
-        self._loading: asyncio.Future[LoadedModel] | None = None
+        self._working: asyncio.Future[Any] | None = None
         self._has_landed = False
+        self._is_closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="warm-up", initializer=_be_nice)
 
     @property
@@ -110,12 +113,13 @@ class Activation:
             self._version = version
         self._switch()
         self._warm_pending()
-        self._load_next()
-        if self._loading is None:
+        self._work_next()
+        if self._working is None:
             self._let_go()
 
     def close(self) -> None:
         """Waits for a load in progress; nothing is switched any more."""
+        self._is_closed = True
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._reader.close()
 
@@ -131,6 +135,7 @@ class Activation:
         wanted = {_attempt(route) for route in self._wanted()}
         self._problems = {attempt: text for attempt, text in self._problems.items() if attempt in wanted}
         self._failed = {attempt: at for attempt, at in self._failed.items() if attempt in wanted}
+        self._tables = {attempt: table for attempt, table in self._tables.items() if attempt in wanted}
         self._prepared = {name: built for name, built in self._prepared.items() if (name, built.revision) in wanted}
 
     # ── switching ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -160,14 +165,15 @@ class Activation:
             self._tell({"event": "active", "endpoint": endpoint.name, "revision": endpoint.revision})
 
     def _built(self, route: CompiledRoute) -> ServedEndpoint | None:
-        """The endpoint at a revision, None while a model is missing or when it cannot be built here (which is told)."""
+        """The endpoint at a revision, None while a model or its split is missing or when it cannot be built here (which is told)."""
         prepared = self._prepared.get(route.endpoint)
         if prepared is not None and prepared.revision == route.revision:
             return prepared
-        if _attempt(route) in self._failed or any(self._catalog.get(model.digest) is None for model in loadable(route)):
+        table = self._tables.get(_attempt(route))
+        if table is None or _attempt(route) in self._failed or self._missing(route) is not None:
             return None
         try:
-            return ServedEndpoint(route, self._catalog)
+            return ServedEndpoint(route, self._catalog, table)
         except Exception as error:  # noqa: BLE001  # another release's document may break anything; the old revision goes on
             self._fail(route, error)
             return None
@@ -186,27 +192,37 @@ class Activation:
                 self._prepared[state.endpoint] = built
                 self._tell({"event": "warm", "endpoint": route.endpoint, "revision": route.revision})
 
-    def _load_next(self) -> None:
-        """Starts the load that is needed most, unless one is under way."""
-        if self._loading is not None:
+    def _work_next(self) -> None:
+        """Hands the thread what is needed most, unless it has work."""
+        if self._working is not None:
             return
-        for route in self._by_need():
-            for model in loadable(route):
-                if _attempt(route) not in self._failed and self._catalog.get(model.digest) is None:
-                    loop = asyncio.get_running_loop()
-                    self._loading = loop.run_in_executor(self._thread, self._catalog.load, model.digest)
-                    self._loading.add_done_callback(lambda done, model=model: self._loaded(model, done))  # type: ignore[misc]
-                    return
+        loop = asyncio.get_running_loop()
+        for route, is_next in self._by_need():
+            if _attempt(route) in self._failed:
+                continue
+            model = self._missing(route)
+            if model is not None:
+                self._working = loop.run_in_executor(self._thread, self._catalog.load, model.digest)
+                self._working.add_done_callback(lambda done, model=model: self._loaded(model, done))  # type: ignore[misc]
+                return
+            if is_next and _attempt(route) not in self._tables:
+                self._working = loop.run_in_executor(self._thread, table_of, route)
+                self._working.add_done_callback(lambda done, route=route: self._dealt(route, done))  # type: ignore[misc]
+                return
 
-    def _by_need(self) -> list[CompiledRoute]:
-        live = [state.live for state in self._states if state.live and not self._serves(state.live)]
-        pending = [state.pending for state in self._states if state.pending]
-        previous = [state.previous for state in self._states if state.previous]
+    def _missing(self, route: CompiledRoute) -> CompiledModel | None:
+        """The first of its models that is not loaded."""
+        return next((model for model in loadable(route) if self._catalog.get(model.digest) is None), None)
+
+    def _by_need(self) -> list[tuple[CompiledRoute, bool]]:
+        """Revisions, and whether each is to be served next; of the previous ones only the models are kept at hand."""
+        live = [(state.live, True) for state in self._states if state.live and not self._serves(state.live)]
+        pending = [(state.pending, True) for state in self._states if state.pending]
+        previous = [(state.previous, False) for state in self._states if state.previous]
         return live + pending + previous
 
     def _loaded(self, model: CompiledModel, done: "asyncio.Future[LoadedModel]") -> None:
         """On the loop, after the thread. A model that cannot be loaded fails every revision that needs it."""
-        self._loading, self._has_landed = None, True
         if done.cancelled():
             return
         error = done.exception()
@@ -217,7 +233,22 @@ class Activation:
             for route in self._wanted():
                 if any(other.digest == model.digest for other in loadable(route)):
                     self._fail(route, error)
-        with suppress(RuntimeError):  # the thread is closed: the worker drains
+        self._landed()
+
+    def _dealt(self, route: CompiledRoute, done: "asyncio.Future[EndpointTable]") -> None:
+        """On the loop, after the thread: a revision's table, or why there is none."""
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is None:
+            self._tables[_attempt(route)] = done.result()
+        else:
+            self._fail(route, error)
+        self._landed()
+
+    def _landed(self) -> None:
+        self._working, self._has_landed = None, True
+        if not self._is_closed:
             self.look()
 
     def _fail(self, route: CompiledRoute, error: BaseException) -> None:

@@ -67,13 +67,14 @@ class ServedEndpoint:
         "variant_places",
     )
 
-    def __init__(self, compiled: CompiledRoute, catalog: Catalog) -> None:
-        """Raises NotWarm when a model of the revision is not loaded here."""
-        route = validate(compiled.document)
+    def __init__(self, compiled: CompiledRoute, catalog: Catalog, table: EndpointTable | None = None) -> None:
+        """`table`: what `table_of` answered for this revision. Raises NotWarm when a model of the revision is not loaded here."""
+        table = table or table_of(compiled)
+        route = table.route
         self.name = compiled.endpoint
         self.revision = compiled.revision
         self.route: Route = route
-        self.table = EndpointTable.compile(route, compiled.revision, compiled.split, compiled.split_sha256)
+        self.table = table
         self.is_plain = self.table.is_plain
         self.body_bytes_max = route.limits.body_bytes_max
         self.unit_header = self.table.unit_header
@@ -144,6 +145,14 @@ class LiveTable(msgspec.Struct, frozen=True):
             warm = ", ".join(sorted(endpoint.pins))
             raise VersionUnknown(f"unknown version '{version}' of model '{endpoint.name}': warm versions are {warm}")
         return arm
+
+
+def table_of(compiled: CompiledRoute) -> EndpointTable:
+    """The split computed anew and compared with the revision's own. Milliseconds for each variant, the lock let go: work for a thread.
+
+    Raises RouteInvalid or SplitMismatch for a revision that another release wrote.
+    """
+    return EndpointTable.compile(validate(compiled.document), compiled.revision, compiled.split, compiled.split_sha256)
 
 
 _NO_COLUMN: Mapping[str, Array] = {}

@@ -21,7 +21,6 @@ from gateway.errors import (
     Cancelled,
     DeadlinePassed,
     EndpointUnknown,
-    NotAllowed,
     NotReady,
     translate,
 )
@@ -36,6 +35,7 @@ from gateway.telemetry.trace import Span, Tracer
 from gateway.ticket import Batch, Ticket
 from models.catalog import LoadedModel
 from models.pool import ComputePool
+from routing.errors import PinRefused
 from routing.records import ASSIGNED_BY
 from routing.split import canonical_unit
 
@@ -228,8 +228,8 @@ class Dataplane:
         if assignment.unit_missing:
             self._miss_unit(ticket)
         if ticket.pin_version is not None:
-            if not endpoint.route.allow_pin and ticket.pin_version != endpoint.champion.model.staged.key.version:
-                raise NotAllowed(f"endpoint '{endpoint.name}' does not allow a version in the path (allow_pin: false)")
+            if not endpoint.route.allow_pin:
+                raise PinRefused(endpoint.name, "a version")
             ticket.arm = self.table.arm_of_version(endpoint, ticket.pin_version)
             ticket.assigned_by, ticket.propensity, ticket.experiment = _BY_PIN, None, False
         ticket.answered = ticket.arm

@@ -46,7 +46,12 @@ class SplitMismatch(RoutingError):
 
 
 class PinRefused(RoutingError):
-    """The request names a variant and the route says `allow_pin: false`."""
+    """The request names a variant or a version and the route says `allow_pin: false`."""
+
+    def __init__(self, endpoint: str, named: str) -> None:
+        super().__init__(
+            f"endpoint '{endpoint}' does not allow pins: the request names {named}; leave it out, or set `allow_pin: true` in the route"
+        )
 
 
 class VariantUnknown(RoutingError):

@@ -187,7 +187,7 @@ class EndpointTable:
 
     def _pinned(self, variant: str) -> int:
         if not self.route.allow_pin:
-            raise PinRefused(f"endpoint '{self.route.endpoint}' does not allow pins")
+            raise PinRefused(self.route.endpoint, "a variant")
         if variant not in self.names:
             raise VariantUnknown(f"endpoint '{self.route.endpoint}' has no variant '{variant}'")
         return self.names.index(variant)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.kit import files
-from tests.kit.gateway import Gateway, infer_call, route, rpc_request, run, write_yaml
+from tests.kit.gateway import Gateway, infer_body, infer_call, route, rpc_request, run, write_yaml
 
 pytestmark = pytest.mark.acceptance
 
@@ -77,12 +77,35 @@ def test_mlflow_scoring_names_the_prediction_beside_the_predictions(gateway, pat
     assert reply.json()["predictions"]["label"] == LABELS
 
 
-@pytest.mark.parametrize("path", ["/v1/models/phishing:predict", "/v1/models/phishing/versions/1:predict"])
-def test_tensorflow_serving_names_who_answered_in_headers(gateway, path):
-    reply = gateway.http.post(path, json={"instances": ROWS})
+def test_tensorflow_serving_names_who_answered_in_headers(gateway):
+    reply = gateway.http.post("/v1/models/phishing:predict", json={"instances": ROWS})
     assert reply.status_code == 200, reply.text
     said_in_headers(reply.headers)
     assert [row["label"] for row in reply.json()["predictions"]] == LABELS
+
+
+@pytest.mark.parametrize(
+    ("path", "pin"),
+    [
+        ("/v2/models/phishing/versions/1/infer", {}),
+        ("/v1/models/phishing/versions/1:predict", {}),
+        ("/v2/models/phishing/infer", {"x-runoff-variant": "champion"}),
+        ("/invocations", {"x-runoff-variant": "champion"}),
+    ],
+)
+def test_a_pin_is_refused_over_rest_with_the_key_of_the_route_that_would_allow_it(gateway, path, pin):
+    body = {"instances": ROWS} if "v1" in path else {"inputs": ROWS} if "v2" not in path else infer_body(ROWS)
+    reply = gateway.http.post(path, json=body, headers=pin)
+    assert reply.status_code == 403, reply.text
+    assert "set `allow_pin: true` in the route" in reply.text
+
+
+@pytest.mark.parametrize(("version", "pin"), [("1", []), ("", [("x-runoff-variant", "champion")])])
+def test_a_pin_is_refused_over_grpc_with_the_key_of_the_route_that_would_allow_it(gateway, version, pin):
+    with gateway.channel() as channel, pytest.raises(grpc.RpcError) as caught:
+        infer_call(channel)(rpc_request("phishing", ROWS, model_version=version), metadata=pin, timeout=10)
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert "set `allow_pin: true` in the route" in caught.value.details()
 
 
 def test_grpc_names_who_answered_in_metadata_and_message(gateway):

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from gateway.admission import Admission
-from gateway.errors import DeadlinePassed, NotAllowed, NotReady, Overloaded, SpoolClosed, VersionUnknown
+from gateway.errors import DeadlinePassed, NotReady, Overloaded, SpoolClosed, VersionUnknown
 from gateway.replies import LATE_BYTES, LATE_S
 from gateway.spool.files import Files
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.retained import fold_dead
 from gateway.ticket import Batch, Ticket
 from models.errors import InputInvalid
+from routing.errors import PinRefused
 from routing.records import MirrorBlock, PredictionBlock, RequestRow
 from tests.kit.plane import Plane
 from tests.kit.staged import stage_linear
@@ -123,8 +124,9 @@ async def test_a_version_in_the_path_is_a_pin_outside_experiments(plane: Plane) 
     with pytest.raises(VersionUnknown, match="warm versions are 1, 2"):
         await plane.corridor.infer(plane.request(row(1, 2), version="9"))
     plane.serve({"champion": first, "challenger": second})
-    with pytest.raises(NotAllowed):
-        await plane.corridor.infer(plane.request(row(1, 2), version="2"))
+    for version in ("1", "2", "9"):  # the champion's own as well
+        with pytest.raises(PinRefused, match="set `allow_pin: true` in the route"):
+            await plane.corridor.infer(plane.request(row(1, 2), version=version))
 
 
 async def test_more_than_the_endpoints_bound_is_refused_and_counted(plane: Plane) -> None:

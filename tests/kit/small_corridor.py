@@ -10,7 +10,6 @@ import onnxruntime
 from gateway.errors import (
     DeadlinePassed,
     EndpointUnknown,
-    NotAllowed,
     NotReady,
     SpoolClosed,
     VersionUnknown,
@@ -22,6 +21,7 @@ from gateway.statistics import BatchStatistics, Duration, ModelStatistics, Wante
 from models.errors import ModelFailed
 from models.signature_check import check
 from models.staged import ModelKey, Profile, StagedModel
+from routing.errors import PinRefused
 from routing.records import LabelRow
 from tests.kit.onnx_models import MadeModel, classifier, columns, echo, failing
 
@@ -84,7 +84,7 @@ class SmallCorridor:
         if self.overloaded is not None:
             raise self.overloaded
         if request.version is not None and not self.allow_pin:
-            raise NotAllowed("this endpoint does not allow a version in the path")
+            raise PinRefused(request.endpoint, "a version")
         self.view(request.endpoint, request.version)
         arrays, rows = check(view.signature, request.inputs)
         prediction_id = self._minter.mint()[0][1]

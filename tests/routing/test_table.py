@@ -158,7 +158,7 @@ def test_a_pin_comes_first_and_stays_outside_experiments():
 
 def test_a_pin_is_refused_where_the_route_does_not_allow_it_whether_or_not_it_names_a_variant():
     for name in ("challenger", "nobody"):
-        with pytest.raises(PinRefused, match="'phishing' does not allow pins"):
+        with pytest.raises(PinRefused, match=r"'phishing' does not allow pins: .* a variant; .*`allow_pin: true`"):
             compiled().assign({}, {}, {}, ID, name)
 
 

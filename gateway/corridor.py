@@ -4,18 +4,14 @@ import asyncio
 from collections.abc import Mapping
 
 from gateway.dataplane import Dataplane
-from gateway.errors import GatewayError, Overloaded, SpoolClosed, VersionUnknown, translate
+from gateway.errors import GatewayError, Overloaded, VersionUnknown, translate
 from gateway.features.client import FeatureClient
 from gateway.features.served import Lookup, ServedFeatures
 from gateway.live import LiveTable, ServedEndpoint
-from gateway.meter import Meter
-from gateway.recorder import Recorder
 from gateway.request import InferReply, InferRequest, ModelView
-from gateway.spool.segment import SpoolFull
 from gateway.ticket import HEAVY_BYTES_MIN, Ticket
 from models.errors import InputInvalid
 from models.signature_check import check, refuse_nonfinite
-from routing.records import LabelRow
 
 
 class _Waiting:
@@ -151,23 +147,6 @@ class PlaneCorridor:
     def is_ready(self) -> bool:
         """Whether this worker may be sent requests."""
         return not self._is_leaving and not self._plane.is_draining
-
-
-class SpoolLabels:
-    """`gateway.request.LabelSink` over the worker's spool."""
-
-    def __init__(self, recorder: Recorder, meter: Meter) -> None:
-        self._recorder = recorder
-        self._meter = meter
-
-    def accept(self, rows: list[LabelRow]) -> None:
-        """Writes the labels as one block; raises SpoolClosed when the spool takes nothing."""
-        try:
-            self._recorder.write_labels(rows)
-        except (SpoolFull, OSError) as error:
-            self._meter.count("runoff_labels_total", {"outcome": "rejected"}, len(rows))
-            raise SpoolClosed("the spool takes no labels now") from error
-        self._meter.count("runoff_labels_total", {"outcome": "accepted"}, len(rows))
 
 
 def _version_of(endpoint: ServedEndpoint, alias: str) -> str:

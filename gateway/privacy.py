@@ -4,7 +4,7 @@ Sensitive attributes are a block of their own in the spool and a table of their 
 """
 
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -15,12 +15,15 @@ from gateway.live import ServedEndpoint
 from gateway.ticket import Ticket
 from models.tensors import Array
 from routing.records import Column, KeyColumn
-from routing.traffic import Record
+from routing.traffic import Record, Route
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _TAG_SENSITIVE: Final = "a"
 _SENT: Final = 0
 """Index of `sent` in routing.records.LOOKUPS."""
+
+Attribute = str | float | int | bool | None
+"""What a label may carry beside its value."""
 
 LookupColumns = tuple[list[KeyColumn], list[Column], list[Column]]
 """`keys`, `lookups` and `ages_s` of a PredictionBlock."""
@@ -29,6 +32,26 @@ LookupColumns = tuple[list[KeyColumn], list[Column], list[Column]]
 def keyed_hashes(unit_key: bytes, values: Iterable[object]) -> list[str]:
     """`mask: hmac`: equal values stay equal, and nobody without the key can try which they are."""
     return [hmac.digest(unit_key, str(value).encode(), "sha256")[:16].hex() for value in values]
+
+
+def parted(
+    attributes: Mapping[str, Attribute], routes: Collection[Route], unit_key: bytes
+) -> tuple[dict[str, Attribute] | None, dict[str, Attribute]]:
+    """A label's attributes, masked as the strictest of `routes` says for inputs of their names, and those of them that are sensitive."""
+    rules = [dict(route.record.mask) for route in routes]
+    apart = {name for route in routes for name in (*route.record.sensitive, *route.label.sensitive)}
+    kept, sensitive = dict[str, Attribute](), dict[str, Attribute]()
+    for name, value in attributes.items():
+        masks = {mask.get(name) for mask in rules}
+        if "drop" in masks:
+            continue
+        if name in apart:
+            sensitive[name] = value
+        elif "hmac" in masks and value is not None:
+            kept[name] = keyed_hashes(unit_key, [value])[0]
+        else:
+            kept[name] = value
+    return kept or None, sensitive
 
 
 def looked_up(

@@ -20,8 +20,8 @@ from gateway.ticket import Batch, Ticket
 from models.batching import gather
 from models.signature import TensorSpec
 from models.tensors import Array
-from routing.records import Column, LabelBlock, LabelRow, MetricBlock
-from routing.traffic import Record
+from routing.records import Column, MetricBlock
+from routing.traffic import MIRRORED_HEADER, Record
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _TAG_PREDICTIONS: Final = "p"
@@ -68,7 +68,7 @@ class Pending:
 
 
 class Recorder:
-    """Writes prediction, mirror, label and metric blocks of one worker. Belongs to the event loop.
+    """Writes prediction, mirror and metric blocks of one worker. Belongs to the event loop.
 
     `records` is the spool segment of most, `mirrors` the second, bounded one for rows drawn for mirrors, `synced` the segment of
     routes with `durability: disk` (its sync is the data plane's to call). Those of `durability: async` go to `records`, later.
@@ -138,10 +138,6 @@ class Recorder:
                 key = (endpoint.name, name, size)
                 count = sum(mask >> bit & 1 for mask in masks)
                 self.mirror_overflow[key] = self.mirror_overflow.get(key, 0) + count
-
-    def write_labels(self, rows: list[LabelRow]) -> None:
-        """Writes one label block at once; raises SpoolFull or OSError."""
-        self._records.append([_ENCODER.encode(LabelBlock(rows))])
 
     def write_minutes(self, block: MetricBlock) -> None:
         """Writes the closed minutes; raises SpoolFull or OSError."""

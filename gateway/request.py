@@ -103,8 +103,8 @@ class Corridor(Protocol):
 
 
 class LabelSink(Protocol):
-    """Where doors put labels. Durable (written to the spool) on return."""
+    """Where doors put labels. On return they are as durable as their route says. Async by colour."""
 
-    def accept(self, rows: list[LabelRow]) -> None:
-        """Writes the labels as one block; raises SpoolClosed when the spool takes nothing."""
+    async def accept(self, rows: list[LabelRow]) -> None:
+        """Takes all of the labels or none; raises SpoolClosed when the spool takes nothing, Overloaded when too many wait."""
         ...

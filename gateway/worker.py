@@ -17,13 +17,14 @@ import uvloop
 
 from gateway.activation import Activation
 from gateway.admission import Admission
-from gateway.corridor import PlaneCorridor, SpoolLabels
+from gateway.corridor import PlaneCorridor
 from gateway.dataplane import Dataplane
 from gateway.features.client import FeatureClient, StoreFailed, StoreSilent
 from gateway.inquiries import AskedRepository, AskedStatistics, Inquiries, answered
 from gateway.keys.doorkeeper import KeyDoor
 from gateway.keys.usage import tell_used
 from gateway.keys.watch import KeyWatch
+from gateway.labels import SpoolLabels
 from gateway.meter import Meter
 from gateway.processes.birth import Birth, adopt, new_writer
 from gateway.recorder import Recorder
@@ -81,9 +82,8 @@ class Worker:
             ),
             "disk": SegmentWriter(state / "spool" / new_writer("worker"), bytes_max=share_bytes, durable=True),
         }
-        self._recorder = Recorder(
-            self._spools["records"], self._spools["mirror"], self._spools["disk"], unit_key(state)
-        )
+        key = unit_key(state)
+        self._recorder = Recorder(self._spools["records"], self._spools["mirror"], self._spools["disk"], key)
         self._meter = Meter(self._page)
         self._tracer = Tracer(
             endpoint=settings.telemetry.otlp_endpoint,
@@ -115,6 +115,10 @@ class Worker:
         )
         self._features = FeatureClient(state / "run")
         self._corridor = PlaneCorridor(self._plane, loop, self._features)
+        synced_labels = partial(
+            SegmentWriter, state / "spool" / new_writer("worker"), bytes_max=share_bytes // 4, durable=True
+        )
+        self._labels = SpoolLabels(self._spools["records"], synced_labels, lambda: self._plane.table, self._meter, key)
         self._inquiries = Inquiries(self._pipe.send)
         self._repository = AskedRepository(self._inquiries, self._activation.index)
         self._statistics = AskedStatistics(self._inquiries, self._meter.statistics)
@@ -123,7 +127,7 @@ class Worker:
         self._doorkeeper = KeyDoor(self._keys.ring, is_open=is_open, refused=partial(self._meter.refused, ""))
         app = build(
             self._corridor,
-            SpoolLabels(self._recorder, self._meter),
+            self._labels,
             settings,
             doorkeeper=self._doorkeeper,
             statistics=self._statistics,
@@ -241,6 +245,8 @@ class Worker:
         await asyncio.to_thread(self._activation.close)
         self._keys.close()
         await self._features.close()
+        with suppress(OSError):  # whoever waited for that sync has been told
+            await self._labels.close()
         self._recorder.close()
 
     # ── the background ───────────────────────────────────────────────────────────────────────────────────────────────────────

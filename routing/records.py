@@ -195,6 +195,12 @@ class LabelBlock(msgspec.Struct, frozen=True, array_like=True, tag="l"):
 
 class MinuteRow(msgspec.Struct, frozen=True, array_like=True):
     """What one worker counted in one minute for one endpoint, variant, model version and protocol.
+class SensitiveLabelBlock(msgspec.Struct, frozen=True, array_like=True, tag="b"):
+    """The sensitive attributes of labels of one request, apart from these: rows that have nothing else of a label but what it is about."""
+
+    labels: list[LabelRow]
+
+
 
     `latency_buckets` counts by the bounds of `runoff_request_duration_seconds` (the last is above all bounds).
     """
@@ -236,5 +242,14 @@ class QualityBlock(msgspec.Struct, frozen=True, array_like=True, tag="q"):
     rows: list[QualityRow]
 
 
-Block = PredictionBlock | SensitiveBlock | MirrorBlock | ShadowBlock | LabelBlock | MetricBlock | QualityBlock
+Block = (
+    PredictionBlock
+    | SensitiveBlock
+    | MirrorBlock
+    | ShadowBlock
+    | LabelBlock
+    | SensitiveLabelBlock
+    | MetricBlock
+    | QualityBlock
+)
 """Everything that can stand in a spool frame."""

@@ -108,13 +108,17 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True):
-    """How long after a prediction its truth counts, and whether the truth is independent of the answer given."""
+    """How long after a prediction its truth counts, and whether the truth is independent of the answer given.
+
+    `sensitive`: attributes of labels that are kept apart; those that `record.sensitive` names are so anyway.
+    """
 
     window_s: int = 30 * DAY_S
     exogenous: bool = False
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
+    sensitive: tuple[str, ...] = ()
     """What is kept of a prediction. `mask` by input column; `retention_s` counts from the prediction."""
 
     sample: float = 1.0
@@ -186,7 +190,8 @@ def to_document(route: Route) -> dict[str, object]:
         "limits": _present(msgspec.structs.asdict(route.limits)),
         "nonfinite": route.nonfinite,
         **({} if route.features is None else {"features": _features(route.features)}),
-        "label": {"window": duration(route.label.window_s), "exogenous": route.label.exogenous},
+        "label": {"window": duration(route.label.window_s), "exogenous": route.label.exogenous}
+        | _unless_empty("sensitive", list(route.label.sensitive)),
         "record": _record(route.record),
         "allow_pin": route.allow_pin,
         "explain": route.explain,

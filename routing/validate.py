@@ -268,6 +268,7 @@ def _label(fields: Fields) -> Label:
     label = Label(
         window_s=fields.duration_s("window", Label().window_s),
         exogenous=fields.flag("exogenous", default=False),
+        sensitive=fields.texts("sensitive"),
     )
     fields.close()
     return label

@@ -77,7 +77,7 @@ class LabelDoor:
         if keyed:
             rows, rejected = self._only_granted(request, rows, rejected)
         if rows:
-            self._sink.accept(rows)  # durable on return; one write of microseconds, so it stays on the loop
+            await self._sink.accept(rows)
         document = {"accepted": len(rows), "rejected": msgspec.to_builtins(rejected)}
         return json_reply(document, status=202)
 

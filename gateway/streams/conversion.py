@@ -19,6 +19,7 @@ from routing.records import (
     PredictionBlock,
     QualityBlock,
     SensitiveBlock,
+    SensitiveLabelBlock,
     ShadowBlock,
 )
 
@@ -27,6 +28,7 @@ TABLES_OF: Final = {
     "a": ("sensitive",),
     "s": ("shadows", "metrics"),
     "l": ("labels",),
+    "b": ("sensitive_labels",),
     "c": ("metrics",),
     "q": ("metrics",),
 }
@@ -103,6 +105,8 @@ class Conversion:
                 return sensitive.tables([one for one in blocks if isinstance(one, SensitiveBlock)], self._naming)
             case "labels":
                 rows = labels.rows([block for block in blocks if isinstance(block, LabelBlock)])
+            case "sensitive_labels":
+                rows = labels.apart([block for block in blocks if isinstance(block, SensitiveLabelBlock)])
             case _:
                 told = [
                     minutes.Told(one.writer, block, one.unix_us)

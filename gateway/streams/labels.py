@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from gateway.streams.arrow import table, times, uuids
-from gateway.streams.schema import LABELS
+from gateway.streams.schema import LABELS, SENSITIVE_LABELS
 from models.answer import text_of
-from routing.records import LabelBlock, LabelRow
+from routing.records import LabelBlock, LabelRow, SensitiveLabelBlock
 
 Label = float | int | str | bool | list[float | int | str | bool]
 
@@ -22,21 +22,25 @@ def rows(blocks: Sequence[LabelBlock]) -> pa.Table | None:
         return None
     received_at, date = times([label.received_unix_us for label in labels])
     values = [label.label for label in labels]
-    columns = {
-        "prediction_id": _ids(labels),
-        "endpoint": pa.array([label.endpoint for label in labels], pa.string()),
+    columns = _about(labels) | {
         "date": date,
-        "request_id": pa.array([label.request_id for label in labels], pa.string()),
-        "row": pa.array([label.row or 0 for label in labels], pa.int32()),
         "label_text": pa.array([None if value is None else text(value) for value in values], pa.string()),
         "label_number": pa.array([number(value) for value in values], pa.float64()),
         "at": pa.array([label.at_unix_us for label in labels], pa.int64()).cast(pa.timestamp("us", "UTC")),
         "received_at": received_at,
         "keyed": pa.array([label.keyed for label in labels]),
         "retracted": pa.array([value is None for value in values]),
-        "attributes": pa.array([_attributes(label) for label in labels], pa.string()),
     }
     return table(columns, LABELS)
+
+
+def apart(blocks: Sequence[SensitiveLabelBlock]) -> pa.Table | None:
+    """The rows of the table `sensitive_labels`; None when there are none. Raises BlockInvalid."""
+    labels = [label for block in blocks for label in block.labels]
+    if not labels:
+        return None
+    received_at, date = times([label.received_unix_us for label in labels])
+    return table(_about(labels) | {"date": date, "received_at": received_at}, SENSITIVE_LABELS)
 
 
 def text(value: Label) -> str:
@@ -51,6 +55,17 @@ def number(value: Label | None) -> float | None:
     except (ValueError, OverflowError):
         return None
     return found if found is not None and isfinite(found) else None
+
+
+def _about(labels: list[LabelRow]) -> dict[str, pa.Array]:
+    """What the labels are about, and what they carry beside their values."""
+    return {
+        "prediction_id": _ids(labels),
+        "endpoint": pa.array([label.endpoint for label in labels], pa.string()),
+        "request_id": pa.array([label.request_id for label in labels], pa.string()),
+        "row": pa.array([label.row or 0 for label in labels], pa.int32()),
+        "attributes": pa.array([_attributes(label) for label in labels], pa.string()),
+    }
 
 
 def _ids(labels: list[LabelRow]) -> pa.Array:

@@ -1,4 +1,4 @@
-"""The five tables of the lake: their columns, types and partitions, and how input and output columns are named beside them."""
+"""The tables of the lake: their columns, types and partitions, and how input and output columns are named beside them."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -114,6 +114,19 @@ SENSITIVE: Final = pa.schema(
 )
 """One row an input row of a route with `record.sensitive`; `attribute_<name>` follow. They are in no other table."""
 
+SENSITIVE_LABELS: Final = pa.schema(
+    [
+        _NUMBER,
+        ("prediction_id", _TEXT),
+        *_WHO,
+        ("request_id", _TEXT),
+        ("row", pa.int32()),
+        ("received_at", _TIME),
+        ("attributes", _TEXT),
+    ]
+)
+"""One row a label that came with attributes which its route calls sensitive (JSON); the label itself is in `labels`, without them."""
+
 MEASURES: Final = (
     "coverage", "agreement", "accuracy", "precision", "recall", "f1", "log_loss", "brier", "auc", "calibration_error", "mae", "rmse",
     "bias", "r2",
@@ -150,6 +163,7 @@ SCHEMAS: Final = {
     "labels": LABELS,
     "metrics": METRICS,
     "sensitive": SENSITIVE,
+    "sensitive_labels": SENSITIVE_LABELS,
 }
 
 ARROW_OF: Final = {

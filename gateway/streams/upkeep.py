@@ -20,6 +20,7 @@ METRICS_KEPT_S: Final = 400 * 86_400
 _WHOLE_DAYS_FROM_S: Final = 2 * 86_400
 """From this retention on days go whole, which costs no file its rewriting; a row then stays up to a day longer."""
 
+_LABELS: Final = ("labels", "sensitive_labels")
 _ENDPOINTLESS: Final = pc.field("endpoint").is_null()
 """Labels by prediction id do not say whose they are."""
 
@@ -41,13 +42,15 @@ def expire(tables: Tables, retention_s: Mapping[str, int], now_us: int) -> Delet
     for endpoint, kept_s in retention_s.items():
         cutoff = _cutoff(now_us, kept_s)
         if endpoint in stored["predictions"]:
-            deleted["labels"] += _expire_labels_of(tables, endpoint, cutoff)
-        for name in ("labels", "sensitive", "predictions", "shadows"):
+            for name in _LABELS:
+                deleted[name] += _expire_labels_of(tables, name, endpoint, cutoff)
+        for name in (*_LABELS, "sensitive", "predictions", "shadows"):
             if endpoint in stored[name]:
                 deleted[name] += _expire_rows_of(tables[name], endpoint, cutoff)
-    if None in stored["labels"]:
-        oldest = id_floor(_cutoff(now_us, max(retention_s.values())).timestamp())
-        deleted["labels"] += tables["labels"].drop(_ENDPOINTLESS & (pc.field("prediction_id") < oldest))
+    oldest = id_floor(_cutoff(now_us, max(retention_s.values())).timestamp())
+    for name in _LABELS:
+        if None in stored[name]:
+            deleted[name] += tables[name].drop(_ENDPOINTLESS & (pc.field("prediction_id") < oldest))
     deleted["metrics"] += tables["metrics"].drop_partitions(f"date < '{_cutoff(now_us, METRICS_KEPT_S).date()}'")
     return deleted
 
@@ -58,16 +61,16 @@ def forget(tables: Tables, units: Sequence[str]) -> Deleted:
     requests = tables["predictions"].rows(("prediction_id", "endpoint", "request_id"), is_theirs)
     mirrored = tables["shadows"].rows(("prediction_id",), is_theirs)
     ids = pa.concat_tables([requests.select(["prediction_id"]), mirrored])["prediction_id"]
-    labels = tables["labels"].drop(pc.field("prediction_id").isin(ids.unique()))
+    labels = {name: tables[name].drop(pc.field("prediction_id").isin(ids.unique())) for name in _LABELS}
     for endpoint in requests["endpoint"].unique().to_pylist():
         named = requests.filter(pc.equal(requests["endpoint"], endpoint))["request_id"].drop_null()
         is_named = (pc.field("endpoint") == endpoint) & pc.field("request_id").isin(named.unique())
-        labels += tables["labels"].drop(is_named & pc.field("prediction_id").is_null())
-    return {
+        for name in _LABELS:
+            labels[name] += tables[name].drop(is_named & pc.field("prediction_id").is_null())
+    return labels | {
         "sensitive": tables["sensitive"].drop(pc.field("prediction_id").isin(ids.unique())),
         "predictions": tables["predictions"].drop(is_theirs),
         "shadows": tables["shadows"].drop(is_theirs),
-        "labels": labels,
     }
 
 
@@ -80,16 +83,16 @@ def _expire_rows_of(table: LakeTable, endpoint: str, cutoff: dt.datetime) -> int
     return dropped
 
 
-def _expire_labels_of(tables: Tables, endpoint: str, cutoff: dt.datetime) -> int:
-    """Labels by prediction id of this endpoint's predictions that are about to go."""
+def _expire_labels_of(tables: Tables, name: str, endpoint: str, cutoff: dt.datetime) -> int:
+    """Of the table `name` labels by prediction id of this endpoint's predictions that are about to go."""
     old_labels = _ENDPOINTLESS & (pc.field("prediction_id") < id_floor(cutoff.timestamp()))
-    labelled = tables["labels"].rows(("prediction_id",), old_labels)
+    labelled = tables[name].rows(("prediction_id",), old_labels)
     if not labelled.num_rows:
         return 0
     is_old: Any = (pc.field("endpoint") == endpoint) & (pc.field("date") <= cutoff.date())
     gone = tables["predictions"].rows(("prediction_id",), is_old & (pc.field("received_at") < pa.scalar(cutoff)))
     is_gone = pc.is_in(labelled["prediction_id"], value_set=gone["prediction_id"].combine_chunks())
-    return tables["labels"].drop(
+    return tables[name].drop(
         _ENDPOINTLESS & pc.field("prediction_id").isin(labelled.filter(is_gone)["prediction_id"].unique())
     )
 

@@ -14,7 +14,7 @@ import pytest
 from gateway.spool.reader import SegmentReader, writers
 from gateway.spool.segment import SegmentWriter, SpoolFull
 from gateway.ticket import Ticket
-from routing.records import PredictionBlock
+from routing.records import LabelBlock, LabelRow, PredictionBlock
 from tests.kit.plane import Plane
 from tests.kit.power_loss import LossyDisk
 from tests.kit.staged import stage_linear
@@ -105,6 +105,48 @@ async def test_power_loss_at_any_of_1000_instants_loses_no_acknowledged_predicti
     lossy = await asyncio.to_thread(losses, disk, tmp_path / "after", predictions)
     print(f"\npower loss at {INSTANTS} of {len(disk.history)} instants: {lossy} lost something")
     assert lossy == 0
+
+
+async def labelled(folder: Path, *, durability: str = "disk", ignores: tuple[str, ...] = ()) -> LossyDisk:
+    """Posts of labels, several at once, each acknowledged when its 202 would leave."""
+    disk = LossyDisk(folder, ignores=ignores)
+    plane = Plane(folder, segment_bytes=4096, files=disk)
+    plane.serve({"champion": stage_linear(plane.artifacts)}, record={"durability": durability})
+    chance = random.Random(SEED)
+
+    async def post(number: int) -> None:
+        rows = [LabelRow(number.to_bytes(16, "big"), None, None, at, 1.0, None, number) for at in range(3)]
+        await plane.labels.accept(rows)
+        for row in rows:
+            disk.acknowledge((row.prediction_id, row.row))
+
+    for first in range(0, 600, 20):
+        posts = [asyncio.create_task(post(number)) for number in range(first, first + 20)]
+        for _ in range(chance.randint(0, 30)):
+            await asyncio.sleep(0)
+        await asyncio.gather(*posts)
+    await plane.labels.close()
+    plane.close()
+    return disk
+
+
+def labels(state: Path) -> set[object]:
+    blocks = (msgspec.msgpack.decode(payload, type=LabelBlock) for payload in payloads(state))
+    return {(row.prediction_id, row.row) for block in blocks for row in block.labels}
+
+
+async def test_power_loss_at_any_of_1000_instants_loses_no_accepted_label(tmp_path):
+    disk = await labelled(tmp_path / "state")
+    syncs = sum(one.kind == "sync" for one in disk.history)
+    assert 30 < syncs < 600, "posts share their syncs"
+    assert await asyncio.to_thread(losses, disk, tmp_path / "after", labels) == 0
+
+
+@pytest.mark.parametrize("weaker", [{"ignores": ("datasync",)}, {"durability": "process"}])
+async def test_control_labels_that_are_not_synced_are_lost(tmp_path, weaker):
+    disk = await labelled(tmp_path / "state", **weaker)
+    lossy = await asyncio.to_thread(losses, disk, tmp_path / "after", labels)
+    assert lossy > INSTANTS // 10
 
 
 @pytest.mark.parametrize("ignores", [("datasync",), ("sync_folder",)])

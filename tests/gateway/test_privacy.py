@@ -5,9 +5,10 @@ import hmac
 import numpy as np
 import pytest
 
-from gateway.privacy import keyed_hashes
+from gateway.privacy import keyed_hashes, parted
 from routing.records import PredictionBlock, SensitiveBlock
 from tests.kit.feature_plane import FeaturePlane
+from routing.validate import validate
 from tests.kit.plane import UNIT_KEY
 
 CANARY = "canary-4b1d"
@@ -113,3 +114,17 @@ async def test_an_attribute_that_no_model_sees_comes_from_the_feature_store_and_
 
 def income():
     return {"income": np.zeros((2, 1)), "segment": np.array([["a"], ["b"]], object)}
+
+
+def test_attributes_of_a_label_are_treated_as_the_strictest_route_that_it_may_be_about_says():
+    arm = {"name": "champion", "model": "models:/m/1", "weight": 1}
+    one = validate({"endpoint": "a", "variants": [arm], "record": {"mask": {"who": "hmac", "note": "drop"}}})
+    two = validate({"endpoint": "b", "variants": [arm], "label": {"sensitive": ["who", "origin"]}})
+    given = {"who": "ann", "note": "x", "origin": None, "source": 1}
+    assert parted(given, [one], UNIT_KEY) == (
+        {"who": keyed_hashes(UNIT_KEY, ["ann"])[0], "origin": None, "source": 1},
+        {},
+    )
+    assert parted(given, [one, two], UNIT_KEY) == ({"source": 1}, {"who": "ann", "origin": None})
+    assert parted({"note": "x"}, [one], UNIT_KEY) == (None, {})
+    assert parted({"who": None}, [one], UNIT_KEY) == ({"who": None}, {})

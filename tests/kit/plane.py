@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from gateway.admission import Admission
-from gateway.corridor import PlaneCorridor, SpoolLabels
+from gateway.corridor import PlaneCorridor
 from gateway.dataplane import Dataplane
+from gateway.labels import SpoolLabels
 from gateway.live import LiveTable, ServedEndpoint
 from gateway.meter import Meter
 from gateway.recorder import Recorder
@@ -67,7 +68,15 @@ class Plane:
             sync_pool=self.pools[1],
         )
         self.corridor = PlaneCorridor(self.data, loop)
-        self.labels = SpoolLabels(self.recorder, self.meter)
+        self.labels = SpoolLabels(
+            self.recorder._records,
+            lambda: SegmentWriter(
+                folder / "spool" / "worker-1-labels", bytes_max=spool_bytes_max, durable=True, **under
+            ),
+            lambda: self.data.table,
+            self.meter,
+            UNIT_KEY,
+        )
         self.paths = HotPaths()
         self.revision = 0
 

@@ -166,7 +166,7 @@ class ListSink:
         self.rows: list[LabelRow] = []
         self.is_closed = False
 
-    def accept(self, rows: list[LabelRow]) -> None:
+    async def accept(self, rows: list[LabelRow]) -> None:
         if self.is_closed:
             raise SpoolClosed
         self.rows.extend(rows)

@@ -73,7 +73,14 @@ def valid(draw: st.DrawFn) -> dict[str, Any]:
             },
         ),
         "nonfinite": st.sampled_from(["pass", "reject"]),
-        "label": st.fixed_dictionaries({}, optional={"window": DURATIONS, "exogenous": st.booleans()}),
+        "label": st.fixed_dictionaries(
+            {},
+            optional={
+                "window": DURATIONS,
+                "exogenous": st.booleans(),
+                "sensitive": st.lists(st.sampled_from(["sex", "origin"])),
+            },
+        ),
         "record": st.fixed_dictionaries(
             {},
             optional={

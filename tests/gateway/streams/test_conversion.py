@@ -4,7 +4,7 @@ import pytest
 from gateway.streams.arrow import BlockInvalid
 from gateway.streams.conversion import _SLICE, Conversion, Held, tables_of
 from gateway.streams.schema import SCHEMAS, Naming
-from routing.records import Column, MetricBlock, MirrorBlock, SensitiveBlock
+from routing.records import Column, MetricBlock, MirrorBlock, SensitiveBlock, SensitiveLabelBlock
 from tests.kit.spooled import BINARY, encode, label, labels, pid, pid_text, predictions, request, shadows
 
 
@@ -85,12 +85,14 @@ def test_a_table_takes_its_own_blocks_and_leaves_the_others(convert, refused, ta
     mirrored = msgspec.structs.replace(shadows([1], ["1"], ["0"]), dropped={"late": 2})
     blocks = predictions([request(0)], [0.5]), mirrored, labels(label(2, 1)), predictions([])
     apart = SensitiveBlock("phishing", [pid(3)], [1], [60_000_000], [Column("sex", "BYTES", (1,), ["f"])])
-    rows = convert(table, *encode(*blocks, apart))
+    of_label = SensitiveLabelBlock([label(4, None, attributes={"origin": "east"})])
+    rows = convert(table, *encode(*blocks, apart, of_label))
     assert (rows.num_rows, refused) == (1, [])
     if table == "metrics":
         assert (rows["reason"].to_pylist(), rows["writer"].to_pylist()) == (["late"], ["worker-1"])
     else:
-        assert ids(rows) == [pid_text({"predictions": 0, "shadows": 1, "labels": 2, "sensitive": 3}[table])]
+        numbers = {"predictions": 0, "shadows": 1, "labels": 2, "sensitive": 3, "sensitive_labels": 4}
+        assert ids(rows) == [pid_text(numbers[table])]
 
 
 def test_without_frames_there_are_no_rows(convert):

@@ -1,6 +1,8 @@
 import pytest
 
-from gateway.streams.labels import number, rows, text
+from gateway.streams.labels import apart, number, rows, text
+from gateway.streams.schema import SENSITIVE_LABELS
+from routing.records import SensitiveLabelBlock
 from tests.kit.spooled import label, labels, pid_text
 
 
@@ -39,3 +41,17 @@ def test_attributes_are_json():
 
 def test_no_labels_are_no_rows():
     assert rows([labels()]) is None
+
+
+def test_sensitive_attributes_are_rows_of_a_table_of_their_own():
+    kept = [
+        label(3, None, attributes={"origin": "east"}),
+        label(None, None, endpoint="e", request_id="r", attributes={"n": 1}),
+    ]
+    found = apart([SensitiveLabelBlock(kept)])
+    assert found.schema.equals(SENSITIVE_LABELS)
+    assert found.select(["prediction_id", "endpoint", "request_id", "attributes"]).to_pylist() == [
+        {"prediction_id": pid_text(3), "endpoint": None, "request_id": None, "attributes": '{"origin":"east"}'},
+        {"prediction_id": None, "endpoint": "e", "request_id": "r", "attributes": '{"n":1}'},
+    ]
+    assert apart([]) is None

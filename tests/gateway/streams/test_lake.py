@@ -300,5 +300,5 @@ def test_kill_9_anywhere_around_a_commit_neither_loses_nor_doubles_a_row(place, 
 
 def test_the_tally_counts_rows_by_table(place):
     place.store(predictions([request(0, rows=3)], [0.1, 0.2, 0.3]), labels(label(0, 1)))
-    assert place.tally.rows == {"predictions": 3, "shadows": 0, "labels": 1, "metrics": 0, "sensitive": 0}
+    assert {name: rows for name, rows in place.tally.rows.items() if rows} == {"predictions": 3, "labels": 1}
     assert Tally().rows["predictions"] == 0

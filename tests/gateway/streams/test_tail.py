@@ -178,7 +178,8 @@ async def test_rows_past_their_retention_go_by_themselves(place, clock, writer, 
 
 async def test_forgetting_takes_what_was_still_in_the_spool_along(place, stream, writer):
     writer.append(encode(predictions([request(0, unit="gone"), request(1, unit="kept")], [0.5, 0.5])))
-    assert await stream.forget(["gone"]) == {"predictions": 1, "shadows": 0, "sensitive": 0, "labels": 0}
+    deleted = await stream.forget(["gone"])
+    assert {name: rows for name, rows in deleted.items() if rows} == {"predictions": 1}
     assert count(place) == 1
 
 

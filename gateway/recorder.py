@@ -21,7 +21,7 @@ from models.batching import gather
 from models.signature import TensorSpec
 from models.tensors import Array
 from routing.records import Column, MetricBlock
-from routing.traffic import MIRRORED_HEADER, Record
+from routing.traffic import Record
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _TAG_PREDICTIONS: Final = "p"

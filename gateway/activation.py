@@ -8,6 +8,7 @@ A look costs 2 µs while nothing changes. Whatever cannot be loaded leaves the r
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -34,6 +35,8 @@ POLL_S: Final = 0.02
 RETRY_S: Final = 10.0
 """How long a live model that could not be loaded is left alone before it is tried again (a disk may come back)."""
 _NICE: Final = 10
+_SWITCH_S: Final = 0.0005
+"""After how long the loop gets the interpreter lock back from the thread while that works; else the interpreter's own 5 ms hold."""
 
 Attempt = tuple[str, int]
 """An endpoint at a revision."""
@@ -72,6 +75,7 @@ class Activation:
         self._working: asyncio.Future[Any] | None = None
         self._has_landed = False
         self._is_closed = False
+        self._switch_s = sys.getswitchinterval()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="warm-up", initializer=_be_nice)
 
     @property
@@ -196,19 +200,25 @@ class Activation:
         """Hands the thread what is needed most, unless it has work."""
         if self._working is not None:
             return
+        self._working = self._handed_over()
+        sys.setswitchinterval(self._switch_s if self._working is None else _SWITCH_S)
+
+    def _handed_over(self) -> "asyncio.Future[Any] | None":
+        """The thread's next piece of work; None when all that is wanted is there."""
         loop = asyncio.get_running_loop()
         for route, is_next in self._by_need():
             if _attempt(route) in self._failed:
                 continue
             model = self._missing(route)
             if model is not None:
-                self._working = loop.run_in_executor(self._thread, self._catalog.load, model.digest)
-                self._working.add_done_callback(lambda done, model=model: self._loaded(model, done))  # type: ignore[misc]
-                return
+                work = loop.run_in_executor(self._thread, self._catalog.load, model.digest)
+                work.add_done_callback(lambda done, model=model: self._loaded(model, done))  # type: ignore[misc]
+                return work
             if is_next and _attempt(route) not in self._tables:
-                self._working = loop.run_in_executor(self._thread, table_of, route)
-                self._working.add_done_callback(lambda done, route=route: self._dealt(route, done))  # type: ignore[misc]
-                return
+                dealt = loop.run_in_executor(self._thread, table_of, route)
+                dealt.add_done_callback(lambda done, route=route: self._dealt(route, done))  # type: ignore[misc]
+                return dealt
+        return None
 
     def _missing(self, route: CompiledRoute) -> CompiledModel | None:
         """The first of its models that is not loaded."""

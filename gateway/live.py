@@ -14,7 +14,7 @@ from models.signature import Signature
 from models.tensors import Array
 from routing.conditions import columns_read
 from routing.table import EndpointTable
-from routing.traffic import Route
+from routing.traffic import MIRRORED_HEADER, Route
 from routing.validate import validate
 
 
@@ -101,6 +101,8 @@ class ServedEndpoint:
         names = {condition.name for rule in route.rules for condition in rule.when if condition.source == "header"}
         if route.unit.kind == "header":
             names.add(route.unit.name)
+        if any(mirror.remote is not None for mirror in route.mirrors):
+            names.add(MIRRORED_HEADER)
         self.header_names = frozenset(name.encode() for name in names)
         read = columns_read(route)
         self._reads = bool(read)

@@ -21,7 +21,7 @@ from models.batching import gather
 from models.signature import TensorSpec
 from models.tensors import Array
 from routing.records import Column, MetricBlock
-from routing.traffic import Record
+from routing.traffic import MIRRORED_HEADER, Record
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _TAG_PREDICTIONS: Final = "p"
@@ -211,6 +211,7 @@ class Recorder:
                 self._rows(batch, tickets, endpoint.route.record, offset_us, now_ns),
                 [_plain_column(spec, array) for spec, array in zip(endpoint.signature.inputs, inputs, strict=True)],
                 self._outputs(batch, tickets),
+                _chains(tickets),
             )
         )
 
@@ -284,6 +285,12 @@ class Recorder:
         if rule == "hmac":
             return Column(spec.name, "BYTES", array.shape[1:], keyed_hashes(self._unit_key, array.ravel().tolist()))
         return _plain_column(spec, array)
+
+
+def _chains(tickets: list[Ticket]) -> list[str | None]:
+    """What `MirrorBlock.chains` says; for callers' own requests, which most are, nothing."""
+    chains = [ticket.headers.get(MIRRORED_HEADER) for ticket in tickets]
+    return chains if any(chain is not None for chain in chains) else []
 
 
 def _plain_column(spec: TensorSpec, array: Array) -> Column:

@@ -113,7 +113,8 @@ class MirrorBlock(msgspec.Struct, frozen=True, array_like=True, tag="m"):
     """Rows drawn for at least one mirror, whole, with what production answered; read once by the shadow process, never kept.
 
     In each RequestRow `mirrors` is the bit mask of the drawn mirrors, by position in `mirror_names`. `live_outputs` are the
-    outputs of the model that answered, in its own order.
+    outputs of the model that answered, in its own order. `chains` has one entry a request: what other gateways' mirrors sent along
+    with it (`X-Runoff-Mirrored`), None for a caller's own; empty where all are.
     """
 
     endpoint: str
@@ -125,6 +126,7 @@ class MirrorBlock(msgspec.Struct, frozen=True, array_like=True, tag="m"):
     requests: list[RequestRow]
     inputs: list[Column]
     live_outputs: list[Column]
+    chains: list[str | None] = []
 
 
 class ShadowRow(msgspec.Struct, frozen=True, array_like=True):

@@ -9,6 +9,9 @@ import msgspec
 UNIT_HEADER: Final = "x-runoff-unit"
 """The header that `unit: header` means."""
 
+MIRRORED_HEADER: Final = "x-runoff-mirrored"
+"""The header of a row that a mirror of another gateway was shown: the ids of those that it came through."""
+
 SECRET_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
 """Headers that doors hand to nobody: no rule and no unit may read them, no record may hold them."""
 
@@ -115,10 +118,10 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
 
     window_s: int = 30 * DAY_S
     exogenous: bool = False
+    sensitive: tuple[str, ...] = ()
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    sensitive: tuple[str, ...] = ()
     """What is kept of a prediction. `mask` by input column; `retention_s` counts from the prediction."""
 
     sample: float = 1.0

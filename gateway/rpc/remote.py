@@ -4,8 +4,7 @@ It has the interface of `models.runtime.remote.RemoteModel`, and stands here bec
 """
 
 import asyncio
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import grpc
@@ -14,8 +13,10 @@ from gateway.rest.raw_tensors import read_raw, write_raw
 from gateway.rpc import open_inference_pb2 as pb
 from gateway.rpc.tensors import read_contents
 from models.errors import InputInvalid
+from models.runtime.http_server import NO_HEADERS
 from models.runtime.target import (
     REPLY_BYTES_MAX,
+    Access,
     BodyTooLarge,
     InputRefused,
     Named,
@@ -35,37 +36,28 @@ class GrpcModel:
     """One model of one server, on one connection. Belongs to one event loop; calls may overlap.
 
     The connection goes to the very address that was resolved and allowed; no proxies, no retries, none of the caller's metadata.
-    `token` goes as a bearer token. https:// in the address means TLS.
+    https:// in the address means TLS.
     """
 
-    def __init__(
-        self,
-        url: str,
-        model: str,
-        *,
-        allow: Sequence[str],
-        token: str | None = None,
-        timeout_s: float = 5.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, url: str, model: str, access: Access) -> None:
         """Raises RemoteRefused for a target that is not allowed."""
-        self._target = Target(url, allow=allow, clock=clock)
+        self._target = Target(url, allow=access.allow, clock=access.clock)
         self._model = model
-        self._timeout_s = timeout_s
-        self._metadata = [("x-runoff-shadow", "1")]
-        if token is not None:
-            self._metadata.append(("authorization", f"Bearer {token}"))
+        self._timeout_s = access.timeout_s
+        self._metadata = [] if access.token is None else [("authorization", f"Bearer {access.token}")]
         self._channel: grpc.aio.Channel | None = None
         self._address = ""
 
-    async def infer(self, inputs: Sequence[Named], *, body_bytes_max: int) -> RemoteAnswer:
+    async def infer(
+        self, inputs: Sequence[Named], *, body_bytes_max: int, headers: Mapping[str, str] = NO_HEADERS
+    ) -> RemoteAnswer:
         """One call. Raises RemoteTimeout, RemoteRefused, InputRefused, BodyTooLarge or, for all else, RemoteFailed."""
         request = encode(self._model, inputs)
         if request.ByteSize() > body_bytes_max:
             raise BodyTooLarge(f"remote input: wanted at most {body_bytes_max} bytes, got {request.ByteSize()}")
         try:
             async with asyncio.timeout(self._timeout_s):
-                reply = await (await self._call())(request, metadata=self._metadata)
+                reply = await (await self._call())(request, metadata=[*self._metadata, *headers.items()])
         except TimeoutError as error:
             raise RemoteTimeout(f"remote {self._target.host}: no answer within {self._timeout_s} s") from error
         except grpc.aio.AioRpcError as error:

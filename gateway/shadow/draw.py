@@ -24,6 +24,7 @@ REASONS: Final = (
     "governor",  # shed here: too far behind, too many waiting, or too much memory
     "mirror_removed",  # the live route has no such mirror any more
     "until_passed",
+    "cycle",  # it came from this gateway's own mirrors, over other gateways, and a remote would send it round again
 )
 """Why a drawn request has no answer. With `recorded`, and `overflow` which the worker counts, these add up to what was drawn."""
 
@@ -78,6 +79,10 @@ class Draw:
     def is_whole(self) -> bool:
         """Whether all inputs could be read; if not, nobody can answer for this draw."""
         return len(self.inputs) == len(self.block.inputs)
+
+    def chain(self, index: int) -> str | None:
+        """The gateways that a request came through as a mirrored row, None for a caller's own."""
+        return self.block.chains[index] if self.block.chains else None
 
     def drawn(self, mirror: int) -> list[int]:
         """The requests that the mirror at this position of `mirror_names` drew."""

@@ -2,16 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from gateway.shadow.breaker import Breaker
-from gateway.shadow.draw import AGE_MAX_S, Answered, Job
+from gateway.shadow.chain import onward
+from gateway.shadow.draw import AGE_MAX_S, Answered, Draw, Job
 from gateway.shadow.local import chunks
 from gateway.shadow.reading import read_remote
 from gateway.telemetry.log import EventLog
 from models.runtime.target import BodyTooLarge, InputRefused, Named, RemoteAnswer, RemoteFailed, RemoteTimeout
 from models.signature import Answer
+from routing.traffic import MIRRORED_HEADER
 
 _log: Final = EventLog(__name__)
 
@@ -25,15 +27,17 @@ Chunk = tuple[Job, list[int]]
 class Remote(Protocol):
     """A model that another server runs, over any protocol: `RemoteModel`, `MlflowModel`, `gateway.rpc.remote.GrpcModel`."""
 
-    async def infer(self, inputs: Sequence[Named], *, body_bytes_max: int) -> RemoteAnswer:
-        """One bounded call. Raises RemoteTimeout, RemoteRefused, InputRefused, BodyTooLarge or, for all else, RemoteFailed."""
+    async def infer(
+        self, inputs: Sequence[Named], *, body_bytes_max: int, headers: Mapping[str, str] = ...
+    ) -> RemoteAnswer:
+        """One bounded call; `headers` (lower case) go along. Raises RemoteTimeout, RemoteRefused, InputRefused, BodyTooLarge or, for all else, RemoteFailed."""
         ...
 
     async def close(self) -> None: ...
 
 
 class Lane:
-    """One remote candidate. Belongs to the loop; `landed` is called with each job that is done.
+    """One remote candidate. Belongs to the loop; `landed` is called with each job that is done. `gateway` is the id of this one.
 
     `offer` never waits: what the lane cannot hold is shed there and then.
     """
@@ -43,6 +47,7 @@ class Lane:
         remote: Remote,
         model: str,
         *,
+        gateway: str,
         body_bytes_max: int,
         landed: Callable[[Job], None],
         wall: Callable[[], float] = time.time,
@@ -50,6 +55,7 @@ class Lane:
     ) -> None:
         self._remote = remote
         self._model = model
+        self._gateway = gateway
         self._body_bytes_max = body_bytes_max
         self._landed = landed
         self._wall = wall
@@ -58,6 +64,7 @@ class Lane:
         self._answers: dict[int, Answer] = {}
         self._waiting: dict[int, int] = {}
         self._is_removed = False
+        self._has_told = False
         self._runners = [asyncio.create_task(self._serve(), name=f"remote {model}") for _ in range(CALLS_MAX)]
 
     @property
@@ -72,15 +79,33 @@ class Lane:
         """
         job.model = self._model
         waiting = job.waiting()
+        ways = self._ways(job, waiting)
         if self._waiting and self.waiting_bytes + job.draw.size_bytes > waiting_bytes_max:
-            job.fail(waiting, "governor")
+            job.fail(job.waiting(), "governor")
         if job.is_done:
             self._landed(job)
             return
         self._answers[id(job)] = answer
         self._waiting[id(job)] = job.draw.size_bytes
-        for chunk in chunks([(job, index) for index in waiting], ROWS_MAX if is_batched else 1):
-            self._queue.put_nowait((job, [index for _, index in chunk]))
+        for indexes in ways:
+            for chunk in chunks([(job, index) for index in indexes], ROWS_MAX if is_batched else 1):
+                self._queue.put_nowait((job, [index for _, index in chunk]))
+
+    def _ways(self, job: Job, indexes: list[int]) -> list[list[int]]:
+        """The requests that may share a call, since they came through the same gateways. Those that go round fail."""
+        if not job.draw.block.chains:
+            return [indexes]
+        ways: dict[str | None, list[int]] = {}
+        for index in indexes:
+            ways.setdefault(onward(job.draw.chain(index), self._gateway), []).append(index)
+        circling = ways.pop(None, [])
+        if circling:
+            job.fail(circling, "cycle")
+            if not self._has_told:
+                self._has_told = True
+                through = job.draw.chain(circling[0])
+                _log.warning("mirror_cycle", endpoint=job.draw.block.endpoint, mirror=job.mirror, came_through=through)
+        return list(ways.values())
 
     def remove(self) -> None:
         """The mirror is gone from the route: what waits is counted as such. The lane ends once it is idle, by `close`."""
@@ -118,7 +143,9 @@ class Lane:
         inputs = [(name, draw.take(array, indexes)) for name, array in draw.inputs.items()]
         started = time.perf_counter_ns()
         try:
-            answer = await self._remote.infer(inputs, body_bytes_max=self._body_bytes_max)
+            answer = await self._remote.infer(
+                inputs, body_bytes_max=self._body_bytes_max, headers=self._marks(draw, indexes)
+            )
             self._breaker.succeeded()
             answered = self._read(job, indexes, answer, (time.perf_counter_ns() - started) // 1000)
         except (BodyTooLarge, InputRefused) as error:
@@ -139,6 +166,11 @@ class Lane:
             else:
                 job.version = answer.version or job.version
                 job.answer(answered)
+
+    def _marks(self, draw: Draw, indexes: Sequence[int]) -> Mapping[str, str]:
+        """Where the requests of one call have come through; those of a job that differ in it share none (`_ways`)."""
+        chain = onward(draw.chain(indexes[0]), self._gateway)
+        return {} if chain is None else {MIRRORED_HEADER: chain}
 
     def _refusal(self, job: Job, indexes: Sequence[int]) -> str | None:
         if self._is_removed:

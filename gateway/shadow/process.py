@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
 
+from gateway.instance import instance_id
 from gateway.pipe import Pipe, PipeBroken
 from gateway.rpc.remote import GrpcModel
 from gateway.settings import Settings
@@ -36,7 +37,7 @@ from models.answer import read
 from models.catalog import Catalog, LoadedModel
 from models.runtime.remote import RemoteModel
 from models.runtime.remote_mlflow import MlflowModel
-from models.runtime.target import RemoteRefused
+from models.runtime.target import Access, RemoteRefused
 from models.signature import Answer
 from routing.traffic import Mirror
 
@@ -87,6 +88,7 @@ class Shadow:
         state = settings.state_path
         self._settings = settings
         self._environ = environ
+        self._gateway = instance_id(state)
         cores_max = max(0.25, settings.shadow.cpu_share_max * cores)
         self._governor = Governor(memory_bytes_max=memory_bytes_max, cores_max=cores_max)
         self._wall = wall
@@ -277,11 +279,15 @@ class Shadow:
             token = self._environ.get(remote.auth.removeprefix("env:"))
             if token is None:
                 raise RemoteRefused(f"{endpoint}/{mirror.name}: the variable of {remote.auth} is not set")
-        client = _CLIENTS[remote.protocol](
-            remote.url, remote.model, allow=self._settings.remotes.allow, token=token, timeout_s=REMOTE_TIMEOUT_S
+        access = Access(allow=self._settings.remotes.allow, token=token, timeout_s=REMOTE_TIMEOUT_S)
+        return Lane(
+            _CLIENTS[remote.protocol](remote.url, remote.model, access),
+            remote.model,
+            gateway=self._gateway,
+            body_bytes_max=mirror.body_bytes_max or self._settings.limits.body_bytes_binary_max,
+            landed=self._land,
+            wall=self._wall,
         )
-        bytes_max = mirror.body_bytes_max or self._settings.limits.body_bytes_binary_max
-        return Lane(client, remote.model, body_bytes_max=bytes_max, landed=self._land, wall=self._wall)
 
     def _land(self, job: Job) -> None:
         self._outbox.put(job)

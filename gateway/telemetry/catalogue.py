@@ -134,7 +134,8 @@ _ALL: Final = (
     _counter(
         "runoff_mirrored_total",
         ("endpoint", "variant", "outcome"),
-        "Requests drawn for a mirror (its name is the variant), by outcome. Drops: the shadow is too slow; lower `sample`.",
+        "Requests drawn for a mirror (its name is the variant), by outcome. Drops: the shadow is too slow; lower `sample`. `cycle`: "
+        "mirrors of several gateways lead to each other.",
     ),
     _counter(
         "runoff_mirror_dropped_total",

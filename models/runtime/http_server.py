@@ -1,16 +1,28 @@
-"""Calls to another server over HTTP/1.1: the one room of httpx in `models`. One call is bounded in time and bytes."""
+"""Calls to another server over HTTP/1.1: the one room of httpx in `models`. One call is bounded in time and bytes, both ways."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Final
 
 import httpx
 import msgspec
 
-from models.runtime.target import REPLY_BYTES_MAX, InputRefused, RemoteFailed, RemoteTimeout, Target
+from models.runtime.target import (
+    REPLY_BYTES_MAX,
+    Access,
+    BodyTooLarge,
+    InputRefused,
+    RemoteFailed,
+    RemoteTimeout,
+    Target,
+)
 
+_CALLS_MAX: Final = 8
+"""Calls that may be under way to one server."""
 _INPUT_REFUSED: Final = frozenset({400, 413, 422})
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -22,24 +34,24 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class HttpServer:
-    """Calls may overlap. No proxies, no redirects, no cookies, none of the caller's headers. `token` goes as a bearer token."""
+    """Calls may overlap. No proxies, no redirects, no cookies, none of the caller's headers."""
 
-    def __init__(self, target: Target, *, token: str | None, timeout_s: float, calls_max: int) -> None:
-        self._target = target
-        self._timeout_s = timeout_s
+    def __init__(self, url: str, access: Access) -> None:
+        """Raises RemoteRefused for a target that is not allowed."""
+        self._target = target = Target(url, allow=access.allow, clock=access.clock)
+        self._timeout_s = access.timeout_s
         self._headers = {
             "Host": target.authority,
-            "X-Runoff-Shadow": "1",
             "User-Agent": "runoff-shadow",
             "Accept-Encoding": "identity",
         }
-        if token is not None:
-            self._headers["Authorization"] = f"Bearer {token}"
+        if access.token is not None:
+            self._headers["Authorization"] = f"Bearer {access.token}"
         self._client = httpx.AsyncClient(
             follow_redirects=False,
             trust_env=False,
-            timeout=httpx.Timeout(timeout_s),
-            limits=httpx.Limits(max_connections=calls_max, max_keepalive_connections=calls_max),
+            timeout=httpx.Timeout(access.timeout_s),
+            limits=httpx.Limits(max_connections=_CALLS_MAX, max_keepalive_connections=_CALLS_MAX),
         )
 
     @asynccontextmanager
@@ -55,7 +67,18 @@ class HttpServer:
             self._target.forget()
             raise RemoteFailed(f"remote {host}: {type(error).__name__}") from error
 
-    async def call(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Reply:
+    async def send(self, path: str, body: bytes, headers: Mapping[str, str], *, bytes_max: int) -> Reply:
+        """Posts an input, inside `calls`. Raises BodyTooLarge, InputRefused or RemoteFailed."""
+        if len(body) > bytes_max:
+            raise BodyTooLarge(f"remote input: wanted at most {bytes_max} bytes, got {len(body)}")
+        reply = await self.call("POST", path, body, headers)
+        if reply.status in _INPUT_REFUSED:
+            raise InputRefused(f"remote {self._target.host}: status {reply.status}")
+        if reply.status != 200:
+            raise RemoteFailed(f"remote {self._target.host}: status {reply.status}")
+        return reply
+
+    async def call(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = NO_HEADERS) -> Reply:
         """One call, inside `calls`; `path` follows that of the target. Any status is a reply."""
         target = self._target
         url = httpx.URL(
@@ -68,7 +91,7 @@ class HttpServer:
             method,
             url,
             content=body,
-            headers=self._headers | dict(headers or {}),
+            headers=self._headers | dict(headers),
             extensions={"sni_hostname": target.host},
         )
         response = await self._client.send(request, stream=True)
@@ -83,14 +106,6 @@ class HttpServer:
             await response.aclose()
             self._client.cookies.clear()
         return Reply(response.status_code, response.headers, b"".join(chunks))
-
-    def answered(self, reply: Reply) -> Reply:
-        """The reply, if its status is 200. Raises InputRefused or RemoteFailed."""
-        if reply.status in _INPUT_REFUSED:
-            raise InputRefused(f"remote {self._target.host}: status {reply.status}")
-        if reply.status != 200:
-            raise RemoteFailed(f"remote {self._target.host}: status {reply.status}")
-        return reply
 
     async def close(self) -> None:
         """Closes all connections."""

@@ -4,8 +4,7 @@ The caller bounds how many calls run at once; one call is bounded in time and by
 """
 
 import struct
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -13,8 +12,8 @@ import msgspec
 import numpy as np
 import orjson
 
-from models.runtime.http_server import HttpServer
-from models.runtime.target import BodyTooLarge, Named, RemoteAnswer, RemoteFailed, Target
+from models.runtime.http_server import NO_HEADERS, HttpServer
+from models.runtime.target import Access, Named, RemoteAnswer, RemoteFailed
 from models.tensors import NUMPY_OF, Array, datatype_of
 
 _HEADER_LENGTH: Final = "inference-header-content-length"
@@ -40,33 +39,21 @@ class _Server(msgspec.Struct):
 class RemoteModel:
     """One model of one server. Belongs to one event loop; calls may overlap."""
 
-    def __init__(
-        self,
-        url: str,
-        model: str,
-        *,
-        allow: Sequence[str],
-        token: str | None = None,
-        timeout_s: float = 5.0,
-        calls_max: int = 8,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, url: str, model: str, access: Access) -> None:
         """Raises RemoteRefused for a target that is not allowed."""
-        target = Target(url, allow=allow, clock=clock)
-        self._server = HttpServer(target, token=token, timeout_s=timeout_s, calls_max=calls_max)
-        self._model = quote(model, safe="")
+        self._server = HttpServer(url, access)
+        self._path = f"/v2/models/{quote(model, safe='')}/infer"
         self._is_binary: bool | None = None
 
-    async def infer(self, inputs: Sequence[Named], *, body_bytes_max: int) -> RemoteAnswer:
+    async def infer(
+        self, inputs: Sequence[Named], *, body_bytes_max: int, headers: Mapping[str, str] = NO_HEADERS
+    ) -> RemoteAnswer:
         """One call. Raises RemoteTimeout, RemoteRefused, InputRefused, BodyTooLarge or, for all else, RemoteFailed."""
         async with self._server.calls():
             if self._is_binary is None:
                 self._is_binary = await self._takes_binary()
-            body, headers = encode(inputs, binary=self._is_binary)
-            if len(body) > body_bytes_max:
-                raise BodyTooLarge(f"remote input: wanted at most {body_bytes_max} bytes, got {len(body)}")
-            reply = await self._server.call("POST", f"/v2/models/{self._model}/infer", body, headers)
-        self._server.answered(reply)
+            body, own = encode(inputs, binary=self._is_binary)
+            reply = await self._server.send(self._path, body, {**own, **headers}, bytes_max=body_bytes_max)
         return decode(reply.body, reply.headers.get(_HEADER_LENGTH))
 
     async def close(self) -> None:

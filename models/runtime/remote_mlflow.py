@@ -3,16 +3,15 @@
 Its answer is what the model's `predict` returns: perhaps labels without probabilities, perhaps values without names.
 """
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 import orjson
 
-from models.runtime.http_server import HttpServer
-from models.runtime.target import BodyTooLarge, InputRefused, Named, RemoteAnswer, RemoteFailed, Target
+from models.runtime.http_server import NO_HEADERS, HttpServer
+from models.runtime.target import Access, InputRefused, Named, RemoteAnswer, RemoteFailed
 from models.tensors import Array
 
 _JSON: Final = {"Content-Type": "application/json"}
@@ -30,34 +29,25 @@ class MlflowModel:
     models whose signature names no tensor want it; what it took is remembered.
     """
 
-    def __init__(
-        self,
-        url: str,
-        model: str,
-        *,
-        allow: Sequence[str],
-        token: str | None = None,
-        timeout_s: float = 5.0,
-        calls_max: int = 8,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, url: str, model: str, access: Access) -> None:
         """Raises RemoteRefused for a target that is not allowed. `model` only matters to a server that holds several."""
-        target = Target(url, allow=allow, clock=clock)
-        self._server = HttpServer(target, token=token, timeout_s=timeout_s, calls_max=calls_max)
+        self._server = HttpServer(url, access)
         self._headers = _JSON | {"X-Runoff-Endpoint": model}
         self._is_bare: bool | None = None
 
-    async def infer(self, inputs: Sequence[Named], *, body_bytes_max: int) -> RemoteAnswer:
+    async def infer(
+        self, inputs: Sequence[Named], *, body_bytes_max: int, headers: Mapping[str, str] = NO_HEADERS
+    ) -> RemoteAnswer:
         """One call, or two until it is known how the server wants its tensor. Raises as RemoteModel does."""
         may_be_bare = len(inputs) == 1 and not _are_columns(inputs)
         is_bare = may_be_bare and self._is_bare is True
         async with self._server.calls():
             try:
-                answer = await self._invoke(inputs, body_bytes_max, is_bare=is_bare)
+                answer = await self._invoke(inputs, body_bytes_max, headers, is_bare=is_bare)
             except InputRefused:
                 if not may_be_bare or self._is_bare is not None:
                     raise
-                answer = await self._invoke(inputs, body_bytes_max, is_bare=True)
+                answer = await self._invoke(inputs, body_bytes_max, headers, is_bare=True)
                 is_bare = True
         if may_be_bare:
             self._is_bare = is_bare
@@ -67,11 +57,11 @@ class MlflowModel:
         """Closes all connections."""
         await self._server.close()
 
-    async def _invoke(self, inputs: Sequence[Named], body_bytes_max: int, *, is_bare: bool) -> RemoteAnswer:
+    async def _invoke(
+        self, inputs: Sequence[Named], bytes_max: int, headers: Mapping[str, str], *, is_bare: bool
+    ) -> RemoteAnswer:
         body = encode(inputs, is_bare=is_bare)
-        if len(body) > body_bytes_max:
-            raise BodyTooLarge(f"remote input: wanted at most {body_bytes_max} bytes, got {len(body)}")
-        reply = self._server.answered(await self._server.call("POST", "/invocations", body, self._headers))
+        reply = await self._server.send("/invocations", body, {**self._headers, **headers}, bytes_max=bytes_max)
         return decode(reply.body, reply.headers.get(_MODEL_HEADER, "").rpartition("/")[2])
 
 

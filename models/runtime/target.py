@@ -54,11 +54,22 @@ class RemoteAnswer(msgspec.Struct, frozen=True):
     is_prediction: bool = False
 
 
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """How another server may be called. `token` goes as a bearer token, None: none does; `timeout_s` bounds a call as a whole.
+
+    `allow`: host names or addresses, compared whole.
+    """
+
+    allow: Sequence[str]
+    token: str | None = None
+    timeout_s: float = 5.0
+    clock: Callable[[], float] = time.monotonic
+
+
 class Target:
     """One server by its address. Belongs to one event loop.
 
-    `allow`: host names or addresses, compared whole; the name is resolved here and the connection goes to that very address, so a name
-    cannot change its meaning in between.
+    The name is resolved here and the connection goes to that very address, so a name cannot change its meaning in between.
     """
 
     def __init__(self, url: str, *, allow: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,5 +1,6 @@
 """Records hold what the route allows, decode to the agreed types, and cost the live path nothing it does not owe."""
 
+import asyncio
 import hmac
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from models.tensors import Array
-from routing.records import PredictionBlock, RequestRow
+from routing.records import MirrorBlock, PredictionBlock, RequestRow
 from tests.kit.plane import UNIT_KEY, Plane
 from tests.kit.staged import stage_linear
 
@@ -91,6 +92,17 @@ async def test_a_sample_below_one_records_its_share_and_answers_everyone(plane: 
     assert totals.value("runoff_records_total", outcome="assigned") == 300
     assert totals.value("runoff_records_total", outcome="recorded") == kept
     assert totals.value("runoff_records_total", outcome="sampled_out") == 300 - kept
+
+
+async def test_mirrored_rows_keep_the_gateways_that_they_came_through_and_callers_own_have_none(plane: Plane) -> None:
+    mirrors = [{"name": "far", "remote": {"url": "http://127.0.0.1:9", "model": "m"}}]
+    plane.serve({"champion": stage_linear(plane.artifacts)}, mirrors=mirrors)
+    requests = [plane.request(rows((1, 2))), plane.request(rows((1, 2)), headers={"x-runoff-mirrored": "a" * 16})]
+    for request in requests:
+        await plane.corridor.infer(request)
+    await asyncio.gather(*map(plane.corridor.infer, requests))
+    found = [block.chains for block in plane.blocks("mirror/worker-1") if isinstance(block, MirrorBlock)]
+    assert found == [[], ["a" * 16], [None, "a" * 16]]
 
 
 async def test_rows_that_the_mirror_spool_cannot_take_are_counted_for_each_mirror_that_drew_them(

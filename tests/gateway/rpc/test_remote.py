@@ -13,6 +13,7 @@ from gateway.rpc import open_inference_pb2 as pb
 from gateway.rpc.remote import GrpcModel, decode
 from models.runtime.target import (
     REPLY_BYTES_MAX,
+    Access,
     BodyTooLarge,
     InputRefused,
     RemoteFailed,
@@ -27,7 +28,7 @@ Behave = Callable[[pb.ModelInferRequest, Any], Awaitable[pb.ModelInferResponse]]
 
 @asynccontextmanager
 async def client(url: str, model: str = "phishing", **fields: Any) -> AsyncIterator[GrpcModel]:
-    remote = GrpcModel(url, model, **({"allow": LOOPBACK} | fields))
+    remote = GrpcModel(url, model, Access(**({"allow": LOOPBACK} | fields)))
     try:
         yield remote
     finally:
@@ -139,7 +140,7 @@ async def test_a_server_that_hangs_costs_the_time_out_and_no_more() -> None:
             await infer(url, timeout_s=0.2)
 
 
-async def test_a_call_is_marked_carries_the_token_and_asks_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_carries_its_headers_and_the_token_and_asks_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     seen: list[dict[str, str]] = []
 
@@ -147,9 +148,9 @@ async def test_a_call_is_marked_carries_the_token_and_asks_no_proxy(monkeypatch:
         seen.append({key: value for key, value in context.invocation_metadata() if isinstance(value, str)})
         return pb.ModelInferResponse()
 
-    async with serving(note) as url:
-        await infer(url, token="secret")
-    assert (seen[0]["x-runoff-shadow"], seen[0]["authorization"]) == ("1", "Bearer secret")
+    async with serving(note) as url, client(url, token="secret") as remote:
+        await remote.infer(ROW, body_bytes_max=1 << 20, headers={"x-of-this-call": "1"})
+    assert (seen[0]["x-of-this-call"], seen[0]["authorization"]) == ("1", "Bearer secret")
     assert seen[0]["user-agent"].startswith("runoff-shadow")
 
 
@@ -209,7 +210,7 @@ async def test_a_server_that_is_not_there_is_a_failure_and_one_that_comes_back_i
 
 def test_a_host_that_is_not_allowed_is_refused_before_anything_is_sent() -> None:
     with pytest.raises(RemoteRefused):
-        GrpcModel("http://example.org:8081", "m", allow=LOOPBACK)
+        GrpcModel("http://example.org:8081", "m", Access(allow=LOOPBACK))
 
 
 async def test_link_local_is_refused_after_resolution_even_where_it_is_allowed_by_name() -> None:

@@ -13,11 +13,14 @@ from gateway.shadow.breaker import FAILURES_MAX
 from gateway.shadow.draw import Job
 from gateway.shadow.lane import CALLS_MAX, Lane
 from models.runtime.remote import RemoteModel
+from models.runtime.target import Access
 from models.signature import Answer
 from tests.kit.remote_server import Behave, Handler, Server, failing, hanging, linear, saying, serving, slow
 from tests.kit.shadowed import draw_of
 
 ANSWER = Answer(kind="classification", label_output="label", score_output="probabilities", classes=(0, 1))
+
+GATEWAY = "a" * 16
 
 
 class Landing:
@@ -43,8 +46,8 @@ class Landing:
 async def lane_to(behave: Behave, **fields: Any) -> AsyncIterator[tuple[Lane, Landing, Server]]:
     landing = Landing()
     with serving(behave) as server:
-        client = RemoteModel(server.url, "m", allow=("127.0.0.1",), timeout_s=fields.pop("timeout_s", 5.0))
-        lane = Lane(client, "m", landed=landing, **({"body_bytes_max": 1 << 20} | fields))
+        client = RemoteModel(server.url, "m", Access(allow=("127.0.0.1",), timeout_s=fields.pop("timeout_s", 5.0)))
+        lane = Lane(client, "m", gateway=GATEWAY, landed=landing, **({"body_bytes_max": 1 << 20} | fields))
         try:
             yield lane, landing, server
         finally:
@@ -79,6 +82,31 @@ async def test_requests_that_cannot_share_a_run_are_called_for_one_by_one() -> N
         (job,) = await landing.of(1)
         assert len(server.calls) == 3
     assert len(job.answers) == 3
+
+
+async def test_a_call_names_the_gateways_that_its_rows_came_through_and_rows_that_come_round_go_no_further() -> None:
+    other, third = "b" * 16, "c" * 16
+    job = job_of([1] * 5)
+    job.draw.block.chains.extend([None, other, f"{other},{GATEWAY}", other, f"{third},{other}"])
+    async with lane_to(linear(2.0)) as (lane, landing, server):
+        lane.offer(job, ANSWER, is_batched=True, waiting_bytes_max=1 << 24)
+        await landing.of(1)
+        sent = {
+            headers["x-runoff-mirrored"]: len(json.loads(body)["inputs"][0]["data"]) for headers, body in server.calls
+        }
+    assert sent == {GATEWAY: 2, f"{other},{GATEWAY}": 4, f"{third},{other},{GATEWAY}": 2}  # two values a row
+    assert job.reasons == {2: "cycle"}
+
+
+async def test_a_frame_of_rows_that_all_come_round_is_done_at_once() -> None:
+    job = job_of([1, 1])
+    job.draw.block.chains.extend([GATEWAY, GATEWAY])
+    async with lane_to(linear(2.0)) as (lane, landing, server):
+        lane.offer(job, ANSWER, is_batched=True, waiting_bytes_max=1 << 24)
+        assert landing.jobs == [job]
+        assert lane.is_idle
+        assert not server.calls
+    assert job.reasons == {0: "cycle", 1: "cycle"}
 
 
 async def test_an_input_that_the_server_refuses_fails_alone() -> None:

@@ -7,7 +7,7 @@ from gateway.shadow.lane import Lane
 from gateway.shadow.roster import Roster
 from gateway.state.reader import StateReader
 from models.runtime.remote import RemoteModel
-from models.runtime.target import RemoteRefused
+from models.runtime.target import Access, RemoteRefused
 from routing.traffic import Mirror
 from tests.kit.shadowed import Shadowed
 
@@ -22,9 +22,9 @@ class Opened:
 
     def __call__(self, endpoint: str, mirror: Mirror) -> Lane:
         assert mirror.remote is not None
-        client = RemoteModel(mirror.remote.url, mirror.remote.model, allow=("127.0.0.1",))
+        client = RemoteModel(mirror.remote.url, mirror.remote.model, Access(allow=("127.0.0.1",)))
         self.count += 1
-        return Lane(client, mirror.remote.model, body_bytes_max=1, landed=lambda _: None)
+        return Lane(client, mirror.remote.model, gateway="a" * 16, body_bytes_max=1, landed=lambda _: None)
 
 
 @pytest.fixture

@@ -1,18 +1,15 @@
 import pytest
 
 from models.runtime.http_server import HttpServer
-from models.runtime.target import REPLY_BYTES_MAX, InputRefused, RemoteFailed, RemoteRefused, RemoteTimeout, Target
+from models.runtime.target import REPLY_BYTES_MAX, Access, InputRefused, RemoteFailed, RemoteRefused, RemoteTimeout
 from tests.kit.remote_server import failing, hanging, linear, saying, serving
 
 
 async def call(url: str, **fields: object) -> int:
-    server = HttpServer(
-        Target(url, allow=("127.0.0.1", "169.254.169.254")),
-        **({"token": None, "timeout_s": 5.0, "calls_max": 1} | fields),
-    )
+    server = HttpServer(url, Access(allow=("127.0.0.1", "169.254.169.254"), **fields))
     try:
         async with server.calls():
-            return server.answered(await server.call("POST", "/any", b"{}")).status
+            return (await server.send("/any", b"{}", {}, bytes_max=2)).status
     finally:
         await server.close()
 

@@ -11,6 +11,7 @@ import pytest
 from models.runtime.remote import RemoteModel, decode, encode
 from models.runtime.target import (
     REPLY_BYTES_MAX,
+    Access,
     BodyTooLarge,
     InputRefused,
     RemoteFailed,
@@ -25,7 +26,7 @@ ROW = [("x", np.array([[1.5, -2.0]], np.float32))]
 
 @asynccontextmanager
 async def client(url: str, **fields: object) -> AsyncIterator[RemoteModel]:
-    remote = RemoteModel(url, "m", **({"allow": LOOPBACK} | fields))
+    remote = RemoteModel(url, "m", Access(**({"allow": LOOPBACK} | fields)))
     try:
         yield remote
     finally:
@@ -86,15 +87,16 @@ def test_json_writes_what_is_not_finite_as_null_and_reads_null_as_nan() -> None:
     np.testing.assert_array_equal(answer.outputs[0][1], np.array([[np.nan, 2.5]], np.float32))
 
 
-async def test_a_call_is_marked_carries_the_token_and_nothing_of_the_environment(
+async def test_a_call_carries_its_headers_the_token_and_nothing_of_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     with serving(linear(1.0)) as server:
-        await infer(server, token="secret")
+        async with client(server.url, token="secret") as remote:
+            await remote.infer(ROW, body_bytes_max=1 << 20, headers={"x-of-this-call": "1"})
 
     headers, _ = server.calls[0]
-    assert headers["x-runoff-shadow"] == "1"
+    assert headers["x-of-this-call"] == "1"
     assert headers["authorization"] == "Bearer secret"
     assert headers["host"] == server.url.removeprefix("http://")
     assert "cookie" not in headers

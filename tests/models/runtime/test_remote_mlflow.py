@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models.runtime.remote_mlflow import MlflowModel, decode, encode
-from models.runtime.target import BodyTooLarge, InputRefused, RemoteFailed, RemoteRefused
+from models.runtime.target import Access, BodyTooLarge, InputRefused, RemoteFailed, RemoteRefused
 from tests.kit import registered
 from tests.kit.asgi_server import listening
 from tests.kit.remote_server import Handler, failing, saying, serving
@@ -26,7 +26,7 @@ TENSOR = [("x", np.array([[1.5, -2.0], [0.5, 4.0]], np.float32))]
 
 @asynccontextmanager
 async def client(url: str, **fields: Any) -> AsyncIterator[MlflowModel]:
-    remote = MlflowModel(url, "m", **({"allow": LOOPBACK} | fields))
+    remote = MlflowModel(url, "m", Access(**({"allow": LOOPBACK} | fields)))
     try:
         yield remote
     finally:
@@ -109,16 +109,16 @@ async def test_a_tensor_refused_by_name_is_tried_bare_once_and_then_sent_as_it_w
 async def test_a_call_names_its_model_carries_the_token_and_reads_the_version_of_who_answered() -> None:
     with serving(saying(b'{"predictions": [1, 0]}', X_Runoff_Model="phishing/12")) as server:
         async with client(f"{server.url}/base/", token="secret") as remote:
-            answer = await remote.infer(COLUMNS, body_bytes_max=1 << 20)
+            answer = await remote.infer(COLUMNS, body_bytes_max=1 << 20, headers={"x-of-this-call": "1"})
     headers, _ = server.calls[0]
-    assert (headers["authorization"], headers["x-runoff-shadow"]) == ("Bearer secret", "1")
+    assert (headers["authorization"], headers["x-of-this-call"]) == ("Bearer secret", "1")
     assert headers["x-runoff-endpoint"] == "m"
     assert answer.version == "12"
 
 
 async def test_refusals_and_bounds_are_those_of_every_remote() -> None:
     with pytest.raises(RemoteRefused):
-        MlflowModel("http://example.org", "m", allow=LOOPBACK)
+        MlflowModel("http://example.org", "m", Access(allow=LOOPBACK))
     with serving(failing(307, Location="http://127.0.0.1:1/invocations")) as server:
         async with client(server.url) as remote:
             with pytest.raises(RemoteFailed, match="307"):

@@ -66,7 +66,7 @@ def serve(
     open_data: Annotated[bool | None, typer.Option("--open-data", help="serve beyond loopback without keys")] = None,
 ) -> None:
     """Run the gateway."""
-    from gateway.settings import load
+    from gateway.settings_sources import load
 
     options = {
         "workers": workers,
@@ -91,7 +91,7 @@ def settings(config: Config = None, as_json: Json = False) -> None:
     import msgspec
 
     from gateway.commands.talk import grid, screen, show_json
-    from gateway.settings import explain
+    from gateway.settings_sources import explain
 
     rows = [msgspec.structs.asdict(row) for row in explain({}, os.environ, settings_file(config))]
     if as_json:

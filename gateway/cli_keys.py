@@ -115,6 +115,6 @@ def _local(local: bool, state_dir: str | None, config: Path | None) -> Path | No
     """The state file to write into; None: ask the gateway."""
     if not local:
         return None
-    from gateway.settings import load
+    from gateway.settings_sources import load
 
     return load({"state_dir": state_dir}, os.environ, settings_file(config)).state_file

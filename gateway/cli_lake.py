@@ -142,6 +142,6 @@ def init(
 
 
 def _settings(config: Path | None, state_dir: str | None) -> "Settings":
-    from gateway.settings import load
+    from gateway.settings_sources import load
 
     return load({"state_dir": state_dir}, os.environ, settings_file(config))

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 SUPERVISOR = """
 import os, sys
-from gateway.settings import load
+from gateway.settings_sources import load
 from gateway.supervisor import Commands, serve
 state, workers, grace, worker, other = sys.argv[1:]
 settings = load({"state_dir": state, "workers": int(workers), "rest_port": 0, "grpc_port": 0, "metrics_port": 0,

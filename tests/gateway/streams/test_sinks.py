@@ -1,6 +1,6 @@
 import pytest
 
-from gateway.settings import load
+from gateway.settings_sources import load
 from gateway.streams.relay import SinkFailed
 from gateway.streams.sinks import _properties, relays
 

@@ -16,38 +16,33 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.admission import Admission
-from gateway.errors import (
-    INTERNAL,
-    Cancelled,
-    DeadlinePassed,
-    EndpointUnknown,
-    NotReady,
-    translate,
-)
+from gateway.assignment import assign, miss_unit
+from gateway.errors import INTERNAL, Cancelled, DeadlinePassed, EndpointUnknown, NotReady, translate
 from gateway.ids import Minter
-from gateway.live import Arm, LiveTable, ServedEndpoint
+from gateway.live import LiveTable, ServedEndpoint
 from gateway.meter import Meter
 from gateway.recorder import Recorder
 from gateway.replies import Replies, refuse
 from gateway.runs import by_endpoint, fits, insert_by_priority, run
+from gateway.spans import trace
 from gateway.telemetry.log import EventLog
-from gateway.telemetry.trace import Span, Tracer
+from gateway.telemetry.trace import Tracer
+from gateway.threaded import ThreadedRuns
 from gateway.ticket import Batch, Ticket
 from models.catalog import LoadedModel
 from models.pool import ComputePool
-from routing.errors import PinRefused
-from routing.records import ASSIGNED_BY
 from routing.split import canonical_unit
 
 log = EventLog(__name__)
 
 INLINE_S: Final = 0.001
 """What one turn may spend in models on the loop, and the longest single run there; longer runs go to the pool's threads."""
-_BY_PIN: Final = ASSIGNED_BY.index("pin")
+_EARLY_NS: Final = 1_000_000
+"""By how much a timer of the loop may fire too early: uvloop's count in milliseconds."""
 
 
 class Dataplane:
-    """Rooms 4 to 9 of one worker. Everything runs on the event loop but `runs.run`, which may run on a pool thread."""
+    """Rooms 4 to 9 of one worker. Everything runs on the event loop but `runs.run`, which may run on a pool thread (`threaded`)."""
 
     def __init__(
         self,
@@ -70,16 +65,15 @@ class Dataplane:
         self._recorder = recorder
         self._replies = Replies(loop, recorder, meter, sync_pool, admission)
         self._admission = admission
-        self._pool = pool
+        self._threads = ThreadedRuns(loop, pool, clock_ns, self._land, self._expire)
         self._tracer = tracer
         self._minter = minter or Minter()
         self._clock_ns = clock_ns
         self._wall_ns = wall_ns
         self._arrived: list[Ticket] = []
         self._queues: dict[LoadedModel, deque[Ticket]] = {}
-        self._running: dict[LoadedModel, int] = {}
         self._landed: list[Batch] = []
-        self._failed: list[Ticket] = []
+        self._failed: list[Batch] = []
         self._is_scheduled = False
 
     def submit(self, ticket: Ticket) -> None:
@@ -93,8 +87,12 @@ class Dataplane:
             self._schedule()
 
     def cancel(self, ticket: Ticket) -> None:
-        """The caller has gone: the ticket is dropped before its run if it has not run yet. Its record says so."""
-        ticket.cancelled = True
+        """The caller has gone: the ticket is dropped before its run if that has not begun yet. Its record says so, also when it has.
+
+        Who goes when its deadline has passed went for that: it is recorded as late.
+        """
+        if not ticket.deadline_ns or self._clock_ns() < ticket.deadline_ns - _EARLY_NS:
+            ticket.cancelled = True
 
     def _schedule(self) -> None:
         self._is_scheduled = True
@@ -108,11 +106,12 @@ class Dataplane:
             self._admit(arrived)
         finished, self._landed = self._landed, []
         budget_s = INLINE_S
+        running = self._threads.running
         waiting = list(self._queues)
         while waiting:  # round robin over the models, one batch each: a model with a long queue takes no other's turn
             left: list[LoadedModel] = []
             for model in waiting:
-                if self._running.get(model, 0) >= model.runs_max:
+                if running.get(model, 0) >= model.runs_max:
                     continue
                 queue = self._queues[model]
                 batch = self._cut(model, queue)
@@ -121,8 +120,7 @@ class Dataplane:
                     continue
                 predicted_s = model.predicted_s(batch.rows)
                 if predicted_s > INLINE_S:
-                    self._running[model] = self._running.get(model, 0) + 1
-                    self._pool.submit(lambda batch=batch: self._run_on_thread(batch))  # type: ignore[misc]
+                    self._threads.start(batch)
                 elif predicted_s > budget_s and budget_s < INLINE_S:
                     queue.extendleft(reversed(batch.tickets))
                     if not self._is_scheduled:
@@ -162,12 +160,12 @@ class Dataplane:
                         if unit:
                             ticket.unit = unit.encode() if unit.isascii() else canonical_unit(unit)
                         else:
-                            self._miss_unit(ticket)
+                            miss_unit(ticket, self.meter)
                     place, ticket.bucket = table.draw(ticket.unit, minted[0])
                     arm = ticket.arm = ticket.answered = endpoint.arms[place]
                     ticket.propensity = table.shares[place]
                 else:
-                    arm = self._assign(ticket)
+                    arm = assign(ticket, self.table, self.meter)
                 model = arm.model
                 queue = queues.get(model)
                 enter(endpoint, model, 0 if queue is None else len(queue))
@@ -208,37 +206,6 @@ class Dataplane:
         ticket.error = error
         ticket.prediction_id, ticket.heavy_bytes = "", 0
 
-    def _assign(self, ticket: Ticket) -> Arm:
-        """Room 5 at length: pins, rules, and units from anywhere. The arm that answers."""
-        endpoint = ticket.endpoint
-        assignment = endpoint.table.assign(
-            ticket.headers,
-            ticket.parameters,
-            endpoint.columns(ticket.inputs, ticket.lookup),
-            ticket.prediction_bytes,
-            ticket.pin_variant,
-        )
-        ticket.arm = endpoint.arms[assignment.arm]
-        ticket.assigned_by = assignment.assigned_by
-        ticket.bucket = assignment.bucket
-        ticket.propensity = assignment.propensity
-        ticket.rule = assignment.rule
-        ticket.unit = assignment.unit_key
-        ticket.experiment = assignment.experiment
-        if assignment.unit_missing:
-            self._miss_unit(ticket)
-        if ticket.pin_version is not None:
-            if not endpoint.route.allow_pin:
-                raise PinRefused(endpoint.name, "a version")
-            ticket.arm = self.table.arm_of_version(endpoint, ticket.pin_version)
-            ticket.assigned_by, ticket.propensity, ticket.experiment = _BY_PIN, None, False
-        ticket.answered = ticket.arm
-        return ticket.arm
-
-    def _miss_unit(self, ticket: Ticket) -> None:
-        ticket.unit_missing, ticket.experiment = True, False
-        self.meter.count("runoff_units_missing_total", {"endpoint": ticket.endpoint.name})
-
     # ── room 8: runs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _cut(self, model: LoadedModel, queue: deque[Ticket]) -> Batch | None:
@@ -251,8 +218,7 @@ class Dataplane:
             ticket = queue[0]
             if ticket.cancelled or now_ns > ticket.deadline_ns:
                 queue.popleft()
-                late = "the deadline passed before the model ran"
-                self._fail(ticket, Cancelled("the caller has gone") if ticket.cancelled else DeadlinePassed(late))
+                self._drop(ticket)
                 continue
             if tickets and (rows + ticket.rows > rows_max or not fits(tickets[0], ticket)):
                 break
@@ -261,22 +227,28 @@ class Dataplane:
             rows += ticket.rows
         return Batch(model, tickets, rows) if tickets else None
 
-    def _fail(self, ticket: Ticket, error: Exception) -> None:
-        """A ticket that will not run: it is recorded and answered with the others of this turn."""
+    def _drop(self, ticket: Ticket) -> None:
+        """A cancelled or expired ticket will not run: it is recorded and answered with the others of this turn."""
         ticket.answered.model.leases -= 1
-        ticket.error = error
-        self._failed.append(ticket)
+        late = "the deadline passed before the model ran"
+        ticket.error = Cancelled("the caller has gone") if ticket.cancelled else DeadlinePassed(late)
+        self._failed.append(Batch(ticket.answered.model, [ticket], ticket.rows))
 
-    def _run_on_thread(self, batch: Batch) -> None:
-        done = run(batch, self._clock_ns)
-        self._loop.call_soon_threadsafe(self._land, batch.model, done)
-
-    def _land(self, model: LoadedModel, done: list[Batch]) -> None:
-        running = self._running.pop(model) - 1
-        if running:
-            self._running[model] = running
-        self._landed += done
+    def _land(self, batches: list[Batch]) -> None:
+        """A thread's results join the next turn, which is now."""
+        self._landed += batches
         self._turn()
+
+    def _expire(self, late: list[Batch]) -> None:
+        """Deadlines that have passed during runs on threads, and those that pass behind such runs."""
+        now_ns = self._clock_ns()
+        for queue in (queue for model, queue in self._queues.items() if model in self._threads.running):
+            for ticket in [one for one in queue if one.cancelled or now_ns > one.deadline_ns]:
+                queue.remove(ticket)
+                self._drop(ticket)
+        self._failed += late
+        if self._failed:
+            self._turn()
 
     # ── room 9: records, and the way out ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -286,7 +258,8 @@ class Dataplane:
         wall_ns = self._wall_ns()
         offset_us, unix_ms = wall_ns // 1000 - now_ns // 1000, wall_ns // 1_000_000
         groups: dict[str, list[Ticket]] = {}
-        for batch in [*batches, *self._failed_batches()]:
+        failed, self._failed = self._failed, []
+        for batch in [*batches, *failed]:
             kept = self._settle(batch)
             for tickets in by_endpoint(kept):
                 tickets[0].endpoint.inflight -= len(tickets)
@@ -298,7 +271,7 @@ class Dataplane:
                     self.meter.records("failed", len(tickets))
                     refuse(tickets)
                 if self._tracer is not None:
-                    self._trace(batch, tickets, offset_us, now_ns)
+                    trace(self._tracer, batch, tickets, offset_us, now_ns)
                 groups.setdefault(tickets[0].endpoint.route.record.durability, []).extend(tickets)
             batch.tickets = []  # tickets know their batch: without this each request would leave a cycle to the collector
         written = self._recorder.flush()
@@ -307,17 +280,18 @@ class Dataplane:
 
     def _settle(self, batch: Batch) -> list[Ticket]:
         """Gives the leases back and sets every ticket's outcome; those whose champion takes over go round again."""
-        if batch.started_ns:
+        if batch.outputs is not None or batch.error is not None:
             batch.model.leases -= len(batch.tickets)
         offset = 0
         for ticket in batch.tickets:
             ticket.batch = batch
             ticket.offset = offset
             offset += ticket.rows
+        tickets = batch.tickets if batch.is_whole else [ticket for ticket in batch.tickets if not ticket.has_left]
         if batch.outputs is not None:
-            return batch.tickets
+            return tickets
         kept: list[Ticket] = []
-        for ticket in batch.tickets:
+        for ticket in tickets:
             if batch.error is not None:
                 if self._falls_back(ticket, batch.error):
                     continue
@@ -344,11 +318,6 @@ class Dataplane:
         if not self._is_scheduled:
             self._schedule()
         return True
-
-    def _failed_batches(self) -> list[Batch]:
-        """What was cancelled or expired before its run, as batches that never started."""
-        failed, self._failed = self._failed, []
-        return [Batch(ticket.answered.model, [ticket], ticket.rows) for ticket in failed]
 
     def _count_unrecorded(self) -> None:
         """What the recorder left out, or could not write for mirrors."""
@@ -379,38 +348,6 @@ class Dataplane:
     def inflight(self) -> int:
         """Requests between `submit` and their reply."""
         return len(self._arrived) + sum(endpoint.inflight for endpoint in self.table.endpoints.values())
-
-    def _trace(self, batch: Batch, tickets: list[Ticket], offset_us: int, now_ns: int) -> None:
-        """Spans of the sampled requests, from the instants that every ticket carries anyway."""
-        assert self._tracer is not None
-        for ticket in tickets:
-            if ticket.trace is None or not ticket.trace.is_sampled:
-                continue
-            started_ns, finished_ns = batch.started_ns or now_ns, batch.finished_ns or now_ns
-            instants = (
-                ("request", ticket.received_ns, now_ns),
-                ("decode", ticket.received_ns, ticket.decoded_ns),
-                ("route", ticket.decoded_ns, ticket.submitted_ns),
-                ("queue", ticket.submitted_ns, started_ns),
-                ("batch", started_ns, finished_ns),
-                ("record", finished_ns, now_ns),
-            )
-            offset_ns = offset_us * 1000
-            key = ticket.answered.model.staged.key
-            self._tracer.record(
-                ticket.trace,
-                [Span(name, offset_ns + start, offset_ns + end) for name, start, end in instants],
-                {
-                    "runoff.prediction_id": ticket.prediction_id,
-                    "runoff.endpoint": ticket.endpoint.name,
-                    "runoff.variant": ticket.answered.name,
-                    "runoff.model": key.name,
-                    "runoff.version": key.version,
-                    "runoff.revision": ticket.endpoint.revision,
-                    "runoff.batch_rows": batch.rows,
-                },
-                ticket.code,
-            )
 
     def endpoint(self, name: str | None) -> ServedEndpoint:
         """The endpoint of a name, or the default one; raises EndpointUnknown."""

@@ -106,7 +106,7 @@ class FeaturesUnavailable(NotReady):
 
 
 class Cancelled(GatewayError):
-    """The caller closed the connection or cancelled the call before the model ran."""
+    """The caller closed the connection or cancelled the call before the model had answered."""
 
 
 class DeadlinePassed(GatewayError):

@@ -144,7 +144,7 @@ class Meter:
         for series, of_series in self._by_series(tickets):
             count = len(of_series)
             first = of_series[0].status
-            if batch.error is None and started_ns:
+            if batch.outputs is not None:
                 self.page.cells[series.slot(first)] += count
             else:
                 for ticket in of_series:
@@ -159,7 +159,7 @@ class Meter:
         if version is None:
             version = self._versions[key] = VersionCount()
         version.add(batch, tickets, total_ns, queue_ns, unix_ms)
-        if started_ns:
+        if batch.finished_ns:
             series.compute.observe((batch.finished_ns - started_ns) // 1000)
             series.batch_rows.observe(batch.rows)
 

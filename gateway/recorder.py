@@ -219,8 +219,8 @@ class Recorder:
         self, batch: Batch, tickets: list[Ticket], record: Record, offset_us: int, now_ns: int
     ) -> list[tuple[object, ...]]:
         """`routing.records.RequestRow`, field by field, as tuples: a third of a Struct's cost (a test compares the two)."""
-        started_ns, rows = batch.started_ns, batch.rows
-        compute_us = (batch.finished_ns - started_ns) // 1000
+        started_ns, rows = batch.started_ns or now_ns, batch.rows  # what never ran has waited until now
+        compute_us = ((batch.finished_ns or now_ns) - started_ns) // 1000
         unit_text = bytes.decode if record.unit == "raw" else self._hashed
         return [
             (

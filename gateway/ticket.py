@@ -27,9 +27,20 @@ class Door(Protocol):
 
 
 class Batch:
-    """The tickets of one run. After it, either `outputs` (rows of all tickets end to end) or `error` is set."""
+    """The tickets of one run. After it, either `outputs` (rows of all tickets end to end) or `error` is set; of what never ran, neither."""
 
-    __slots__ = ("chunks", "error", "finished_ns", "inputs", "model", "outputs", "rows", "started_ns", "tickets")
+    __slots__ = (
+        "chunks",
+        "error",
+        "finished_ns",
+        "inputs",
+        "is_whole",
+        "model",
+        "outputs",
+        "rows",
+        "started_ns",
+        "tickets",
+    )
 
     def __init__(self, model: LoadedModel, tickets: list["Ticket"], rows: int) -> None:
         self.model = model
@@ -40,6 +51,8 @@ class Batch:
         self.error: Exception | None = None
         self.started_ns = 0
         self.finished_ns = 0
+        self.is_whole = True
+        """False when some of its tickets did not stay until the run ended (`has_left`)."""
         self.chunks: list[list[bytes]] | None = None
         """By output, every row as JSON: made once for all replies of the batch by the wire door (`rest.wire`)."""
 
@@ -108,6 +121,9 @@ class Ticket(msgspec.Struct, eq=False):
     mirrors: int = 0
     trace: Trace | None = None
     cancelled: bool = False
+    """The caller has gone."""
+    has_left: bool = False
+    """It is not answered by the run that it is in: its deadline passed, or its caller left, before the run ended."""
     error: Exception | None = None
     first_error: Exception | None = None
     status: int = 200

@@ -14,6 +14,7 @@ MIRRORED_ELSEWHERE = {
     "routing/records.py": "tests/gateway/test_recorder.py",
     "gateway/request.py": "tests/gateway/test_corridor.py",
     "gateway/ticket.py": "tests/gateway/test_dataplane.py",
+    "gateway/assignment.py": "tests/gateway/test_dataplane.py",
     "gateway/runs.py": "tests/gateway/test_dataplane.py",
     "gateway/replies.py": "tests/gateway/test_dataplane.py",
     "gateway/live.py": "tests/gateway/test_dataplane.py",

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from gateway.rest.connection import SLOTS_MAX
 from gateway.rest.protocol import WireProtocol
 from gateway.settings import Limits
+from tests.kit.held import hold, settled
 from tests.kit.plane import Plane
 from tests.kit.staged import stage_linear
 
@@ -263,3 +264,38 @@ async def test_a_caller_that_leaves_costs_those_of_its_turn_nothing(door: Door) 
     free.set()
     assert [(await one).split(b"\r\n", 1)[0] for one in (first, last)] == [b"HTTP/1.1 200 OK"] * 2
     assert door.plane.totals().value("runoff_cancelled_total", endpoint="line") == 1
+
+
+def statuses(plane: Plane) -> list[int]:
+    return sorted(row.status for block in plane.blocks() for row in getattr(block, "requests", []))
+
+
+async def test_a_deadline_that_passes_while_the_model_runs_is_answered_then(door: Door) -> None:
+    staged = stage_linear(door.plane.artifacts)
+    door.plane.serve({"champion": staged}, limits={"timeout_s": 0.1})
+    model, held = hold(door.plane, staged)
+    reply = await door.talk(ask(LAST))
+    head, _, body = reply.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 504 Gateway Timeout\r\n")
+    answer = orjson.loads(body)
+    assert (answer["code"], answer["error"]) == ("deadline_passed", "the deadline passed while the model ran")
+    assert f"x-prediction-id: {answer['prediction_id']}" in head.decode()
+    assert model.leases == 1
+    held.let_go()
+    await settled(door.plane, model)
+    assert statuses(door.plane) == [504]
+
+
+async def test_a_caller_that_leaves_while_the_model_runs_is_recorded_as_gone(door: Door) -> None:
+    staged = stage_linear(door.plane.artifacts)
+    door.plane.serve({"champion": staged}, limits={"timeout_s": 30})
+    model, held = hold(door.plane, staged)
+    _, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    writer.write(ask())
+    await held.begun()
+    writer.transport.abort()
+    while door.connections:  # noqa: ASYNC110 - bytes on a socket
+        await asyncio.sleep(0.001)
+    held.let_go()
+    await settled(door.plane, model)
+    assert statuses(door.plane) == [499]

@@ -21,9 +21,12 @@ from gateway.rpc import open_inference_pb2 as pb
 from gateway.rpc.server import RpcServer
 from gateway.rpc.wire.server import WireServer, serve
 from gateway.settings import Limits, Settings, Tls
+from gateway.threaded import LOOK_S
 from tests.gateway.rpc.wire.conftest import LIMITS
 from tests.kit import http2
+from tests.kit.held import hold, settled
 from tests.kit.plane import Plane
+from tests.kit.staged import stage_linear
 
 SERVICE = "/inference.GRPCInferenceService/"
 
@@ -407,6 +410,36 @@ async def test_a_call_that_is_cancelled_while_it_runs_is_not_answered_and_its_ne
     answers = http2.answers(frames)
     assert 1 not in answers
     assert answers[3].fields[-1] == [("grpc-status", "0")]
+
+
+@pytest.mark.parametrize("extra", [[], [("x-runoff-explain", "1")]], ids=["hot", "cold"])
+async def test_a_deadline_that_passes_while_the_model_runs_is_answered_then(
+    server: WireServer, plane: Plane, extra: list[tuple[str, str]]
+) -> None:
+    staged = stage_linear(plane.artifacts, name="held")
+    plane.serve({"champion": staged}, endpoint="held", limits={"timeout_s": 30})
+    model, held = hold(plane, staged)
+    body = framed(request(model_name="held").SerializeToString())
+    frames = await talk(server.port, http2.call(1, body, [*FIELDS, ("grpc-timeout", "100m"), *extra]), until=1)
+    assert dict(http2.answers(frames)[1].fields[-1])["grpc-status"] == "4"
+    assert model.leases == 1
+    await asyncio.sleep(5 * LOOK_S)
+    held.let_go()
+    await settled(plane, model)
+    assert [row.code for block in plane.blocks() for row in getattr(block, "requests", [])] == ["deadline_passed"]
+
+
+async def test_a_call_that_is_cancelled_while_it_runs_is_recorded_as_gone(server: WireServer, plane: Plane) -> None:
+    staged = stage_linear(plane.artifacts, name="held")
+    plane.serve({"champion": staged}, endpoint="held", limits={"timeout_s": 30})
+    model, held = hold(plane, staged)
+    sent = http2.call(1, framed(request(model_name="held").SerializeToString()), FIELDS)
+    neighbour = http2.call(3, framed(request().SerializeToString()), FIELDS)
+    await talk(server.port, sent, until=3, later=(lambda: plane.data._threads.running, http2.rst_stream(1) + neighbour))
+    held.let_go()
+    await settled(plane, model)
+    codes = [row.code for block in plane.blocks() for row in getattr(block, "requests", [])]
+    assert sorted(map(str, codes)) == ["None", "cancelled"]
 
 
 async def test_a_slow_reader_gets_its_large_answer_as_it_opens_its_windows(server: WireServer) -> None:

@@ -1,11 +1,9 @@
 """The outbox of registry aliases that shall follow a promotion or a rollback: what waits, what was tried, what came of it."""
 
-import sqlite3
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from gateway.state.audit import SYSTEM, Audit
+from gateway.state.audit import SYSTEM
+from gateway.state.database import Database
 from gateway.state.revision import AliasMove
 
 _COLUMNS: Final = "id, revision, name, alias, version, alias_moves.state, attempts, problem, found"
@@ -13,19 +11,11 @@ _NAMES: Final = ("id", "revision", "name", "alias", "version", "state", "attempt
 
 
 class AliasMoves:
-    """Reads and writes them through the store's connection. `now` is wall clock in microseconds."""
+    """Part of the store: writes inside its transactions."""
 
-    def __init__(
-        self,
-        connection: sqlite3.Connection,
-        audit: Audit,
-        transaction: Callable[[], AbstractContextManager[None]],
-        now: Callable[[], int],
-    ) -> None:
-        self._connection = connection
-        self._audit = audit
-        self._transaction = transaction
-        self._now = now
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection = database.connection
 
     def add(self, revision: int, move: AliasMove) -> None:
         """Inside the transaction that writes the revision; the move waits until that is live."""
@@ -56,7 +46,7 @@ class AliasMoves:
     def tried(self, move: AliasMove, *, problem: str = "", is_final: bool = False) -> None:
         """Records an attempt: without a problem it is done; with one it is tried again unless `is_final`."""
         state = "done" if not problem else "failed" if is_final else "pending"
-        with self._transaction():
+        with self._database.transaction():
             self._connection.execute(
                 "UPDATE alias_moves SET state = ?, attempts = attempts + 1, problem = ? WHERE id = ?",
                 (state, problem, move.id),
@@ -64,10 +54,9 @@ class AliasMoves:
             if state == "pending":
                 return
             row = self._connection.execute("SELECT endpoint FROM revisions WHERE number = ?", (move.revision,))
-            self._audit.append(
-                at_unix_us=self._now(),
-                author=SYSTEM,
-                action="alias_moved" if state == "done" else "alias_refused",
+            self._database.tell(
+                SYSTEM,
+                "alias_moved" if state == "done" else "alias_refused",
                 endpoint=row.fetchone()[0],
                 revision=move.revision,
                 detail={"name": move.name, "alias": move.alias, "version": move.version, "problem": problem},

@@ -1,13 +1,12 @@
 """Keys as the state keeps them: who they are for, what they may do, until when, and the digest of the key; never the key."""
 
 import sqlite3
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 
-from gateway.state.audit import Audit
+from gateway.state.database import Database
 
 _COLUMNS: Final = "id, name, digest, scopes, rate_per_s, burst, created_unix_us, created_by, expires_unix_us, revoked_unix_us, replaces, last_used_unix_us"
 USED_EVERY_US: Final = 60_000_000
@@ -48,17 +47,9 @@ class KeySet(msgspec.Struct, frozen=True):
 class KeyTable:
     """Part of the store: writes inside its transactions, with a line in the audit for each change."""
 
-    def __init__(
-        self,
-        connection: sqlite3.Connection,
-        audit: Audit,
-        transaction: Callable[[], AbstractContextManager[None]],
-        now: Callable[[], int],
-    ) -> None:
-        self._connection = connection
-        self._audit = audit
-        self._transaction = transaction
-        self._now = now
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection = database.connection
 
     def all(self) -> list[KeyRecord]:
         """Every key that there ever was, oldest first."""
@@ -69,9 +60,9 @@ class KeyTable:
 
     def add(self, key: KeyRecord, *, author: str, reason: str, old_ends_unix_us: int | None = None) -> KeyRecord:
         """Stores a new key. One that `replaces` another ends that one at `old_ends_unix_us`, or earlier where it ends earlier."""
-        made = msgspec.structs.replace(key, created_unix_us=self._now(), created_by=author)
+        made = msgspec.structs.replace(key, created_unix_us=self._database.now_unix_us(), created_by=author)
         detail: dict[str, Any] = {"key": made.id, "name": made.name, "scopes": list(made.scopes)}
-        with self._transaction():
+        with self._database.transaction():
             self._connection.execute(
                 f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # a constant
                 (
@@ -87,9 +78,7 @@ class KeyTable:
                     (old_ends_unix_us, made.replaces),
                 )
             action = "key_made" if made.replaces is None else "key_rotated"
-            self._audit.append(
-                at_unix_us=made.created_unix_us, author=author, action=action, reason=reason, detail=detail
-            )
+            self._database.tell(author, action, reason=reason, detail=detail)
         return made
 
     def revoke(self, key_id: str, *, author: str, reason: str) -> KeyRecord | None:
@@ -97,13 +86,12 @@ class KeyTable:
         key = self.find(key_id)
         if key is None or key.revoked_unix_us is not None:
             return key
-        now = self._now()
-        with self._transaction():
+        now = self._database.now_unix_us()
+        with self._database.transaction():
             self._connection.execute("UPDATE keys SET revoked_unix_us = ? WHERE id = ?", (now, key_id))
-            self._audit.append(
-                at_unix_us=now,
-                author=author,
-                action="key_revoked",
+            self._database.tell(
+                author,
+                "key_revoked",
                 reason=reason,
                 detail={"key": key_id, "name": key.name},
             )
@@ -111,9 +99,9 @@ class KeyTable:
 
     def used(self, ids: Iterable[str]) -> None:
         """These were used in the last seconds."""
-        now = self._now()
+        now = self._database.now_unix_us()
         due = [(now, key_id, now - USED_EVERY_US) for key_id in ids]
-        with self._transaction():
+        with self._database.transaction():
             self._connection.executemany(
                 "UPDATE keys SET last_used_unix_us = ? WHERE id = ? AND coalesce(last_used_unix_us, 0) <= ?", due
             )
@@ -122,7 +110,7 @@ class KeyTable:
         """The issuer's keys, freshly fetched; workers find them with their next look."""
         self._connection.execute(
             "INSERT OR REPLACE INTO key_sets (issuer, document, fetched_unix_us) VALUES (?, ?, ?)",
-            (issuer, document, self._now()),
+            (issuer, document, self._database.now_unix_us()),
         )
 
 

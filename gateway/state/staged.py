@@ -1,17 +1,15 @@
 """What is staged, by the names that people know: which artifact an exact reference led to."""
 
-import sqlite3
-from collections.abc import Callable
-
+from gateway.state.database import Database
 from models.staged import ModelKey
 
 
 class StagedNames:
-    """Reads and writes them through the store's connection. `now` is wall clock in microseconds."""
+    """Part of the store."""
 
-    def __init__(self, connection: sqlite3.Connection, now: Callable[[], int]) -> None:
-        self._connection = connection
-        self._now = now
+    def __init__(self, database: Database) -> None:
+        self._connection = database.connection
+        self._now = database.now_unix_us
 
     def remember(self, uri: str, *, key: ModelKey, digest: str) -> None:
         """Notes which artifact an exact reference led to."""

@@ -1,18 +1,16 @@
 """The state as control writes it: every change of routes is a revision, every step of a revision one transaction."""
 
-import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from importlib import resources
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from gateway.state.alias_moves import AliasMoves
-from gateway.state.audit import SYSTEM, Audit, AuditRow
+from gateway.state.audit import SYSTEM, AuditRow
 from gateway.state.compiled import CompiledModel, CompiledRoute, pin_name
+from gateway.state.database import Database, StateError
 from gateway.state.difference import differences
 from gateway.state.keys import KeyTable
 from gateway.state.revision import UNFINISHED, Draft, Revision, State
@@ -23,7 +21,6 @@ from routing.following import activated, resumed
 from routing.traffic import Route
 from routing.validate import validate
 
-SCHEMA_VERSION: Final = 1
 FOLLOW: Final = "system:follow"
 STEPS: Final = "system:steps"
 _COLUMNS: Final = (
@@ -33,13 +30,8 @@ _COLUMNS: Final = (
 _UNFINISHED: Final = "('" + "', '".join(UNFINISHED) + "')"
 _COMPILED_KEPT: Final = 32
 """Compiled forms kept for one endpoint (64 kB each); older ones are compiled again from their resolutions when needed."""
-_ADDED: Final = (("alias_moves", "found", "TEXT"), ("keys", "last_used_unix_us", "INTEGER"))
 _PROBLEMS = msgspec.json.Decoder(tuple[Problem, ...])
 _RESOLUTIONS = msgspec.json.Decoder(dict[str, CompiledModel])
-
-
-class StateError(Exception):
-    """Root of what the store refuses."""
 
 
 class RevisionStale(StateError):
@@ -52,44 +44,20 @@ class RevisionStale(StateError):
         self.current = current
 
 
-class StateForeign(StateError):
-    """The file was written by a newer release."""
-
-
 class StateStore:
-    """`state.db`, read and written. One process (control), one thread; beside it only `runoff keys … --local`, for one transaction.
-
-    `clock` is the wall clock in seconds. Raises StateForeign, or sqlite3.Error when the disk does not let it work.
-    """
+    """`state.db`, read and written. Raises what `Database` does; which process, which thread: see there."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        self._clock = clock
-        self._connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")  # an acknowledged revision survives power loss
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
-            raise StateForeign(f"{path.name} has version {version}, this release knows {SCHEMA_VERSION}")
-        self._connection.executescript((resources.files("gateway.state") / "schema.sql").read_text("utf-8"))
-        self._add_columns()
-        self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        self._audit = Audit(self._connection)
+        self._database = database = Database(path, clock=clock)
+        self._connection = database.connection
         self._standings = Standings(self._connection)
-        self.staged = StagedNames(self._connection, self._now)
-        self.alias_moves = AliasMoves(self._connection, self._audit, self._transaction, self._now)
-        self.audit_broken_at = self._audit.broken_at()
-        self.keys = KeyTable(self._connection, self._audit, self._transaction, self._now)
+        self.staged = StagedNames(database)
+        self.alias_moves = AliasMoves(database)
+        self.keys = KeyTable(database)
+        self.audit_broken_at = database.audit.broken_at()
 
     def close(self) -> None:
-        self._connection.close()
-
-    def _add_columns(self) -> None:
-        """Columns that a file of an earlier build of this version lacks; each may be NULL, so that either build can go on with it."""
-        for table, column, kind in _ADDED:
-            if column not in {row[1] for row in self._connection.execute(f"PRAGMA table_info({table})")}:
-                self._connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+        self._database.close()
 
     # ---------------------------------------------------------------- what there is
 
@@ -153,7 +121,7 @@ class StateStore:
         return msgspec.msgpack.decode(row[0], type=CompiledRoute) if row and row[0] is not None else None
 
     def audit(self, *, limit: int, before: int | None = None, endpoint: str | None = None) -> list[AuditRow]:
-        return self._audit.rows(limit=limit, before=before, endpoint=endpoint)
+        return self._database.audit.rows(limit=limit, before=before, endpoint=endpoint)
 
     def changes(self, number: int) -> list[str]:
         """What the revision changed of what its author saw, a line each, as the audit has it."""
@@ -172,8 +140,8 @@ class StateStore:
         `expected` is the current revision that the writer saw, None that there is no such endpoint; `check` False writes anyway.
         Raises RevisionStale.
         """
-        now = self._now()
-        with self._transaction():
+        now = self.now_unix_us()
+        with self._database.transaction():
             current = self.current(draft.endpoint)
             seen = current.number if current else None
             if check and seen != expected:
@@ -202,10 +170,9 @@ class StateStore:
             assert number is not None
             for move in draft.alias_moves:
                 self.alias_moves.add(number, move)
-            self._audit.append(
-                at_unix_us=now,
-                author=draft.author,
-                action=draft.action,
+            self._database.tell(
+                draft.author,
+                draft.action,
                 endpoint=draft.endpoint,
                 revision=number,
                 reason=draft.reason,
@@ -222,7 +189,7 @@ class StateStore:
             f"resolutions = coalesce(?, resolutions) WHERE number = ? AND state IN {_UNFINISHED}",
             (
                 state,
-                self._now(),
+                self.now_unix_us(),
                 None if compiled is None else msgspec.msgpack.encode(compiled),
                 None if compiled is None else _json(compiled.models | {pin_name(pin): pin for pin in compiled.pins}),
                 number,
@@ -232,7 +199,7 @@ class StateStore:
 
     def activate(self, number: int, compiled: CompiledRoute | None) -> bool:
         """Makes an unfinished revision the live one; `compiled` None deletes the endpoint. False: it was superseded meanwhile."""
-        with self._transaction():
+        with self._database.transaction():
             if not self.advance(number, "live", compiled):
                 return False
             revision = self.revision(number)
@@ -242,7 +209,7 @@ class StateStore:
             self._connection.execute(
                 "UPDATE revisions SET state = 'superseded', changed_unix_us = ? "
                 "WHERE endpoint = ? AND state = 'live' AND number != ?",
-                (self._now(), revision.endpoint, number),
+                (self.now_unix_us(), revision.endpoint, number),
             )
             self._connection.execute("UPDATE revisions SET replaced = ? WHERE number = ?", (replaced, number))
             self._connection.execute(
@@ -256,10 +223,9 @@ class StateStore:
                 "AND number NOT IN (SELECT previous FROM routes WHERE endpoint = ?1 AND previous IS NOT NULL)",
                 (revision.endpoint, _COMPILED_KEPT),
             )
-            self._audit.append(
-                at_unix_us=self._now(),
-                author=SYSTEM,
-                action="live",
+            self._database.tell(
+                SYSTEM,
+                "live",
                 endpoint=revision.endpoint,
                 revision=number,
                 detail={
@@ -273,16 +239,15 @@ class StateStore:
     def fail(self, number: int, problems: Iterable[Problem]) -> bool:
         """Ends an unfinished revision; what was live stays live. False: it was superseded or finished meanwhile."""
         listed = tuple(problems)
-        with self._transaction():
+        with self._database.transaction():
             if not self.advance(number, "failed"):
                 return False
             self._connection.execute("UPDATE revisions SET problems = ? WHERE number = ?", (_json(listed), number))
             revision = self.revision(number)
             assert revision is not None
-            self._audit.append(
-                at_unix_us=self._now(),
-                author=SYSTEM,
-                action="failed",
+            self._database.tell(
+                SYSTEM,
+                "failed",
                 endpoint=revision.endpoint,
                 revision=number,
                 detail={"problems": msgspec.to_builtins(listed)},
@@ -300,13 +265,12 @@ class StateStore:
 
     def keep_followed(self, endpoint: str, followed: Followed, *, reason: str = "") -> None:
         """Stores it; with a `reason` the audit tells of it."""
-        with self._transaction():
+        with self._database.transaction():
             self._standings.keep_followed(endpoint, followed)
             if reason:
-                self._audit.append(
-                    at_unix_us=self._now(),
-                    author=FOLLOW,
-                    action=followed.following.state,
+                self._database.tell(
+                    FOLLOW,
+                    followed.following.state,
                     endpoint=endpoint,
                     revision=followed.revision,
                     reason=reason,
@@ -315,9 +279,9 @@ class StateStore:
 
     def resume(self, endpoint: str, *, author: str, reason: str) -> None:
         """Lets the endpoint follow again, after a rollback or a refusal: the next look takes what differs for what has moved."""
-        with self._transaction():
-            self._standings.keep_followed(endpoint, Followed(following=resumed(), since_unix_us=self._now()))
-            self._audit.append(at_unix_us=self._now(), author=author, action="resume", endpoint=endpoint, reason=reason)
+        with self._database.transaction():
+            self._standings.keep_followed(endpoint, Followed(following=resumed(), since_unix_us=self.now_unix_us()))
+            self._database.tell(author, "resume", endpoint=endpoint, reason=reason)
 
     def ramp(self, endpoint: str) -> Ramp | None:
         """How far the steps of the live route have come; None: it has none, or they have not begun."""
@@ -325,13 +289,12 @@ class StateStore:
 
     def keep_ramp(self, endpoint: str, ramp: Ramp | None, *, author: str = "", reason: str = "") -> None:
         """Stores it; with a `reason` the audit tells who did it and why."""
-        with self._transaction():
+        with self._database.transaction():
             self._standings.keep_ramp(endpoint, ramp)
             if reason and ramp is not None:
-                self._audit.append(
-                    at_unix_us=self._now(),
-                    author=author,
-                    action=f"steps_{ramp.state}",
+                self._database.tell(
+                    author,
+                    f"steps_{ramp.state}",
                     endpoint=endpoint,
                     revision=ramp.revision,
                     reason=reason,
@@ -340,8 +303,8 @@ class StateStore:
 
     def note(self, action: str, *, author: str, reason: str, detail: dict[str, Any]) -> None:
         """A line in the audit about something that is kept elsewhere."""
-        with self._transaction():
-            self._audit.append(at_unix_us=self._now(), author=author, action=action, reason=reason, detail=detail)
+        with self._database.transaction():
+            self._database.tell(author, action, reason=reason, detail=detail)
 
     # ----------------------------------------------------------------
 
@@ -359,25 +322,12 @@ class StateStore:
             is_rollback=revision.action == "rollback",
         )
         if following.state != standing.following.state:
-            standing = Followed(following=following, since_unix_us=self._now())
+            standing = Followed(following=following, since_unix_us=self.now_unix_us())
         self._standings.keep_followed(revision.endpoint, msgspec.structs.replace(standing, following=following))
 
     def now_unix_us(self) -> int:
         """The store's own wall clock, by which all of its times are."""
-        return int(self._clock() * 1_000_000)
-
-    def _now(self) -> int:
-        return self.now_unix_us()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+        return self._database.now_unix_us()
 
     def _one(self, where: str, *values: object) -> Revision | None:
         found = self._many(where + " LIMIT 1", *values)

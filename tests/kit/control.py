@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
@@ -139,13 +140,15 @@ class ControlPlane:
         self.shelf.publish("phishing", "1", alias="champion")
         self.shelf.publish("phishing", "2", alias="challenger")
         self.recorded = {}
+        self.wall = time.time
+        """The wall clock of the state; a test may put its own in its place."""
         self._warm_up_s = warm_up_s
         self._threads = ThreadPoolExecutor(2)
         self.start()
 
     def start(self) -> None:
         """Again after `stop`: what a restarted control process does."""
-        self.store = StateStore(self.settings.state_file)
+        self.store = StateStore(self.settings.state_file, clock=lambda: self.wall())  # noqa: PLW0108  # tests exchange it
         self.fleet = Fleet()
         self.fleet.hear({"event": "workers", "live": []})
         self.preparation = Preparation(

@@ -236,7 +236,7 @@ async def test_while_the_registry_is_away_nothing_changes_and_it_shows(plane):
 
 async def test_a_registry_that_goes_away_during_a_switch_is_tried_again_later(plane):
     now = [1000.0]
-    plane.store._clock = lambda: now[0]
+    plane.wall = lambda: now[0]
     first = await put(plane, "auto")
     move(plane, "3")
     plane.shelf.is_down = False

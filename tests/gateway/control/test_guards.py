@@ -44,7 +44,7 @@ async def plane(tmp_path):
     """A ramp at its first step, 10 of 100, whose guards have a first count."""
     async with ControlPlane(tmp_path / "var") as made:
         made.now = made.clock = 1_790_000_000.0
-        made.store._clock = lambda: made.now
+        made.wall = lambda: made.now
         guards = Guards(made.store, tmp_path / "run", RampSettings(), clock=lambda: made.now)
         made.ramps = Ramps(made.store, made.changes, made.reconciler, alarms=(guards.alarm,))
         await made.put(route(**BOTH) | {"steps": STEPS})
@@ -126,7 +126,7 @@ async def test_units_that_come_again_are_no_mismatch(plane, worker):
 async def test_what_was_counted_before_the_step_and_while_it_settled_does_not_count(tmp_path, worker):
     async with ControlPlane(tmp_path / "var") as plane:
         plane.now = 1_790_000_000.0
-        plane.store._clock = lambda: plane.now
+        plane.wall = lambda: plane.now
         guards = Guards(plane.store, tmp_path / "run", RampSettings(), clock=lambda: plane.now)
         plane.ramps = Ramps(plane.store, plane.changes, plane.reconciler, alarms=(guards.alarm,))
         worker.answer("champion", 5000)

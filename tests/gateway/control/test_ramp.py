@@ -13,7 +13,7 @@ DOCUMENT = route(**BOTH) | {"steps": STEPS}
 async def plane(tmp_path):
     async with ControlPlane(tmp_path / "var") as made:
         made.now = 1_790_000_000.0
-        made.store._clock = lambda: made.now
+        made.wall = lambda: made.now
         yield made
 
 
@@ -175,7 +175,6 @@ async def test_after_a_restart_the_steps_go_on_where_they_were(begun):
     plane = begun
     await plane.stop()
     plane.start()
-    plane.store._clock = lambda: plane.now
     plane.ramps.step()
     assert state(plane) == ("running", 1)
     plane.now += 5000 * 60  # control was away for much longer than the step

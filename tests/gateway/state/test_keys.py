@@ -67,9 +67,9 @@ def test_a_state_of_before_there_were_keys_has_none(tmp_path):
     reader.close()
 
 
-def test_a_last_use_is_written_down_once_a_minute(store):
+def test_a_last_use_is_written_down_once_a_minute(tmp_path):
     now = [1_000_000_000]
-    store.keys._now = lambda: now[0]
+    store = StateStore(tmp_path / "state.db", clock=lambda: now[0] / 1_000_000)
     store.keys.add(KEY, author="ann", reason="why")
     assert store.keys.find(KEY.id).last_used_unix_us is None
     store.keys.used([KEY.id])
@@ -82,6 +82,7 @@ def test_a_last_use_is_written_down_once_a_minute(store):
     store.keys.used([KEY.id, "unknown"])
     assert store.keys.find(KEY.id).last_used_unix_us == now[0]
     assert len(store.audit(limit=9)) == 1
+    store.close()
 
 
 def test_keys_of_a_file_without_the_newest_column_open_nothing_until_it_is_there(store, tmp_path):

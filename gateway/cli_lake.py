@@ -104,6 +104,23 @@ def ingest(
         raise typer.Exit(1)
 
 
+@app.command("dead-letters")
+def dead_letters(
+    redrive: Annotated[
+        bool, typer.Option("--redrive", help="give them to the lake again: once a newer release can read them")
+    ] = False,
+    letter: Annotated[list[str] | None, typer.Option("--letter", help="only this one; may be repeated")] = None,
+    state_dir: StateDir = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Records that the lake could not take: whose they are, why they lie aside, and another try for them."""
+    from gateway.commands.letters import redrive_letters, show_letters
+
+    act = redrive_letters if redrive else show_letters
+    act(_settings(config, state_dir), letter or (), as_json=as_json)
+
+
 @app.command()
 def forget(
     unit: Annotated[str, typer.Option("--unit", help="who, as callers name them: the user, the customer")],

@@ -1,4 +1,4 @@
-"""The lake as a sink: what all writers spooled becomes rows of four Delta tables, each exactly once.
+"""The lake as a sink: what all writers spooled becomes rows of its Delta tables, each exactly once.
 
 Frames are read and held; a commit covers the held frames of all writers for one table, and carries each writer's last sequence as an
 application transaction. Segments are released only when every table has committed what it was due. So a crash at any point repeats
@@ -6,6 +6,7 @@ reading and converting, never a row: what a table already holds of a writer is s
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,13 +19,13 @@ from gateway.spool.reader import SegmentReader, writers
 from gateway.streams import upkeep
 from gateway.streams.arrow import BlockInvalid
 from gateway.streams.conversion import Conversion, Held, tables_of
-from gateway.streams.letters import DeadLetters
+from gateway.streams.letters import DeadLetters, Letter, only_table
 from gateway.streams.predictions import Answers
 from gateway.streams.schema import PARTITIONS, SCHEMAS, Naming
 from gateway.streams.table import CommitFailed, LakeTable
 from gateway.streams.upkeep import Deleted
 
-TABLES: Final = tuple(SCHEMAS)
+TABLES: Final = tuple(name for name in SCHEMAS if name != "dead_letters")
 _NUMBERED: Final = "sequence"
 """The transaction that counts rows over all tables: its version in a table is the last number that was given out there."""
 _HELD_BYTES_MAX: Final = 64 << 20
@@ -69,7 +70,9 @@ class Lake:
         self._answers = answers
         self._letters = letters
         self._clock_us = clock_us
-        self._tables = {name: LakeTable(f"{uri}/{name}", schema, PARTITIONS) for name, schema in SCHEMAS.items()}
+        self._tables = {
+            name: LakeTable(f"{uri}/{name}", schema, PARTITIONS) for name, schema in SCHEMAS.items() if name in TABLES
+        }
         self._readers: dict[str, SegmentReader] = {}
         self._committed: dict[tuple[str, str], int] = {}
         self._held: dict[str, list[Held]] = {name: [] for name in TABLES}
@@ -114,14 +117,15 @@ class Lake:
         """Maintenance of all tables; raises CommitFailed."""
         for table in self._tables.values():
             table.compact(vacuum_after_h)
+        self._letters.compact(vacuum_after_h)
 
     def expire(self, retention_s: Mapping[str, int]) -> Deleted:
         """Deletes what is older than `retention_s` says by endpoint; raises CommitFailed."""
-        return upkeep.expire(self._tables, retention_s, self._clock_us())
+        return upkeep.expire(self._tables, retention_s, self._clock_us(), self._letters)
 
     def forget(self, units: Sequence[str]) -> Deleted:
         """Deletes all that is about these units in the tables; raises CommitFailed."""
-        deleted = upkeep.forget(self._tables, units)
+        deleted = upkeep.forget(self._tables, units, self._letters)
         for table in self._tables.values():
             table.sync()  # or a power loss would bring them back
         return deleted
@@ -134,16 +138,25 @@ class Lake:
     def _hold(self, writer: str, frame: Frame) -> None:
         held = Held(writer, frame.sequence, frame.payload, self._clock_us())
         try:
-            due = [name for name in tables_of(frame.payload) if frame.sequence > self._committed[writer, name]]
+            only = only_table(writer)
+            meant = [name for name in tables_of(frame.payload) if only in (None, name)]
         except BlockInvalid as error:
-            self._refuse(held, str(error))
+            self._refuse(None, held, str(error))
             return
+        due = [name for name in meant if frame.sequence > self._committed[writer, name]]
         for name in due:
             self._held[name].append(held)
         self.held_bytes += len(frame.payload) * len(due)
 
-    def _refuse(self, held: Held, reason: str) -> None:
-        self._letters.put(held.writer, held.sequence, held.payload, reason)
+    def _refuse(self, table: str | None, held: Held, reason: str) -> None:
+        letter = Letter(
+            writer=held.writer,
+            sequence=held.sequence,
+            reason=reason,
+            table=table,
+            at_unix_us=self._clock_us(),
+        )
+        self._letters.put(letter, held.payload)
 
     def _each(self, act: Callable[[str], None]) -> str | None:
         """Does it for every table; answers the last trouble, None for none."""
@@ -162,7 +175,7 @@ class Lake:
             held = self._held[name]
             if not held:
                 return
-            rows = Conversion(name, Naming(table.fields), self._answers).rows(held, self._refuse)
+            rows = Conversion(name, Naming(table.fields), self._answers).rows(held, partial(self._refuse, name))
             last = {one.writer: one.sequence for one in held}
             if rows is not None:
                 done = {f"{writer}:{name}": sequence for writer, sequence in last.items()}

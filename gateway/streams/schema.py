@@ -157,6 +157,22 @@ METRICS: Final = pa.schema(
 """One row a worker, minute, variant and model version (role `live`), one for what a mirror dropped, by `reason` (role `mirror`),
 and one for how right either was when control looked and it had changed (with `labelled`)."""
 
+DEAD_LETTERS: Final = pa.schema(
+    [
+        ("letter", _TEXT),
+        *_WHO,
+        ("at", _TIME),
+        ("writer", _TEXT),
+        ("writer_sequence", pa.int64()),
+        ("kind", _TEXT),
+        ("table", _TEXT),
+        ("reason", _TEXT),
+        ("payload", pa.binary()),
+    ]
+)
+"""One row a frame of the spool that could not be read, or that `table` could not take; `kind` and `endpoint` where so much could be read.
+It is not numbered: what it holds is no record yet."""
+
 SCHEMAS: Final = {
     "predictions": PREDICTIONS,
     "shadows": SHADOWS,
@@ -164,6 +180,7 @@ SCHEMAS: Final = {
     "metrics": METRICS,
     "sensitive": SENSITIVE,
     "sensitive_labels": SENSITIVE_LABELS,
+    "dead_letters": DEAD_LETTERS,
 }
 
 ARROW_OF: Final = {

@@ -59,6 +59,14 @@ class LakeTable:
             raise CommitFailed(str(error)) from error
         self._shore = Shore(uri)
 
+    @staticmethod
+    def exists(uri: str) -> bool:
+        """Whether there is a table. Raises CommitFailed."""
+        try:
+            return DeltaTable.is_deltatable(uri)
+        except (DeltaError, OSError) as error:
+            raise CommitFailed(str(error)) from error
+
     @property
     def version(self) -> int:
         return int(self._delta.version())

@@ -23,6 +23,7 @@ _RETRY_S: Final = 1.0
 _ROUNDS_MAX: Final = 100
 _COMPACT_US: Final = 3_600_000_000
 _EXPIRE_US: Final = 600_000_000
+_DELIVER_US: Final = 5_000_000
 _FIRST_US: Final = 60_000_000
 """After a start both come soon, so that a process that is restarted every hour does them too."""
 
@@ -30,7 +31,7 @@ _FIRST_US: Final = 60_000_000
 class SinkFigures(msgspec.Struct, frozen=True, kw_only=True):
     """What metrics and status show of the lake. `lag_s`: the age of the oldest record that is not in it yet, 0 when all are.
 
-    `dead_letters`: frames that nobody could read, kept aside; `missing`: frames that were written and never came (corruption);
+    `dead_letters`: frames that nobody could read, set aside in the table of that name; `missing`: frames that were written and never came (corruption);
     `torn_bytes`: what killed writers left half written; `expired`: rows that their retention took.
     `failure`: why nothing is committed now, None when all is well.
     """
@@ -72,13 +73,14 @@ class LakeStream:
         self._uri = uri
         self._spool = spool
         self._answers = answers
-        self._letters = DeadLetters(letters)
+        self._letters = DeadLetters(letters, f"{uri}/dead_letters")
         self._commit_us = int(commit_s * 1_000_000)
         self._frames_max = frames_max
         self._compact_every = compact_every
         self._compact_at = compact_every
         self._compacted_us = clock_us() - _COMPACT_US + _FIRST_US
         self._expired_us = clock_us() - _EXPIRE_US + _FIRST_US
+        self._delivered_us = 0
         self._retention_s = retention_s
         self._vacuum_after_h = vacuum_after_h
         self._clock_us = clock_us
@@ -124,6 +126,7 @@ class LakeStream:
                     tally=self._tally,
                 )
             done = self._advance(self._lake, flush)
+            self._deliver()
             self._compact(self._lake)
             self._expire(self._lake)
             self._show(self._lake, self._lake.failure, None if done else self._stalled_us)
@@ -151,6 +154,15 @@ class LakeStream:
             if not taken:
                 return True
         return True
+
+    def _deliver(self) -> None:
+        """Letters go by themselves: what keeps them from their table holds no record up."""
+        if self._letters.failure is not None and self._clock_us() - self._delivered_us < _DELIVER_US:
+            return
+        self._delivered_us = self._clock_us()
+        failed_before = self._letters.failure is not None
+        if not self._letters.deliver() and not failed_before:
+            _log.warning("dead_letters_wait", reason=self._letters.failure)
 
     def _compact(self, lake: Lake) -> None:
         """After enough commits, and each hour, so that also where little is written the files of deleted rows go in time."""

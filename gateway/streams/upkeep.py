@@ -6,13 +6,16 @@ leaves nothing that the next run would not find.
 """
 
 import datetime as dt
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from gateway.streams.arrow import id_floor
+from gateway.streams.letters import DeadLetters
 from gateway.streams.table import LakeTable
 
 METRICS_KEPT_S: Final = 400 * 86_400
@@ -29,7 +32,7 @@ Deleted = dict[str, int]
 """Rows that were deleted, by table."""
 
 
-def expire(tables: Tables, retention_s: Mapping[str, int], now_us: int) -> Deleted:
+def expire(tables: Tables, retention_s: Mapping[str, int], now_us: int, letters: DeadLetters | None = None) -> Deleted:
     """Deletes rows of the endpoints in `retention_s` that are older than it says; raises CommitFailed.
 
     Age counts from the prediction, for a label by request id from its receipt. A label whose prediction is not (or no longer) there
@@ -51,27 +54,45 @@ def expire(tables: Tables, retention_s: Mapping[str, int], now_us: int) -> Delet
     for name in _LABELS:
         if None in stored[name]:
             deleted[name] += tables[name].drop(_ENDPOINTLESS & (pc.field("prediction_id") < oldest))
+    if letters is not None:
+        cutoffs = {endpoint: _cutoff(now_us, kept_s) for endpoint, kept_s in retention_s.items()}
+        deleted["dead_letters"] = letters.expire(cutoffs, dt.datetime.fromtimestamp(now_us / 1e6, dt.UTC))
     deleted["metrics"] += tables["metrics"].drop_partitions(f"date < '{_cutoff(now_us, METRICS_KEPT_S).date()}'")
     return deleted
 
 
-def forget(tables: Tables, units: Sequence[str]) -> Deleted:
-    """Deletes every prediction of these units (as they are stored), its shadows and its labels; raises CommitFailed."""
+def forget(tables: Tables, units: Sequence[str], letters: DeadLetters | None = None) -> Deleted:
+    """Deletes every prediction of these units (as they are stored), its shadows and its labels, and dead letters that name any of these.
+
+    Raises CommitFailed, and OSError for letters that are still on their way.
+    """
     is_theirs = pc.field("unit").isin(list(units))
     requests = tables["predictions"].rows(("prediction_id", "endpoint", "request_id"), is_theirs)
     mirrored = tables["shadows"].rows(("prediction_id",), is_theirs)
     ids = pa.concat_tables([requests.select(["prediction_id"]), mirrored])["prediction_id"]
+    if letters is not None:
+        named_in = [
+            msgspec.msgpack.encode(unit) for unit in units
+        ]  # with its length, or a short one would be found anywhere
+        named_in += [uuid.UUID(one).bytes for one in ids.unique().to_pylist()]
+        aside = {"dead_letters": letters.forget(named_in)}
+    else:
+        aside = {}
     labels = {name: tables[name].drop(pc.field("prediction_id").isin(ids.unique())) for name in _LABELS}
     for endpoint in requests["endpoint"].unique().to_pylist():
         named = requests.filter(pc.equal(requests["endpoint"], endpoint))["request_id"].drop_null()
         is_named = (pc.field("endpoint") == endpoint) & pc.field("request_id").isin(named.unique())
         for name in _LABELS:
             labels[name] += tables[name].drop(is_named & pc.field("prediction_id").is_null())
-    return labels | {
-        "sensitive": tables["sensitive"].drop(pc.field("prediction_id").isin(ids.unique())),
-        "predictions": tables["predictions"].drop(is_theirs),
-        "shadows": tables["shadows"].drop(is_theirs),
-    }
+    return (
+        labels
+        | aside
+        | {
+            "sensitive": tables["sensitive"].drop(pc.field("prediction_id").isin(ids.unique())),
+            "predictions": tables["predictions"].drop(is_theirs),
+            "shadows": tables["shadows"].drop(is_theirs),
+        }
+    )
 
 
 def _expire_rows_of(table: LakeTable, endpoint: str, cutoff: dt.datetime) -> int:

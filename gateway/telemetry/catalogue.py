@@ -186,7 +186,7 @@ _ALL: Final = (
     _counter(
         "runoff_sink_rows_total",
         ("sink", "outcome"),
-        "Rows that a sink stored, put aside, or let go as too old. Any in `dead_letter`: read them in the state directory, they will not come back alone.",
+        "Rows that a sink stored, put aside, or let go as too old. Any in `dead_letter`: `runoff dead-letters` says why, they will not come back alone.",
     ),
     _counter(
         "runoff_labels_total",

@@ -110,9 +110,10 @@ def test_poison_goes_to_the_dead_letters_and_holds_nobody_up(tmp_path):
         for _ in range(20):
             assert gateway.infer("phishing", [[1, 2, 3, 4]]).status_code == 200
         gateway.stored("predictions", 21)
-        folder = gateway.state / "dead_letters"
-        eventually(lambda: len(list(folder.glob("*.frame"))) == len(poison))
-        assert sorted(path.read_bytes() for path in folder.glob("*.frame")) == sorted(poison)
+        table = gateway.state / "lake" / "dead_letters"
+        eventually(table.is_dir)
+        letters = DeltaTable(str(table)).to_pyarrow_dataset().to_table()
+        assert sorted(letters["payload"].to_pylist()) == sorted(poison)
         eventually(lambda: gateway.metric("runoff_sink_rows_total", sink="lake", outcome="dead_letter") == len(poison))
         eventually(lambda: not (gateway.state / "spool" / "worker-of-an-older-release").exists())
         assert gateway.lake("SELECT count(*) FROM predictions WHERE prediction_id = ?", pid_text(1)) == [(1,)]

@@ -172,7 +172,7 @@ class Place:
     def __init__(self, folder: Path, answer: Answer | None = BINARY) -> None:
         self.spool = folder / "spool"
         self.uri = str(folder / "lake")
-        self.letters = DeadLetters(folder / "letters")
+        self.letters = DeadLetters(folder / "letters", f"{self.uri}/dead_letters")
         self.answer = answer
         self.tally = Tally()
 

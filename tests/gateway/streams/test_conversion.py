@@ -3,6 +3,7 @@ import pytest
 
 from gateway.streams.arrow import BlockInvalid
 from gateway.streams.conversion import _SLICE, Conversion, Held, tables_of
+from gateway.streams.lake import TABLES
 from gateway.streams.schema import SCHEMAS, Naming
 from routing.records import Column, MetricBlock, MirrorBlock, SensitiveBlock, SensitiveLabelBlock
 from tests.kit.spooled import BINARY, encode, label, labels, pid, pid_text, predictions, request, shadows
@@ -80,7 +81,7 @@ def test_columns_that_only_some_frames_have_are_null_for_the_others(convert):
     assert rows["output_label"].to_pylist() == [None, 1]
 
 
-@pytest.mark.parametrize("table", sorted(SCHEMAS))
+@pytest.mark.parametrize("table", sorted(TABLES))
 def test_a_table_takes_its_own_blocks_and_leaves_the_others(convert, refused, table):
     mirrored = msgspec.structs.replace(shadows([1], ["1"], ["0"]), dropped={"late": 2})
     blocks = predictions([request(0)], [0.5]), mirrored, labels(label(2, 1)), predictions([])

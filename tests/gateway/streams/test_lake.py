@@ -2,15 +2,16 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import duckdb
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
 from deltalake import DeltaTable
 
 from gateway.streams.lake import Tally
+from gateway.streams.letters import redriven
 from gateway.streams.table import CommitFailed
 from routing.records import Column, MetricBlock, MinuteRow
 from tests.kit.spooled import Place, encode, label, labels, pid_text, predictions, request, shadows
@@ -220,9 +221,18 @@ def test_poison_goes_to_the_dead_letters_and_blocks_nothing(place):
     assert lake.commit()
     lake.close()
     assert ids(place) == [pid_text(0), pid_text(2)]
-    kept = sorted(path.name for path in (Path(place.uri).parent / "letters").glob("*.frame"))
-    assert kept == [f"worker-1-{n:012d}.frame" for n in (2, 3, 4)]
+    assert place.letters.deliver()
+    kept = {row["letter"]: row["table"] for row in rows(place, "dead_letters")}
+    assert kept == {f"worker-1-{number:012d}": table for number, table in ((2, None), (3, "predictions"), (4, None))}
     assert place.letters.count == 3
+
+
+def test_a_letter_that_is_read_again_goes_to_the_one_table_that_could_not_take_it(place):
+    """A shadow's block is for two tables; what one of them has of it must not come twice."""
+    told = msgspec.structs.replace(shadows([0], ["1"], ["1"]), dropped={"late": 2})
+    place.store(told, writer=redriven("shadow-1-000000000001", "metrics", "try"))
+    place.store(predictions([request(0)], [0.5]), writer=redriven("worker-1-000000000001", None, "try"))
+    assert (rows(place, "shadows"), len(rows(place, "metrics")), len(rows(place, "predictions"))) == ([], 1, 1)
 
 
 def test_compaction_changes_no_row_and_no_commit_after_it(place):

@@ -6,9 +6,10 @@ import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
 
+from gateway.streams.letters import Letter
 from gateway.streams.upkeep import METRICS_KEPT_S, expire, forget
 from routing.records import MetricBlock, MinuteRow, SensitiveLabelBlock
-from tests.kit.spooled import START_UNIX_US, Place, label, labels, pid_text, predictions, request, shadows
+from tests.kit.spooled import START_UNIX_US, Place, encode, label, labels, pid_text, predictions, request, shadows
 
 HOUR, DAY = 3600, 86_400
 
@@ -144,3 +145,17 @@ def test_what_is_kept_apart_of_labels_goes_with_them(place, tables):
     assert expire(tables(), {"phishing": HOUR}, now(2 * HOUR))["sensitive_labels"] == 1
     found = DeltaTable(f"{place.uri}/sensitive_labels").to_pyarrow_dataset().to_table(columns=["attributes"])
     assert found["attributes"].to_pylist() == ['{"origin":"d"}']
+
+
+def test_a_forgotten_unit_is_in_no_dead_letter_either(place, tables):
+    """Also where its prediction is in no table, because that frame is the letter."""
+    place.store(predictions([request(0, unit="ann-0123")], [0.5]), predictions([request(1, unit="bob")], [0.5]))
+    frames = encode(
+        predictions([request(7, unit="ann-0123")]), labels(label(0, 1)), predictions([request(8, unit="annabel")])
+    )
+    for sequence, frame in enumerate(frames):
+        letter = Letter(writer="w", sequence=sequence, reason="why", table=None, at_unix_us=START_UNIX_US)
+        place.letters.put(letter, frame)
+    assert place.letters.deliver()
+    assert forget(tables(), ["ann-0123"], place.letters)["dead_letters"] == 2
+    assert forget(tables(), ["ann"], place.letters)["dead_letters"] == 0

@@ -69,6 +69,9 @@ def replay(
     ] = None,
     segment_by: Annotated[str | None, typer.Option(help="a column of the predictions, such as input_age")] = None,
     rows: Annotated[int, typer.Option(min=1, help="the newest rows of the window, at most")] = 1_000_000,
+    with_sensitive: Annotated[
+        bool, typer.Option("--with-sensitive", help="take inputs that the route keeps apart from where they lie")
+    ] = False,
     state_dir: StateDir = None,
     config: Config = None,
     as_json: Json = False,
@@ -85,6 +88,7 @@ def replay(
         since=since,
         until=until,
         rows_max=rows,
+        with_sensitive=with_sensitive,
         as_json=as_json,
     )
 

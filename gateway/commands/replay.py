@@ -37,6 +37,7 @@ def run_replay(
     since: str | None,
     until: str | None,
     rows_max: int,
+    with_sensitive: bool = False,
     as_json: bool,
 ) -> None:
     """Raises CommandFailed."""
@@ -51,6 +52,7 @@ def run_replay(
         since_unix_s=moment("--from", since),
         until_unix_s=moment("--to", until),
         rows_max=rows_max,
+        with_sensitive=with_sensitive,
     )
     try:
         with _progress() as on_progress:
@@ -61,19 +63,22 @@ def run_replay(
     if not replayed.pairs.num_rows:
         raise CommandFailed(
             f"{endpoint}: {replayed.predictions} predictions in this window"
-            + (
-                f", none with its inputs ({replayed.without_inputs} were recorded without)"
-                if replayed.predictions
-                else ""
-            )
+            + (f", none with its inputs ({_lacking(replayed)})" if replayed.predictions else "")
         )
     if as_json:
-        show_json({**told, "predictions": replayed.predictions, "without_inputs": replayed.without_inputs})
+        counts = {name: getattr(replayed, name) for name in ("predictions", "without_inputs", "kept_apart")}
+        show_json({**told, **counts})
         return
     show_ledger(told)
     show_lines(f"  {replayed.pairs.num_rows} of {replayed.predictions} predictions replayed; nothing of it was stored")
     if replayed.without_inputs:
-        show_lines(f"  {replayed.without_inputs} were recorded without their inputs")
+        show_lines(f"  {_lacking(replayed)}")
+
+
+def _lacking(replayed: Replayed) -> str:
+    apart = ", ".join(replayed.kept_apart)
+    hint = f": {apart} of some is sensitive and kept apart, --with-sensitive takes it along" if apart else ""
+    return f"{replayed.without_inputs} were recorded without their inputs{hint}"
 
 
 def _ledger(

@@ -47,21 +47,29 @@ class NotRecorded(Exception):
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """Which rows: the window is [since, until) of arrival, in Unix seconds; `variant`: only those that it answered."""
+    """Which rows: the window is [since, until) of arrival, in Unix seconds; `variant`: only those that it answered.
+
+    `with_sensitive`: inputs that are kept apart are taken from where they lie.
+    """
 
     endpoint: str
     variant: str | None = None
     since_unix_s: float | None = None
     until_unix_s: float | None = None
     rows_max: int = ROWS_MAX
+    with_sensitive: bool = False
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    """`pairs` has the columns of `shadows`; `predictions` were in the window, of which `without_inputs` could not be replayed."""
+    """`pairs` has the columns of `shadows`; `predictions` were in the window, of which `without_inputs` could not be replayed.
+
+    `kept_apart`: the inputs that some of these lack because they are sensitive and were not asked for.
+    """
 
     pairs: pa.Table
     predictions: int
     without_inputs: int
+    kept_apart: tuple[str, ...] = ()
 
 
 def replay(
@@ -75,17 +83,25 @@ def replay(
     until_us = _EVER_US if question.until_unix_s is None else int(question.until_unix_s * 1e6)
     bounds = [question.endpoint, question.variant, since_us, until_us]
     signature = model.staged.signature
-    with queries.snapshot("predictions") as snapshot:
-        inputs = {spec.name: _column(snapshot, spec) for spec in signature.inputs}
+    with queries.snapshot("predictions", "sensitive") as snapshot:
+        apart = {spec.name: _named(snapshot, "sensitive", f"attribute_{spec.name}") for spec in signature.inputs}
+        if question.with_sensitive:
+            _join_sensitive(snapshot, [name for names in apart.values() for name in names])
+        else:
+            snapshot.run("CREATE TEMP VIEW shown AS FROM predictions")
+        inputs = {
+            spec.name: _column(snapshot, spec, apart[spec.name], with_apart=question.with_sensitive)
+            for spec in signature.inputs
+        }
         needed = [inputs[spec.name] for spec in signature.inputs if not spec.optional]
         is_whole = " AND ".join(f"{one} IS NOT NULL" for one in needed if one is not None) or "inputs_digest IS NULL"
         counts = snapshot.rows(
-            f"SELECT count(*) AS rows, count(*) FILTER (WHERE NOT ({is_whole})) AS lacking FROM predictions WHERE {_WINDOW}",  # noqa: S608  # our own names, quoted
+            f"SELECT count(*) AS rows, count(*) FILTER (WHERE NOT ({is_whole})) AS lacking FROM shown WHERE {_WINDOW}",  # noqa: S608  # our own names, quoted
             bounds,
         )[0]
         chosen = ", ".join([*_OURS, *(f"{one} AS {quoted('in_' + name)}" for name, one in inputs.items() if one)])
         reader = snapshot.batches(
-            f"SELECT * FROM (SELECT epoch_us(received_at) AS unix_us, {chosen} FROM predictions WHERE {_WINDOW} AND {is_whole}"  # noqa: S608  # see above
+            f"SELECT * FROM (SELECT epoch_us(received_at) AS unix_us, {chosen} FROM shown WHERE {_WINDOW} AND {is_whole}"  # noqa: S608  # see above
             " ORDER BY unix_us DESC, prediction_id DESC, row DESC LIMIT $5) ORDER BY unix_us, prediction_id, row",
             [*bounds, question.rows_max],
             rows=_BATCH_ROWS,
@@ -100,15 +116,37 @@ def replay(
         pairs=pa.concat_tables(found).combine_chunks(),
         predictions=counts["rows"],
         without_inputs=counts["lacking"],
+        kept_apart=() if question.with_sensitive else tuple(name for name, names in apart.items() if names),
     )
 
 
-def _column(snapshot: Snapshot, spec: TensorSpec) -> str | None:
+def _named(snapshot: Snapshot, table: str, plain: str) -> list[str]:
+    """The columns of a tensor in a table: one for each type under which it was stored."""
+    return [name for name in snapshot.columns(table) if name == plain or name.startswith(plain + "__")]
+
+
+def _join_sensitive(snapshot: Snapshot, names: Sequence[str]) -> None:
+    """Makes `shown`: the predictions, and beside each what is kept apart of it."""
+    chosen = "".join(f", s.{quoted(name)}" for name in names)
+    snapshot.run(
+        f"CREATE TEMP VIEW shown AS SELECT p.*{chosen} FROM predictions p"  # noqa: S608  # our own names, quoted
+        " LEFT JOIN sensitive s ON s.prediction_id = p.prediction_id AND s.row = p.row AND s.endpoint = p.endpoint AND s.date = p.date"
+    )
+
+
+def _column(snapshot: Snapshot, spec: TensorSpec, apart: list[str], *, with_apart: bool) -> str | None:
     """The SQL of an input's recorded values, whichever datatype it was recorded under; None for an optional one that never was."""
-    plain = f"input_{spec.name}"
-    names = [name for name in snapshot.columns("predictions") if name == plain or name.startswith(plain + "__")]
+    names = _named(snapshot, "predictions", f"input_{spec.name}") + (apart if with_apart else [])
     if not names and not spec.optional:
-        raise NotRecorded(f"input '{spec.name}' of the version was never recorded")
+        if apart:
+            raise NotRecorded(
+                f"input '{spec.name}' is sensitive and kept apart: --with-sensitive takes it from the table `sensitive`,"
+                " for whoever may read that"
+            )
+        raise NotRecorded(
+            f"input '{spec.name}' of the version was never recorded: it is no input of the endpoint, or its route says"
+            " record.inputs: none or hash, or drops it (record.mask)"
+        )
     if len(names) < 2:
         return quoted(names[0]) if names else None
     kind = "VARCHAR" if spec.datatype == "BYTES" else "DOUBLE" if math.prod(spec.shape[1:]) == 1 else "DOUBLE[]"

@@ -10,9 +10,9 @@ from models.catalog import Catalog
 from models.signature import Signature
 from models.staged import ModelKey
 from models.tensors import NUMPY_OF
-from routing.records import Column
+from routing.records import Column, SensitiveBlock
 from tests.kit.onnx_models import MadeModel, echo, spec
-from tests.kit.spooled import START_UNIX_US, Place, label, labels, pid_text, predictions, request
+from tests.kit.spooled import START_UNIX_US, Place, label, labels, pid, pid_text, predictions, request
 from tests.kit.staged import stage_linear, write
 
 
@@ -97,6 +97,34 @@ def test_rows_without_their_inputs_are_left_out_and_counted(place, model):
 def test_an_input_that_was_never_recorded_is_named(place, model):
     place.store(predictions([request(0)], [0.5], inputs=[Column("y", "FP32", (1,), b"\0\0\0\0")]))
     with pytest.raises(NotRecorded, match="'x'"):
+        replay(Queries(place.uri), Question(endpoint="phishing"), model)
+
+
+def kept_apart(numbers, values):
+    """The same input, as the table `sensitive` has it."""
+    at = [START_UNIX_US + n * 1000 for n in numbers]
+    return SensitiveBlock("phishing", [pid(n) for n in numbers], [1] * len(numbers), at, [x(values)])
+
+
+def test_inputs_that_are_kept_apart_are_taken_from_there_for_who_asks_for_them(place, model):
+    unsaid = Column("x", "FP32", (2,), None)
+    place.store(
+        block([0], [[1, 1]], [0.9]),  # before the route said so
+        predictions([request(n) for n in (1, 2)], [0.9, 0.1], inputs=[unsaid]),
+        kept_apart([1, 2], [[-1, -1], [-1, -1]]),
+        predictions([request(3)], [0.9], inputs=[unsaid]),  # recorded as a digest only
+    )
+    asked = Question(endpoint="phishing", with_sensitive=True)
+    found = replay(Queries(place.uri), asked, model)
+    assert found.pairs["answer_label"].to_pylist() == ["1", "0", "0"]
+    assert (found.predictions, found.without_inputs, found.kept_apart) == (4, 1, ())
+    found = replay(Queries(place.uri), Question(endpoint="phishing"), model)
+    assert (found.pairs.num_rows, found.without_inputs, found.kept_apart) == (1, 3, ("x",))
+
+
+def test_an_input_that_was_always_kept_apart_is_said_to_be(place, model):
+    place.store(predictions([request(0)], [0.9], inputs=[Column("x", "FP32", (2,), None)]), kept_apart([0], [[1, 1]]))
+    with pytest.raises(NotRecorded, match="input 'x' is sensitive and kept apart: --with-sensitive"):
         replay(Queries(place.uri), Question(endpoint="phishing"), model)
 
 

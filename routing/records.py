@@ -195,14 +195,14 @@ class LabelBlock(msgspec.Struct, frozen=True, array_like=True, tag="l"):
     labels: list[LabelRow]
 
 
-class MinuteRow(msgspec.Struct, frozen=True, array_like=True):
-    """What one worker counted in one minute for one endpoint, variant, model version and protocol.
 class SensitiveLabelBlock(msgspec.Struct, frozen=True, array_like=True, tag="b"):
     """The sensitive attributes of labels of one request, apart from these: rows that have nothing else of a label but what it is about."""
 
     labels: list[LabelRow]
 
 
+class MinuteRow(msgspec.Struct, frozen=True, array_like=True):
+    """What one worker counted in one minute for one endpoint, variant, model version and protocol.
 
     `latency_buckets` counts by the bounds of `runoff_request_duration_seconds` (the last is above all bounds).
     """

@@ -7,14 +7,14 @@ A look costs 2 µs while nothing changes. Whatever cannot be loaded leaves the r
 """
 
 import asyncio
-import os
+import fcntl
 import sys
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from typing import Any, Final
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 from gateway.dataplane import Dataplane
 from gateway.inventory import Place, inventory, loadable
@@ -27,6 +27,7 @@ from gateway.state.reader import StateReader
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.log import EventLog
 from models.catalog import Catalog, LoadedModel
+from models.niceness import thread_steps_back
 from routing.table import EndpointTable
 
 log = EventLog(__name__)
@@ -38,6 +39,8 @@ _NICE: Final = 10
 _SWITCH_S: Final = 0.0005
 """After how long the loop gets the interpreter lock back from the thread while that works; else the interpreter's own 5 ms hold."""
 
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 Attempt = tuple[str, int]
 """An endpoint at a revision."""
 
@@ -55,6 +58,7 @@ class Activation:
         page: CounterPage,
         tell: Callable[[Line], None],
         default_endpoint: str | None = None,
+        turns: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reader = reader
@@ -63,6 +67,7 @@ class Activation:
         self._paths = paths
         self._tell = tell
         self._default = default_endpoint
+        self._turns = turns
         self._clock = clock
         self._gauges = Gauges(page)
         self._version = -1
@@ -76,7 +81,9 @@ class Activation:
         self._has_landed = False
         self._is_closed = False
         self._switch_s = sys.getswitchinterval()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="warm-up", initializer=_be_nice)
+        self._thread = ThreadPoolExecutor(
+            1, thread_name_prefix="warm-up", initializer=partial(thread_steps_back, _NICE)
+        )
 
     @property
     def endpoints(self) -> dict[str, bool]:
@@ -211,14 +218,22 @@ class Activation:
                 continue
             model = self._missing(route)
             if model is not None:
-                work = loop.run_in_executor(self._thread, self._catalog.load, model.digest)
+                work = loop.run_in_executor(self._thread, self._alone, self._catalog.load, model.digest)
                 work.add_done_callback(lambda done, model=model: self._loaded(model, done))  # type: ignore[misc]
                 return work
             if is_next and _attempt(route) not in self._tables:
-                dealt = loop.run_in_executor(self._thread, table_of, route)
+                dealt = loop.run_in_executor(self._thread, self._alone, table_of, route)
                 dealt.add_done_callback(lambda done, route=route: self._dealt(route, done))  # type: ignore[misc]
                 return dealt
         return None
+
+    def _alone(self, work: Callable[[_In], _Out], subject: _In) -> _Out:
+        """On the thread: while this worker serves, only one of all workers prepares at a time, so that a core is left for requests."""
+        if self._turns is None or not self._plane.table.endpoints:
+            return work(subject)
+        with self._turns.open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            return work(subject)
 
     def _missing(self, route: CompiledRoute) -> CompiledModel | None:
         """The first of its models that is not loaded."""
@@ -344,9 +359,3 @@ def _memory_bytes(model: LoadedModel) -> int:
 
 def _attempt(route: CompiledRoute) -> Attempt:
     return route.endpoint, route.revision
-
-
-def _be_nice() -> None:
-    """Lets requests go first: on Linux the niceness of a thread is its own."""
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

@@ -1,15 +1,14 @@
 """How a worker takes what was tuned anew while it serves: a second session is opened beside the first, checked, and put in its place."""
 
 import asyncio
-import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from gateway.telemetry.log import EventLog
 from models.catalog import Catalog
 from models.errors import ModelsError
+from models.niceness import thread_steps_back
 
 log = EventLog(__name__)
 
@@ -20,7 +19,7 @@ _NICE: Final = 10
 
 async def retune(catalog: Catalog, *, look_s: float = LOOK_S) -> None:
     """Until it is cancelled. One model at a time, so that at most one is in memory twice; a profile that cannot be used changes nothing."""
-    with ThreadPoolExecutor(1, thread_name_prefix="retune", initializer=_be_nice) as thread:
+    with ThreadPoolExecutor(1, thread_name_prefix="retune", initializer=partial(thread_steps_back, _NICE)) as thread:
         while True:
             await asyncio.sleep(look_s)
             for digest in catalog.outdated():
@@ -36,9 +35,3 @@ async def _renew(catalog: Catalog, digest: str, thread: ThreadPoolExecutor) -> N
     catalog.take(renewed)
     key = renewed.staged.key
     log.info("model_retuned", model=key.name, version=key.version, rows_max=renewed.rows_max, believed=renewed.is_tuned)
-
-
-def _be_nice() -> None:
-    """Lets requests go first: on Linux the niceness of a thread is its own."""
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

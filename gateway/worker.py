@@ -112,6 +112,7 @@ class Worker:
             page=self._page,
             tell=self._pipe.send,
             default_endpoint=settings.default_endpoint,
+            turns=state / "run" / "warm-up.lock",
         )
         self._features = FeatureClient(state / "run")
         self._corridor = PlaneCorridor(self._plane, loop, self._features)

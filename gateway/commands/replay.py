@@ -1,6 +1,5 @@
 """`runoff replay`: stages a version, shows it a recorded window in this process, at the lowest priority, and prints the ledger of it."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +20,7 @@ from gateway.streams.table import CommitFailed
 from models.artifacts import Artifacts
 from models.catalog import Catalog, LoadedModel
 from models.errors import ModelsError
+from models.niceness import step_back
 from models.ref import parse_ref
 from routing.traffic import Route
 
@@ -41,7 +41,7 @@ def run_replay(
     as_json: bool,
 ) -> None:
     """Raises CommandFailed."""
-    os.nice(_NICE)  # whoever serves on this machine comes first
+    step_back(_NICE)  # whoever serves on this machine comes first
     lake = local_lake(settings)
     route = route_of(settings, endpoint)
     queries = Queries(lake)

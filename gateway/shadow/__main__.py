@@ -11,6 +11,7 @@ from typing import Final
 from gateway.processes.birth import Birth
 from gateway.shadow.process import Shadow
 from gateway.telemetry.log import configure
+from models.niceness import step_back
 
 NICENESS: Final = 10
 MEMORY_SHARE: Final = 0.25
@@ -24,13 +25,13 @@ def main() -> None:
     birth = Birth.of(os.environ)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every call to a remote
     configure(birth.process, birth.settings.telemetry.log_level, folder=birth.settings.state_path / "logs")
-    step_back()
+    make_way()
     asyncio.run(_run(birth))
 
 
-def step_back() -> None:
+def make_way() -> None:
     """Lets everybody else go first: processor time by niceness and class, memory by the kernel's own order."""
-    os.nice(NICENESS)
+    step_back(NICENESS)
     with suppress(OSError, AttributeError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     with suppress(OSError):

@@ -12,10 +12,12 @@ import msgspec
 
 from models.convert.job import RESULT_FILE, Refusal, Request, Result, convert
 from models.errors import StagingRefused
+from models.niceness import step_back
 
 _CLONE_NEWUSER: Final = 0x10000000
 _CLONE_NEWNET: Final = 0x40000000
 _PR_SET_PDEATHSIG: Final = 1
+_NICE: Final = 10
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _FILE_BYTES_MAX: Final = 4 << 30
 _THREADS_MORE: Final = 64
@@ -46,7 +48,7 @@ def main() -> int:
 def _limit(request: Request) -> None:
     """Lowers what this process may use. Where the kernel refuses a limit it goes on without: none of them is the only guard."""
     os.umask(0o077)
-    os.nice(10)
+    step_back(_NICE)
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

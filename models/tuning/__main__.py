@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from models.niceness import step_back
 from models.tuning.job import RESULT_FILE, Done, Refusal, Request, tune
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -17,7 +18,7 @@ _NICE: Final = 10
 
 def main() -> int:
     os.umask(0o077)
-    os.nice(_NICE)
+    step_back(_NICE)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     request = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Request)
     outcome: Done | Refusal

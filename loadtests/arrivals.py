@@ -7,6 +7,7 @@ would have come in it.
 
 import argparse
 import asyncio
+import selectors
 import signal
 import subprocess
 import sys
@@ -21,15 +22,21 @@ from urllib.parse import urlsplit
 import numpy as np
 
 CONNECTIONS = 8
-FIELDS = np.dtype([("due", "f8"), ("done", "f8"), ("status", "i4"), ("revision", "i8"), ("model", "U96")])
+FIELDS = np.dtype(
+    [("due", "f8"), ("sent", "f8"), ("done", "f8"), ("status", "i4"), ("revision", "i8"), ("model", "U96")]
+)
+
+
+Row = tuple[float, float, float, int, int, str]
+"""Of FIELDS."""
 
 
 class Connection(asyncio.Protocol):
     """One kept connection, whose answers come in the order of its requests; what is open when it breaks counts as status 0."""
 
-    def __init__(self, rows: list[tuple[float, float, int, int, str]]) -> None:
+    def __init__(self, rows: list[Row]) -> None:
         self._rows = rows
-        self._waiting: deque[float] = deque()
+        self._waiting: deque[tuple[float, float]] = deque()
         self._buffer = b""
         self.transport: asyncio.Transport | None = None
 
@@ -39,7 +46,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, due: float, request: bytes) -> None:
         assert self.transport is not None
-        self._waiting.append(due)
+        self._waiting.append((due, time.monotonic()))
         self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -52,11 +59,11 @@ class Connection(asyncio.Protocol):
                 return
             self._buffer = self._buffer[size:]
             revision, model = int(head.get(b"x-runoff-revision", b"0")), head.get(b"x-runoff-model", b"").decode()
-            self._rows.append((self._waiting.popleft(), time.monotonic(), int(lines[0].split()[1]), revision, model))
+            self._rows.append((*self._waiting.popleft(), time.monotonic(), int(lines[0].split()[1]), revision, model))
 
     def connection_lost(self, _error: Exception | None) -> None:
         now = time.monotonic()
-        self._rows += [(due, now, 0, 0, "") for due in self._waiting]
+        self._rows += [(due, sent, now, 0, 0, "") for due, sent in self._waiting]
         self._waiting.clear()
         self.transport = None
 
@@ -94,17 +101,17 @@ class Arrivals:
         return np.sort(self._answers, order="due")
 
 
-def p99_ms(answers: np.ndarray, since: float, until: float) -> float:
-    """Of the requests that were due in a stretch of time; NaN where there were none."""
+def p99_ms(answers: np.ndarray, since: float, until: float, *, what: str = "done") -> float:
+    """Of the requests that were due in a stretch of time; NaN where there were none. `what="sent"`: how late the generator itself was."""
     some = answers[(answers["due"] >= since) & (answers["due"] < until)]
-    return float(np.percentile((some["done"] - some["due"]) * 1000, 99)) if len(some) else float("nan")
+    return float(np.percentile((some[what] - some["due"]) * 1000, 99)) if len(some) else float("nan")
 
 
 async def send(url: str, endpoint: str, rate: float, body: bytes, found: Path) -> None:
     """Until SIGTERM, and two seconds more for answers that are late."""
     parts, loop, stop = urlsplit(url), asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    rows: list[tuple[float, float, int, int, str]] = []
+    rows: list[Row] = []
 
     async def connected() -> Connection:
         _, connection = await loop.create_connection(lambda: Connection(rows), parts.hostname, parts.port)
@@ -122,7 +129,7 @@ async def send(url: str, endpoint: str, rate: float, body: bytes, found: Path) -
                 connections[place] = await connected()
             connections[place].send(due, request)
             due, number = due + 1 / rate, number + 1
-        await asyncio.sleep(0.0005)
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
     await asyncio.sleep(2.0)
     for connection in connections:
         if connection.transport is not None:
@@ -137,7 +144,9 @@ def main() -> None:
         parser.add_argument(name)
     asked = parser.parse_args()
     body = Path(asked.body).read_bytes()
-    asyncio.run(send(asked.url, asked.endpoint, float(asked.rate), body, Path(asked.found)))
+    # select waits by the microsecond, epoll by the millisecond.
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
+        runner.run(send(asked.url, asked.endpoint, float(asked.rate), body, Path(asked.found)))
 
 
 if __name__ == "__main__":

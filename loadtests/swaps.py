@@ -119,6 +119,9 @@ def report(seen: Seen, rate: float, workers: int) -> str:
         visible[one.kind].append(1000 * (float(sent_after.max()) - one.at) if len(sent_after) else 0.0)
     ratios = [p99_ms(answers, *changed) / p99_ms(answers, *quiet) for quiet, changed in seen.blocks]
     quiet, changed = (statistics.median(p99_ms(answers, *block[place]) for block in seen.blocks) for place in (0, 1))
+    late_quiet, late_changed = (
+        statistics.median(p99_ms(answers, *block[place], what="sent") for block in seen.blocks) for place in (0, 1)
+    )
     lines = [
         f"{len(changes)} changes in {len(seen.blocks)} blocks, {rate:g} arrivals a second, {workers} workers, {len(answers)} requests.",
         "",
@@ -129,6 +132,7 @@ def report(seen: Seen, rate: float, workers: int) -> str:
         f"| answers by an older revision, sent after a newer one was confirmed | {late} |",
         f"| answers by a revision before it was written | {early} |",
         f"| p99, quiet and with changes (medians of blocks) | {quiet:.2f} ms, {changed:.2f} ms |",
+        f"| of it, how late the generator itself sent (p99) | {late_quiet:.2f} ms, {late_changed:.2f} ms |",
         f"| p99 with changes ÷ quiet, paired: median (all) | {statistics.median(ratios):.2f} ({', '.join(f'{one:.2f}' for one in ratios)}) |",
         "",
         "From the write to the last request that an older revision answered, in ms (a version is loaded and warmed in that time):",

@@ -1,6 +1,5 @@
 """A revision as processes use it: the route document, the model versions that control resolved, and the split as a table."""
 
-from collections import Counter
 from typing import Any, Literal
 
 import msgspec
@@ -68,8 +67,8 @@ class CompiledRoute(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def shares(self) -> dict[str, float]:
         """Exact shares of the split, by variant."""
-        counts = Counter(self.split)
-        return {variant["name"]: counts[place] / BUCKETS for place, variant in enumerate(self.document["variants"])}
+        variants = enumerate(self.document["variants"])
+        return {variant["name"]: self.split.count(place) / BUCKETS for place, variant in variants}
 
 
 class RouteState(msgspec.Struct, frozen=True, kw_only=True):

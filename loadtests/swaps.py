@@ -50,8 +50,8 @@ class Seen:
     answers: np.ndarray | None = None
 
 
-def run(folder: Path, *, pairs: int, changes: int, quiet_s: float, rate: float, workers: int) -> Seen:
-    """`changes` in each of `pairs` blocks."""
+def run(folder: Path, *, pairs: int, changes: int, pause_s: float, quiet_s: float, rate: float, workers: int) -> Seen:
+    """`changes` in each of `pairs` blocks, each `pause_s` after the one before it is live."""
     seen = Seen()
     models = [files.binary(folder / f"model-{n}.onnx", 1, 1, 1, 1, bias=float(n)) for n in range(4)]
     with Gateway(folder / "gateway", workers=workers) as gateway, httpx.Client(timeout=120) as admin:
@@ -67,7 +67,7 @@ def run(folder: Path, *, pairs: int, changes: int, quiet_s: float, rate: float, 
                 between = time.monotonic()
                 for _ in range(changes):
                     seen.changes.append(change(gateway, admin, models, len(seen.changes)))
-                    time.sleep(0.1)
+                    time.sleep(pause_s)
                 seen.blocks.append(((began, between), (between, time.monotonic())))
         seen.answers = load.answers()
     return seen
@@ -152,6 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--changes", type=int, default=20, help="in each pair")
+    parser.add_argument("--pause", type=float, default=0.1, help="seconds after each change")
     parser.add_argument("--quiet", type=float, default=8.0, help="seconds of a quiet block")
     parser.add_argument("--rate", type=float, default=400.0)
     parser.add_argument("--workers", type=int, default=2)
@@ -161,6 +162,7 @@ def main() -> None:
             Path(folder),
             pairs=asked.pairs,
             changes=asked.changes,
+            pause_s=asked.pause,
             quiet_s=asked.quiet,
             rate=asked.rate,
             workers=asked.workers,

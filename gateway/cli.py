@@ -49,6 +49,23 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        from importlib.metadata import version
+
+        print(f"runoff {version('runoff')}")
+        raise typer.Exit
+
+
+@app.callback()
+def runoff(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Model serving with champion, challenger and shadows behind one endpoint."""
+
+
 # ---------------------------------------------------------------- a gateway of one's own
 
 

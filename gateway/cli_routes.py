@@ -26,7 +26,11 @@ def check(
 
     found = [(str(path), doc.get("endpoint"), problems_of(doc)) for path, doc in read_documents(files)]
     if as_json:
-        show_json([{"file": path, "endpoint": name, "problems": problems} for path, name, problems in found])
+        import msgspec
+
+        show_json(
+            [{"file": path, "endpoint": name, "problems": msgspec.to_builtins(all_)} for path, name, all_ in found]
+        )
     else:
         for path, name, problems in found:
             show_lines(
@@ -214,25 +218,33 @@ def delete(
 
 @app.command()
 def history(
-    endpoint: Endpoint,
+    endpoint: Annotated[str | None, typer.Argument(help="name of the endpoint; left out: all of them")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="every line of the audit, also of keys and of deletions")
+    ] = False,
     url: Url = None,
     key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """Who changed the route, when and why."""
+    """Who changed a route, when and why, and what came of it. Says so if the past was changed: the audit is a chain of hashes."""
     from gateway.commands.talk import gateway, show_json, show_table
 
     with gateway(url, key_file) as client:
-        table = client.history(endpoint, limit=limit)
+        table = (client.audit if audit else client.history)(endpoint, limit=limit)
     if as_json:
         show_json(table)
         return
     for row in table:
+        if audit:
+            row["at"] = row["at"][:19].replace("T", " ")
+            continue
         changes = row["changes"]
         row["changes"] = "\n".join(changes[:4]) + (f"\n… and {len(changes) - 4} more" if len(changes) > 4 else "")
         row["created_at"] = row["created_at"][:19].replace("T", " ")
-    show_table(table, empty=f"endpoint '{endpoint}' has no revisions")
+    show_table(
+        table, empty=f"endpoint '{endpoint}' has no revisions" if endpoint else "nobody has changed anything yet"
+    )
 
 
 def _change(act: Callable[["Runoff"], "Reply"], url: str | None, key_file: Path | None, as_json: bool) -> None:

@@ -33,12 +33,17 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class RouteInvalid(RoutingError):
-    """A document with at least one problem. `problems` holds all of them: what is misread, then what contradicts itself."""
+    """A document with at least one problem. `problems` holds all of them: what is misread, then what contradicts itself.
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    `read`: the Route that could be read of it all the same, with defaults in place of what could not, for those who look for more
+    problems; None: nothing could.
+    """
+
+    def __init__(self, problems: Sequence[Problem], read: object = None) -> None:
         assert problems
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = tuple(problems)
+        self.read = read
 
 
 class SplitMismatch(RoutingError):

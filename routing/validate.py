@@ -62,7 +62,7 @@ def validate(document: object) -> Route:
     # What was misread leads to contradictions of its own, which would only confuse.
     problems += [problem for problem in conflicts(route, problems) if problem.path not in found]
     if problems:
-        raise RouteInvalid(problems)
+        raise RouteInvalid(problems, route)
     return route
 
 

@@ -206,17 +206,20 @@ class Runoff:
 
     # ---------------------------------------------------------------- looking
 
-    def history(self, endpoint: str, *, limit: int = 50) -> Table:
-        """The endpoint's revisions, newest first: who, when, why, and what became of them."""
-        found = self._admin.call("GET", f"/admin/v1/routes/{_quoted(endpoint)}/history", query={"limit": limit}).json()
+    def history(self, endpoint: str | None = None, *, limit: int = 50) -> Table:
+        """Revisions of an endpoint, or of all, newest first: who, when, why, and what became of them. The title says if the past was changed."""
+        path = "/admin/v1/revisions" if endpoint is None else f"/admin/v1/routes/{_quoted(endpoint)}/history"
+        found = self._admin.call("GET", path, query={"limit": limit}).json()
+        columns = ("revision", "state", "action", "author", "created_at", "reason", "changes", "problem")
         return Table(
-            found["revisions"], ("revision", "state", "action", "author", "created_at", "reason", "changes", "problem")
+            found["revisions"], columns if endpoint else ("endpoint", *columns), title=_verdict(found["audit"])
         )
 
-    def audit(self, *, limit: int = 50) -> Table:
-        """Who did what, newest first."""
-        found = self._admin.call("GET", "/admin/v1/audit", query={"limit": limit}).json()
-        return Table(found["rows"], ("sequence", "at", "author", "action", "endpoint", "revision", "reason"))
+    def audit(self, endpoint: str | None = None, *, limit: int = 50) -> Table:
+        """Everything that was done, newest first: changes, what came of them, keys, deletions. The title says if the past was changed."""
+        found = self._admin.call("GET", "/admin/v1/audit", query={"limit": limit, "endpoint": endpoint}).json()
+        columns = ("sequence", "at", "author", "action", "endpoint", "revision", "reason")
+        return Table(found["rows"], columns, title=_verdict(found))
 
     def models(self) -> Table:
         """Every model version that was made ready to serve."""
@@ -364,6 +367,11 @@ class Runoff:
             url = self._data_url or str(self.status()["listeners"]["rest"])
             self._data = Transport(url, key=self._key, timeout_s=self._timeout_s)
         return self._data
+
+
+def _verdict(audit: Mapping[str, Any]) -> str:
+    """What the chain of the audit says of the past; nothing where it holds."""
+    return "" if audit["intact"] else f"the audit was changed at row {audit['broken_at']}"
 
 
 def _quoted(name: object) -> str:

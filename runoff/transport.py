@@ -1,14 +1,17 @@
 """One HTTP exchange with a gateway: the key goes in, JSON or a readable error comes out."""
 
+import json
 import os
 import ssl
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import httpx
 
-from runoff.errors import GatewayUnreachable, RequestRefused
+from runoff.errors import GatewayUnreachable, NotSendable, RequestRefused
+
+_JSON: Final = {"Content-Type": "application/json"}
 
 
 class Transport:
@@ -39,9 +42,9 @@ class Transport:
             reply = self._client.request(
                 method,
                 path,
-                json=body,
+                content=None if body is None else _json(body),
                 params={name: value for name, value in (query or {}).items() if value is not None},
-                headers=dict(headers or {}),
+                headers={**({} if body is None else _JSON), **(headers or {})},
                 timeout=self._timeout_s + wait_s,
             )
         except httpx.TimeoutException as error:
@@ -76,6 +79,21 @@ def _tls(url: str) -> ssl.SSLContext | bool:
     except OSError as error:
         raise GatewayUnreachable(f"RUNOFF_CLIENT_CERT: {own}: {error}") from error
     return context
+
+
+def _json(body: object) -> bytes:
+    """Raises NotSendable for what JSON does not know. Moments and numpy's numbers are what they look like."""
+    try:
+        return json.dumps(body, allow_nan=False, default=_plain).encode()
+    except (ValueError, TypeError) as error:
+        raise NotSendable(f"this cannot be sent as JSON: {error}") from error
+
+
+def _plain(value: Any) -> object:
+    for name in ("isoformat", "item"):
+        if hasattr(value, name):
+            return getattr(value, name)()
+    raise TypeError(f"{type(value).__name__} {str(value)[:80]!r}")
 
 
 def _refusal(reply: httpx.Response) -> RequestRefused:

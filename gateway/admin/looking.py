@@ -50,7 +50,7 @@ async def runtime(admin: Admin, request: Request) -> Response:
         "revisions": unfinished,
         "alias_moves": [move for move, revision in moves if revision is None or is_shown(revision.endpoint)],
         "registry": admin.follower.heard,
-        "audit": {"intact": admin.store.audit_broken_at is None, "broken_at": admin.store.audit_broken_at},
+        "audit": views.verdict(admin.store),
     }
     return answer(document)
 

@@ -125,13 +125,15 @@ async def history(admin: Admin, request: Request) -> Response:
     found = admin.store.revisions(limit=limit, before=before, endpoint=endpoint)
     if not found and before is None:
         raise EndpointAbsent(f"there is no endpoint '{endpoint}', and there never was")
-    return answer({"endpoint": endpoint, "revisions": [views.history(admin.store, revision) for revision in found]})
+    revisions = [views.history(admin.store, revision) for revision in found]
+    return answer({"endpoint": endpoint, "revisions": revisions, "audit": views.verdict(admin.store)})
 
 
 async def list_revisions(admin: Admin, request: Request) -> Response:
     limit, before = page_of(request)
     found = admin.store.revisions(limit=limit, before=before)
-    return answer({"revisions": [views.history(admin.store, revision) for revision in found]})
+    revisions = [views.history(admin.store, revision) for revision in found]
+    return answer({"revisions": revisions, "audit": views.verdict(admin.store)})
 
 
 async def get_revision(admin: Admin, request: Request) -> Response:
@@ -145,8 +147,7 @@ async def get_revision(admin: Admin, request: Request) -> Response:
 async def audit(admin: Admin, request: Request) -> Response:
     limit, before = page_of(request)
     rows = admin.store.audit(limit=limit, before=before, endpoint=request.query_params.get("endpoint"))
-    broken_at = admin.store.audit_broken_at
-    return answer({"intact": broken_at is None, "broken_at": broken_at, "rows": [views.audit(row) for row in rows]})
+    return answer({**views.verdict(admin.store), "rows": [views.audit(row) for row in rows]})
 
 
 # ---------------------------------------------------------------- helpers

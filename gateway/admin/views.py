@@ -159,6 +159,11 @@ def revision(store: StateStore, found: Revision) -> dict[str, Any]:
     }
 
 
+def verdict(store: StateStore) -> dict[str, Any]:
+    """Whether the audit's chain held when control started, and at which row it did not."""
+    return {"intact": store.audit_broken_at is None, "broken_at": store.audit_broken_at}
+
+
 def audit(row: AuditRow) -> dict[str, Any]:
     fields = msgspec.structs.asdict(row)
     return {**fields, "at": time_text(row.at_unix_us)}

@@ -4,8 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
+from gateway.commands.documents import problems_of
 from gateway.commands.talk import change_lines, percents, show_json, show_lines, waiting
-from runoff import RequestRefused, Runoff
+from runoff import NotSendable, RequestRefused, Runoff
+from runoff.errors import problem_line
 
 Document = dict[str, Any]
 
@@ -27,14 +31,22 @@ def apply_all(
                 plan = client.plan(document)
                 result = _planned(plan) if dry_run else client.apply(document, reason=reason, wait_s=wait_s, plan=plan)
         except RequestRefused as error:
-            result = {"endpoint": document.get("endpoint"), "state": "refused", "error": str(error), "changes": []}
-            result |= {"problems": error.problems, "code": error.code}
+            result = _refused(document, str(error), error.code, error.problems)
+        except NotSendable as error:
+            problems = problems_of(document)
+            text = "\n".join([str(error), *(f"  {problem}" for problem in problems)])
+            result = _refused(document, text, "not_sendable", [msgspec.to_builtins(one) for one in problems])
         results.append({"file": str(path), **result})
         if not as_json:
             _show(results[-1])
     if as_json:
         show_json(results)
     return all(result["state"] not in {"refused", "failed"} for result in results)
+
+
+def _refused(document: Document, text: str, code: str, problems: Sequence[Document]) -> Document:
+    name = document.get("endpoint")
+    return {"endpoint": name, "state": "refused", "error": text, "changes": [], "problems": problems, "code": code}
 
 
 def _planned(plan: Document) -> Document:
@@ -69,7 +81,7 @@ def _show(result: Document) -> None:
         show_lines(*(line for model in result["models"] if (line := _to_load(model))))
     show_lines(*(f"  note: {note['path']}: {note['message']}" for note in result.get("warnings", ())))
     if "error" not in result:
-        show_lines(*(f"  {problem['path']}: {problem['message']}" for problem in result.get("problems", ())))
+        show_lines(*(f"  {problem_line(problem)}" for problem in result.get("problems", ())))
 
 
 _STATES: Final = {

@@ -8,7 +8,7 @@ import msgspec
 import yaml
 
 from gateway.commands.talk import CommandFailed
-from routing.errors import RouteInvalid
+from routing.errors import Problem, RouteInvalid
 from routing.validate import validate
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")
@@ -16,7 +16,7 @@ _BYTES_MAX: Final = 1 << 20
 
 
 class Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping, where YAML would silently take the last."""
+    """Refuses a key that stands twice in one mapping, where YAML would silently take the last. A moment stays the text that it is."""
 
 
 def read_documents(paths: Sequence[Path]) -> list[tuple[Path, dict[str, Any]]]:
@@ -31,12 +31,12 @@ def read_documents(paths: Sequence[Path]) -> list[tuple[Path, dict[str, Any]]]:
     return found
 
 
-def problems_of(document: object) -> list[str]:
-    """What is wrong with a document by itself, a line each; whether the registry has its models is asked by `apply`."""
+def problems_of(document: object) -> list[Problem]:
+    """What is wrong with a document by itself; whether the registry has its models is asked by `apply`."""
     try:
         validate(document)
     except RouteInvalid as error:
-        return [str(problem) for problem in error.problems]
+        return list(error.problems)
     return []
 
 
@@ -66,6 +66,7 @@ def _read(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 _MERGE: Final = "tag:yaml.org,2002:merge"
+_TIMESTAMP: Final = "tag:yaml.org,2002:timestamp"
 
 
 def _mapping(loader: Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -77,3 +78,7 @@ def _mapping(loader: Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 
 Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag != _TIMESTAMP]
+    for first, known in Loader.yaml_implicit_resolvers.items()
+}

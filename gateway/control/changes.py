@@ -74,12 +74,10 @@ class Changes:
 
         A document that began a ramp and is applied again means what it has come to: its weights are those that the ramp has set.
         """
-        route = validate(document)
+        route = self._validated(document)
         if route.endpoint != endpoint:
             text = f"the document is for endpoint '{route.endpoint}', the path for '{endpoint}'"
-            raise RouteInvalid([Problem("endpoint", "endpoint_differs", text, "make them the same")])
-        if problems := self._against(route):
-            raise RouteInvalid(problems)
+            raise RouteInvalid([Problem("endpoint", "endpoint_differs", text, "make them the same")], route)
         current, ramp = self._store.current(endpoint), self._store.ramp(endpoint)
         if current is None or ramp is None or ramp.base != dict(route.weights):
             return route
@@ -88,6 +86,21 @@ class Changes:
         if before.steps != route.steps or [variant.name for variant in before.variants] != names:
             return route
         return promotion.set_weights(route, dict(before.weights))
+
+    def _validated(self, document: object) -> Route:
+        """Raises RouteInvalid with what is wrong with the document by itself and what stands against it here, all at once."""
+        problems: tuple[Problem, ...] = ()
+        try:
+            route = validate(document)
+        except RouteInvalid as error:
+            if not isinstance(error.read, Route):
+                raise
+            route, problems = error.read, error.problems
+        misread = {problem.path for problem in problems}
+        found = [*problems, *(problem for problem in self._against(route) if problem.path not in misread)]
+        if found:
+            raise RouteInvalid(found, route)
+        return route
 
     def taken(self, route: Route) -> dict[str, CompiledModel]:
         """The versions to take without asking: those that are live, if the route differs from the live one in weights alone."""

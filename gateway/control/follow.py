@@ -222,7 +222,8 @@ def _moves(refs: Mapping[str, object], served: Mapping[str, str], wanted: Mappin
 def summary(followed: Followed, served: Mapping[str, str]) -> str | None:
     """Following in one line for people; None where there is nothing to say. `served` is the version of every arm."""
     following = followed.following
-    wanted = ", ".join(f"{arm} {served.get(arm)} → {version}" for arm, version in following.wanted.items())
+    moved = {arm: version for arm, version in following.wanted.items() if version != served.get(arm)}
+    wanted = ", ".join(f"{arm} {served.get(arm)} → {version}" for arm, version in moved.items())
     refused = ", ".join(f"{arm} → {version}" for arm, version in following.refused.items())
     problems = "; ".join(str(problem) for problem in followed.problems)
     match following.state:

@@ -8,7 +8,7 @@ import msgspec
 from gateway.control.changes import Changes
 from gateway.control.checks import misnamed
 from gateway.control.features import FeatureServices
-from gateway.control.preparation import Preparation, references
+from gateway.control.preparation import Preparation, problem_of, references
 from gateway.state.compiled import CompiledModel
 from gateway.state.difference import differences
 from gateway.state.store import StateStore
@@ -55,7 +55,7 @@ class Planner:
         try:
             route = self._changes.read(endpoint, current.document if document is None and current else document)
         except RouteInvalid as error:
-            return base | {"problems": error.problems, "changes": []}
+            return base | {"problems": [*error.problems, *await self._unknown(error)], "changes": []}
         planned = dry_run.plan(before, to_document(route))
         arms, problems = await self._arms(route, current.resolutions if current else {})
         changes = differences(to_document(before) if before else None, to_document(route))
@@ -74,6 +74,15 @@ class Planner:
             "moves": planned.moves,
             "moved": planned.moved,
         }
+
+    async def _unknown(self, wrong: RouteInvalid) -> list[Problem]:
+        """The models that a document names in vain, beside all else that is wrong with it."""
+        if not isinstance(wrong.read, Route):
+            return []
+        misread = {problem.path for problem in wrong.problems}
+        named = [(arm, path, text) for arm, path, text, _ in references(wrong.read) if path not in misread]
+        found = await asyncio.gather(*(self._arm(arm, path, text, {}, {}) for arm, path, text in named))
+        return [problem for _, problem in found if problem]
 
     async def _misnamed(self, endpoint: str, route: Route) -> list[Problem]:
         """What the route looks up, reads or keeps back of inputs that are not there; of a new endpoint, whether there is such a service."""
@@ -105,7 +114,7 @@ class Planner:
         try:
             model, manifest = await self._found(taken.get(arm), text)
         except ModelsError as error:
-            problem = Problem(path, "model_unresolved", str(error))
+            problem = problem_of(path, text, error)
         digests = {known.digest for known in loaded.values()}
         state = "unknown" if model is None else "to_stage" if manifest is None else "staged"
         if manifest and manifest.digest in digests:

@@ -11,7 +11,14 @@ import msgspec
 
 from gateway.state.compiled import CompiledFeatures, CompiledModel, CompiledRoute
 from gateway.state.store import StateStore
-from models.errors import ArtifactInvalid, ModelsError, ReferenceInvalid, StagingRefused
+from models.errors import (
+    ArtifactInvalid,
+    ModelsError,
+    ModelUnknown,
+    ReferenceInvalid,
+    RegistryUnavailable,
+    StagingRefused,
+)
 from models.output_range import differences
 from models.ref import ModelRef, parse_ref
 from models.signature import Signature
@@ -123,14 +130,14 @@ class Preparation:
         try:
             ref = parse_ref(text)
         except ReferenceInvalid as error:
-            return Problem(path, "reference_invalid", str(error))
+            return problem_of(path, text, error)
         manifest = self.manifest(known.digest) if known else None
         if manifest is None:
             exact = parse_ref(known.uri) if known else ref
             try:
                 manifest = await asyncio.get_running_loop().run_in_executor(self._stagers, self._stage, exact, rows)
             except Exception as error:  # noqa: BLE001  # whatever a model brings must end as a problem of its arm, not as our end
-                return _problem(path, text, error)
+                return problem_of(path, text, error)
             self._store.staged.remember(manifest.uri, key=manifest.key, digest=manifest.digest)
         key, uri = (known.key, known.uri) if known else (manifest.key, manifest.uri)
         return CompiledModel(key=key, digest=manifest.digest, uri=uri, role=_ROLES[role]), manifest
@@ -200,10 +207,24 @@ def named_version(name: str, version: str, role: Literal["variant", "mirror", "p
     return CompiledModel(key=ModelKey(name, version), digest="", uri=f"models:/{name}/{version}", role=role)
 
 
-def _problem(path: str, text: str, error: Exception) -> Problem:
+def problem_of(path: str, text: str, error: Exception) -> Problem:
+    """Why the model at this path of a document, written as `text`, cannot be had."""
     if isinstance(error, StagingRefused):
         return Problem(path, error.code, f"model '{text}': {error.message}", error.remedy)
     if isinstance(error, ModelsError):
         code = "".join("_" + letter.lower() if letter.isupper() else letter for letter in type(error).__name__)
-        return Problem(path, code.lstrip("_"), str(error))
+        return Problem(path, code.lstrip("_"), str(error), _remedy(text, error))
     return Problem(path, "staging_failed", f"model '{text}': {type(error).__name__}: {error}")
+
+
+def _remedy(text: str, error: ModelsError) -> str:
+    if isinstance(error, RegistryUnavailable):
+        return "try again when it is there; weights and rollbacks need no registry"
+    if not isinstance(error, ModelUnknown):
+        return ""
+    ref = parse_ref(text)
+    if ref.kind == "file":
+        return "give the path as the gateway's machine has it; relative ones start where it was started"
+    if ref.kind == "alias":
+        return f'is it another registry? (`runoff settings`: registry_uri) else MlflowClient().set_registered_model_alias("{ref.name}", "{ref.detail}", <version>)'
+    return "name one that is there; is it another registry? (`runoff settings`: registry_uri)"

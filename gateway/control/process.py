@@ -172,6 +172,9 @@ class Control:
             asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
         if self._store.audit_broken_at is not None:
             log.error("audit_broken", sequence=self._store.audit_broken_at)
+        rows, newest = self._store.audit_newest
+        # Outside of the database: rows that are cut off its end show here.
+        log.info("audit_read", rows=rows, hash=newest)
         sockets = [adopt(self._admin_fd)] if self._admin_fd is not None else []
         serving = asyncio.create_task(self._server.serve(sockets=sockets))
         lives = [

@@ -49,8 +49,7 @@ class Audit:
         reason: str = "",
         detail: dict[str, Any] | None = None,
     ) -> None:
-        newest = self._connection.execute("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1").fetchone()
-        sequence, previous_hash = newest or (0, GENESIS)
+        sequence, previous_hash = self.newest()
         row = AuditRow(
             sequence=sequence + 1,
             at_unix_us=at_unix_us,
@@ -86,6 +85,11 @@ class Audit:
             (before, endpoint, limit),
         )
         return [_row(values) for values in found]
+
+    def newest(self) -> tuple[int, str]:
+        """Sequence and hash of the last row; (0, GENESIS) before the first. Kept elsewhere, it shows when rows are cut off the end."""
+        found = self._connection.execute("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1").fetchone()
+        return found or (0, GENESIS)
 
     def broken_at(self) -> int | None:
         """The first sequence that does not follow from the one before it; None: the chain holds."""

@@ -55,6 +55,9 @@ class StateStore:
         self.alias_moves = AliasMoves(database)
         self.keys = KeyTable(database)
         self.audit_broken_at = database.audit.broken_at()
+        """The row at which the audit's chain did not hold when this was opened; None: it did."""
+        self.audit_newest = database.audit.newest()
+        """Sequence and hash of its last row at that time."""
 
     def close(self) -> None:
         self._database.close()

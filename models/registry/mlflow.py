@@ -150,9 +150,25 @@ def _asked(ask: Callable[[], T], what: str) -> T:
     except MlflowException as error:
         if error.error_code in _UNKNOWN:
             raise ModelUnknown(f"{what}: {_first_line(error)}") from error
-        raise RegistryUnavailable(f"{what}: the registry does not answer: {_first_line(error)}") from error
+        raise RegistryUnavailable(f"{what}: the registry does not answer: {_trouble(error)}") from error
     except (RequestException, SQLAlchemyError, OSError) as error:
-        raise RegistryUnavailable(f"{what}: the registry does not answer: {type(error).__name__}") from error
+        raise RegistryUnavailable(f"{what}: the registry does not answer: {_trouble(error)}") from error
+
+
+def _trouble(error: Exception) -> str:
+    """Why there was no answer: of what HTTP could not do the kind and the server, without the request and the retries; else its first line."""
+    from requests.exceptions import ConnectionError as NoConnection
+    from requests.exceptions import RequestException, Timeout
+
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, RequestException):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return _first_line(error) if str(error) else type(error).__name__
+    where = urlsplit(str(cause.request.url)) if cause.request is not None else None
+    at = f" at {where.scheme}://{where.hostname}:{where.port}" if where is not None and where.port else ""
+    kind = "it takes too long" if isinstance(cause, Timeout) else "nobody" if isinstance(cause, NoConnection) else ""
+    return f"{kind or type(cause).__name__}{at}"
 
 
 def _first_line(error: Exception) -> str:

@@ -23,6 +23,7 @@ def test_a_changed_row_of_the_audit_shows_at_the_next_start_and_nobody_goes_with
         gateway.start()
         assert gateway.client.status()["audit"] == {"intact": False, "broken_at": 1}
         assert "the audit was changed at row 1" in gateway.run("status", "--once").stdout
+        assert "the audit was changed at row 1" in gateway.run("history", "phishing").stdout
         eventually(lambda: gateway.happened("audit_broken"))
         assert gateway.infer("phishing", [[1, 2, 3, 4]]).status_code == 200
         assert gateway.client.split("phishing", champion=2, reason="it goes on")["state"] == "live"

@@ -1,5 +1,6 @@
 import json
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -25,6 +26,11 @@ def test_no_gateway_is_one_clear_line(run):
     assert status == 1
     assert "runoff serve" in err
     assert err.count("\n") == 1
+
+
+def test_the_version_is_that_of_the_package(run):
+    status, out, _ = run("--version")
+    assert (status, out) == (0, f"runoff {version('runoff')}\n")
 
 
 def test_settings_are_explained(run, monkeypatch):

@@ -110,6 +110,10 @@ def test_every_change_from_the_command_line(run, applied):
     out = run("history", "phishing")[1]
     assert "rollback" in out
     assert "better" in out
+    assert "promote" in run("history")[1]
+    audit = json.loads(run("history", "phishing", "--audit", "--json")[1])
+    assert [row["action"] for row in audit][:2] == ["live", "rollback"]
+    assert "rollback" in run("history", "--audit")[1]
     assert run("delete", "phishing", "-m", "over")[0] == 0
     assert "no routes yet" in run("routes")[1]
 

@@ -1,7 +1,10 @@
+from datetime import UTC, datetime
+
 import httpx
+import numpy as np
 import pytest
 
-from runoff import GatewayUnreachable, RequestRefused, Runoff
+from runoff import GatewayUnreachable, NotSendable, RequestRefused, Runoff
 from tests.kit.control import ServedControlPlane, route
 
 SPLIT = {"champion": ("models:/phishing@champion", 90), "challenger": ("models:/phishing@challenger", 10)}
@@ -65,6 +68,32 @@ def test_split_promote_rollback_and_history(client, made):
     history = client.history("phishing")
     assert [row["action"] for row in history] == ["rollback", "promote", "weights", "put"]
     assert client.audit()[0]["action"] == "live"
+
+
+def test_the_history_of_all_endpoints_and_the_audit_of_one(client, made):
+    client.apply(route("other", champion=("models:/phishing/1", 1)), reason="second")
+    assert {row["endpoint"] for row in client.history()} >= {"phishing", "other"}
+    assert {row["endpoint"] for row in client.audit("other")} == {"other"}
+    assert client.history().title == client.audit().title == ""
+
+
+def test_a_changed_past_is_the_title_of_every_history():
+    broken = {"intact": False, "broken_at": 3}
+    said = {"revisions": [], "rows": [], "audit": broken} | broken
+    with Runoff("http://gateway", transport=httpx.MockTransport(lambda _: httpx.Response(200, json=said))) as client:
+        for table in (client.history(), client.history("phishing"), client.audit()):
+            assert table.title == "the audit was changed at row 3"
+
+
+def test_values_of_notebooks_are_sent_as_what_they_look_like_and_others_are_refused(client, made):
+    weights = {"champion": np.float32(3), "challenger": np.int64(1)}
+    assert client.set_weights("phishing", weights, reason="numpy")["weights"] == {"champion": 3, "challenger": 1}
+    until = datetime(2037, 1, 2, tzinfo=UTC)
+    client.mirror("phishing", "dated", "models:/phishing/2", reason="a moment", until=until)
+    assert client.route("phishing")["mirrors"][0]["until"] == "2037-01-02T00:00:00Z"
+    for weight in (float("nan"), object()):
+        with pytest.raises(NotSendable, match="cannot be sent as JSON"):
+            client.split("phishing", champion=weight, reason="no number")
 
 
 def test_a_mirror_is_put_up_and_taken_down(client, served, made):

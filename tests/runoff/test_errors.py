@@ -17,7 +17,7 @@ def test_a_refusal_is_read_as_its_message_and_a_line_for_each_problem():
     error = RequestRefused(422, "route_invalid", "the route has 3 problems", problems)
     assert str(error).splitlines() == [
         "the route has 3 problems",
-        "  variants[0].model: no such model (publish it)",
+        "  variants[0].model: no such model; publish it",
         "  too large",
         "  salt: salt_invalid",
     ]

@@ -82,6 +82,20 @@ def test_a_dry_run_of_a_bad_document_fails_with_its_problems(apply, capsys):
     assert "variants[0].model: " in capsys.readouterr().out
 
 
+def test_a_document_that_json_cannot_carry_is_told_everything_that_is_wrong_with_it(apply, client, capsys):
+    assert not apply(pair("bad", champion=float("nan"), challenger=-1), pair("after"))
+    shown = capsys.readouterr().out
+    assert "bad: refused: this cannot be sent as JSON" in shown
+    assert "variants[0].weight: wanted 0 to" in shown
+    assert "variants[1].weight: wanted 0 to" in shown
+    assert "after: revision" in shown
+
+
+def test_problems_come_with_their_remedy_in_a_dry_run_too(apply, capsys):
+    assert not apply(pair("bad", version="77"), dry_run=True)
+    assert "registry_uri" in capsys.readouterr().out
+
+
 def test_for_programs_every_document_is_one_entry_with_its_file(apply, capsys):
     assert not apply(pair("told"), pair("bad") | {"colour": "red"}, as_json=True)
     good, bad = json.loads(capsys.readouterr().out)

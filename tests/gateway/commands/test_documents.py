@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import yaml
 
 from gateway.commands.documents import problems_of, read_documents
 from gateway.commands.talk import CommandFailed
@@ -75,13 +76,21 @@ def test_a_file_that_is_not_there_is_said(tmp_path):
         read_documents([tmp_path / "nix.yaml"])
 
 
-def test_problems_are_a_line_each_and_a_good_document_has_none():
+def test_problems_have_their_path_and_a_good_document_has_none():
     assert problems_of(route()) == []
     found = problems_of({"endpoint": "a b", "variants": [], "colour": "red"})
-    assert {line.partition(":")[0] for line in found} >= {"endpoint", "colour"}
+    assert {problem.path for problem in found} >= {"endpoint", "colour"}
 
 
-@pytest.mark.parametrize("text", ["since: 2026-13-01", "a: 0x_", "[" * 3000])
+def test_a_moment_is_read_as_the_text_that_it_is(write):
+    document = route(champion=("models:/phishing/1", 1), mirror=("models:/phishing/2", 1))
+    until = yaml.safe_dump(document).replace("name: mirror", "name: mirror\n  until: 2027-12-31T00:00:00Z")
+    ((_, read),) = read_documents([write("dated.yaml", until)])
+    assert read["mirrors"][0]["until"] == "2027-12-31T00:00:00Z"
+    assert problems_of(read) == []
+
+
+@pytest.mark.parametrize("text", ["a: 0x_", "[" * 3000])
 def test_yaml_that_breaks_its_own_reader_is_one_clear_line(tmp_path, text):
     path = tmp_path / "route.yaml"
     path.write_text(text)

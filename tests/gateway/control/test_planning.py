@@ -71,9 +71,9 @@ async def test_every_reference_that_cannot_be_resolved_is_a_problem_at_its_path(
     )
     plan = await plane.planner.plan("phishing", document)
     assert [(problem.path, problem.code) for problem in plan["problems"]] == [
-        ("variants[0].model", "model_unresolved"),
-        ("variants[1].model", "model_unresolved"),
-        ("mirrors[0].model", "model_unresolved"),
+        ("variants[0].model", "model_unknown"),
+        ("variants[1].model", "model_unknown"),
+        ("mirrors[0].model", "model_unknown"),
     ]
     assert {state for _, _, state in states(plan).values()} == {"unknown"}
 
@@ -87,11 +87,26 @@ async def test_with_the_registry_down_a_version_that_was_staged_is_known_and_an_
     assert [problem.path for problem in plan["problems"]] == ["variants[0].model"]
 
 
-async def test_a_document_that_may_not_be_asks_the_registry_nothing(plane):
+async def test_what_is_wrong_with_the_document_with_this_machine_and_with_the_registry_comes_at_once(plane):
+    document = route(champion=("models:/phishing/7", 1), challenger=("models:/phishing/latest", -1))
+    document |= {"colour": "red", "mirrors": [{"name": "far", "remote": {"url": "http://far.example", "model": "m"}}]}
+    plan = await plane.planner.plan("phishing", document)
+    assert plan["changes"] == []
+    found = {problem.path: problem for problem in plan["problems"]}
+    assert {path: problem.code for path, problem in found.items()} == {
+        "colour": "unknown_key",
+        "variants[0].model": "model_unknown",
+        "variants[1].model": "reference_invalid",
+        "variants[1].weight": "out_of_range",
+        "mirrors[0].remote.url": "remote_not_allowed",
+    }
+    assert "registry_uri" in found["variants[0].model"].remedy
+
+
+async def test_of_what_is_no_document_at_all_nobody_is_asked(plane):
     asked = plane.shelf.asked
-    plan = await plane.planner.plan("phishing", {"endpoint": "phishing", "variants": [], "colour": "red"})
-    assert (plan["changes"], plane.shelf.asked) == ([], asked)
-    assert {problem.path for problem in plan["problems"]} >= {"colour"}
+    (problem,) = (await plane.planner.plan("phishing", []))["problems"]
+    assert (problem.code, plane.shelf.asked) == ("wrong_type", asked)
 
 
 async def test_without_a_document_the_route_as_it_is_is_planned(plane):

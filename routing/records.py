@@ -226,7 +226,10 @@ class MetricBlock(msgspec.Struct, frozen=True, array_like=True, tag="c"):
 
 
 class QualityRow(msgspec.Struct, frozen=True, array_like=True):
-    """How right a variant (role `live`) or mirror was in the time up to a minute, by the names of its measures."""
+    """How right a variant (role `live`) or mirror was in the time up to a minute, by the names of its measures.
+
+    `drift`: population stability index by input, against the endpoint's reference.
+    """
 
     endpoint: str
     role: str
@@ -236,6 +239,7 @@ class QualityRow(msgspec.Struct, frozen=True, array_like=True):
     minute_unix_s: int
     labelled: int
     measures: dict[str, float]
+    drift: dict[str, float] = {}
 
 
 class QualityBlock(msgspec.Struct, frozen=True, array_like=True, tag="q"):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
+from gateway.control.drift import References
 from gateway.settings import Settings
 from gateway.spool.reader import Expired, expire, writers
 from gateway.state.documents import documents
@@ -29,6 +30,7 @@ from routing.traffic import Route
 from routing.validate import validate
 
 if TYPE_CHECKING:
+    from gateway.evidence.drift import Stability
     from gateway.evidence.evidence import Evidence
 
 _log: Final = EventLog(__name__)
@@ -42,9 +44,6 @@ _SETTLED_S: Final = 120.0
 """A label is judged so long after its receipt: records reach the lake within seconds."""
 _ROWS_MAX: Final = 1_000_000
 """Quality on the scrape looks at the newest days that hold so many predictions, and no further back than the label window."""
-_TOLD_EVERY_S: Final = 60.0
-"""A subject's measures are stored when they changed, at most once in so long."""
-
 
 Gauge = tuple[str, tuple[tuple[str, str], ...]]
 """A metric's name and its labels."""
@@ -80,6 +79,7 @@ class Feedback:
         self._shown: dict[Gauge, float] = {}
         self._record = record
         self._told: dict[tuple[str, ...], QualityRow] = {}
+        self._references = References(settings.state_path / "references", evidence)
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -106,8 +106,9 @@ class Feedback:
                 since = self._evidence().recent(endpoint, _ROWS_MAX)
                 if since is not None:
                     subjects = self._subjects(route, since)
-                    gauges |= _quality(route, subjects)
-                    changed += self._changed(route, subjects)
+                    drift = self._drift(route, subjects)
+                    gauges |= {**_quality(route, subjects), **_drifted(route, drift)}
+                    changed += self._changed(route, subjects, drift)
                     gauges |= self._experiments(route)
         settled = self._evidence().settle(self._settled.sequence, self._wall() - _SETTLED_S)
         if settled.last != self._settled.sequence:
@@ -156,14 +157,31 @@ class Feedback:
                 newest[who] = subject
         return list(newest.values())
 
-    def _changed(self, route: Route, subjects: list[Any]) -> list[QualityRow]:
-        """The measures that are not as they were when they were last stored."""
-        minute, changed = int(self._wall() // 60 * 60), []
+    def _drift(self, route: Route, subjects: list[Any]) -> dict[str, "dict[str, Stability]"]:
+        """By variant, how its newest rows lie against the reference."""
+        live = {one["name"]: one for one in subjects if one["role"] == "live"}
+        champion = live.get(route.champion)
+        if champion is None:
+            return {}
+        who = champion["model"], champion["version"]
+        found = {
+            name: self._references.drift(route, who, name, one["version"], self._wall()) for name, one in live.items()
+        }
+        return {name: one for name, one in found.items() if one}
+
+    def _changed(
+        self, route: Route, subjects: list[Any], drift: Mapping[str, "dict[str, Stability]"]
+    ) -> list[QualityRow]:
+        """What is to be stored: of each minute that is over once, for whoever answered in it, or is not as it was told last."""
+        minute, changed = int(self._wall() // 60 * 60) - 60, []
         for subject in subjects:
             who = (route.endpoint, subject["role"], subject["name"], subject["model"], subject["version"])
-            row = QualityRow(*who, minute, subject["labelled"], _measures(subject))
+            is_live = subject["role"] == "live"
+            psi = {name: one.psi for name, one in drift.get(subject["name"], {}).items()} if is_live else {}
+            row = QualityRow(*who, minute, subject["labelled"], _measures(subject), psi)
             last = self._told.get(who)
-            if last is None or (last.measures != row.measures and minute - last.minute_unix_s >= _TOLD_EVERY_S):
+            is_news = last is None or last.measures != row.measures or last.drift != row.drift
+            if (is_news or subject["last_unix_s"] >= minute) and (last is None or last.minute_unix_s < minute):
                 self._told[who] = row
                 changed.append(row)
         return changed
@@ -207,6 +225,15 @@ def _quality(route: Route, subjects: list[Any]) -> Mapping[Gauge, float]:
         _gauge("runoff_quality", route, subject["name"], role=subject["role"], metric=measure): value
         for subject in subjects
         for measure, value in _measures(subject).items()
+    }
+
+
+def _drifted(route: Route, drift: Mapping[str, "dict[str, Stability]"]) -> Mapping[Gauge, float]:
+    return {
+        _gauge("runoff_drift", route, variant, feature=feature, statistic=statistic): value
+        for variant, features in drift.items()
+        for feature, found in features.items()
+        for statistic, value in (("psi", found.psi), ("psi_threshold", found.threshold))
     }
 
 

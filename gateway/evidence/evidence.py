@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.evidence import drift as drifts
 from gateway.evidence import ledger as ledgers
 from gateway.evidence import quality as qualities
 from gateway.evidence.paired import PairedTests
@@ -61,6 +62,23 @@ class Evidence:
         """Where a look at the newest `rows_max` predictions begins, in Unix seconds; None: there are none."""
         day = self._queries.recent("predictions", endpoint, rows_max)
         return None if day is None else dt.datetime.combine(day, dt.time(), dt.UTC).timestamp()
+
+    def reference_source(self, endpoint: str) -> str | None:
+        """What `Reference.source` says where a table of `runoff ingest` is the reference; None: there is none."""
+        found = self._queries.ingested(drifts.table_of(endpoint), 0)
+        return None if found is None else drifts.source_of(endpoint, found[0])
+
+    def reference(self, endpoint: str, model: str, version: str, now_unix_s: float) -> drifts.Reference | None:
+        """What recent rows are compared with; None while there is not enough of it."""
+        with self._lock:
+            return drifts.reference(self._queries, endpoint, model, version, now_unix_s)
+
+    def drift(
+        self, against: drifts.Reference, endpoint: str, variant: str, version: str, now_unix_s: float
+    ) -> dict[str, drifts.Stability]:
+        """By feature, how far a variant's newest rows lie from the reference."""
+        with self._lock:
+            return drifts.drift(self._queries, against, endpoint, variant, version, now_unix_s)
 
     def settle(self, after: int, before_unix_s: float) -> Settled:
         """How many labels above sequence `after`, received before that moment, found their prediction."""

@@ -105,6 +105,7 @@ class Queries:
         self._instead = dict(instead or {})
         self._connection = duckdb.connect(":memory:", config={"threads": 2})
         self._views = {name: TableView(f"{uri}/{name}") for name in SCHEMAS}
+        self._ingested: dict[str, TableView] = {}
         self._lock = Lock()  # taken for a look at the log only, and no other lock is taken inside it
 
     def versions(self, tables: Iterable[str]) -> tuple[int, ...]:
@@ -124,6 +125,13 @@ class Queries:
                 break
             first = day
         return first
+
+    def ingested(self, name: str, rows_max: int) -> tuple[int, Any] | None:
+        """The version of a table of `runoff ingest` and its first rows as an Arrow table; None while there is none. Raises CommitFailed."""
+        with self._lock:
+            view = self._ingested.setdefault(name, TableView(f"{self._uri}/ingested/{name}"))
+            found = view.dataset()
+        return None if found is None else (found[0], found[1].head(rows_max))
 
     @contextmanager
     def snapshot(self, *tables: str, prediction_id: str | None = None) -> Iterator[Snapshot]:

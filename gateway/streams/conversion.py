@@ -26,11 +26,11 @@ from routing.records import (
 TABLES_OF: Final = {
     "p": ("predictions",),
     "a": ("sensitive",),
-    "s": ("shadows", "metrics"),
+    "s": ("shadows", "metric_parts"),
     "l": ("labels",),
     "b": ("sensitive_labels",),
-    "c": ("metrics",),
-    "q": ("metrics",),
+    "c": ("metric_parts",),
+    "q": ("metric_parts",),
 }
 """Block tag → the tables that its frames touch."""
 _SLICE: Final = 500

@@ -5,6 +5,7 @@ The repository says what is pushed: every push source whose batch source bears a
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final, cast
 
 import pyarrow as pa
@@ -26,6 +27,7 @@ class FeastSink:
         try:
             self._store = FeatureStore(repo)
             self._sources = self._found()
+            self._minutes: dict[str, datetime] = {}
         except Exception as error:  # Feast raises whatever its parts raise
             raise SinkFailed(f"the feature repository {repo}: {error}") from error
         if not self._sources:
@@ -38,12 +40,13 @@ class FeastSink:
         keys = {"predictions": (_UNIT,), "metrics": _ARM}.get(table)
         if keys is None:
             return
-        known = rows[_UNIT] if table == "predictions" else rows["labelled"]
+        known = rows[_UNIT if table == "predictions" else "labelled"]
         told = rows.filter(pc.and_(pc.is_valid(known), pc.is_valid(rows["variant"])))
         for (of, endpoint), (source, columns) in self._sources.items():
             if of != table:
                 continue
-            mine = _newest(told.filter(pc.equal(told["endpoint"], endpoint)), keys)
+            mine = told.filter(pc.equal(told["endpoint"], endpoint))
+            mine = _newest(self._not_older(endpoint, mine) if table == "metrics" else mine, keys)
             if mine.num_rows:
                 try:
                     self._store.push(source, mine.select(columns).to_pandas(), to=PushMode.ONLINE)
@@ -52,6 +55,14 @@ class FeastSink:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _not_older(self, endpoint: str, rows: pa.Table) -> pa.Table:
+        """Without minutes before the last one that was pushed: one that something came late for is sent again."""
+        last = self._minutes.get(endpoint)
+        kept = rows if last is None else rows.filter(pc.greater_equal(rows["minute"], pa.scalar(last)))
+        if kept.num_rows:
+            self._minutes[endpoint] = pc.max(kept["minute"]).as_py()
+        return kept
 
     def _found(self) -> dict[tuple[str, str], tuple[str, list[str]]]:
         """By table and endpoint, the name of its push source and the columns that its views take."""

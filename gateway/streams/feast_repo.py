@@ -9,7 +9,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from gateway.streams.schema import MEASURES
+from gateway.streams.schema import DRIFT, MEASURES
 
 _SCALARS: Final = {
     "bool": "Bool",
@@ -137,6 +137,8 @@ minutes = FileSource(
         Field(name="errors", dtype=Int64),
         Field(name="rows", dtype=Int64),
         Field(name="latency_sum_s", dtype=Float64),
+        Field(name="compared", dtype=Int64),
+        Field(name="agreed", dtype=Int64),
         Field(name="dropped", dtype=Int64),
     ],
     source=minutes,
@@ -203,7 +205,7 @@ def repo(folder: Path, endpoint: str, lake: str, columns: Sequence[pa.Field]) ->
     used = {part for _, type_ in fields for part in type_.replace(")", "").split("(")}
     inputs = "\n".join(f"        Field(name={name!r}, dtype={type_})," for name, type_ in fields)
     words = {"endpoint": endpoint, "lake": lake, "prefix": prefix, "project": prefix.lower()}
-    measures = "\n".join(f"        Field(name={name!r}, dtype=Float64)," for name in MEASURES)
+    measures = "\n".join(f"        Field(name={name!r}, dtype=Float64)," for name in (*MEASURES, *DRIFT))
     views = _VIEWS.format(
         **words, inputs=inputs, measures=measures, types=", ".join(sorted({*used, "String", "Float64", "Int64"}))
     )

@@ -30,7 +30,7 @@ from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import StrictStr
 
-from gateway.streams.schema import MEASURES, SCHEMAS
+from gateway.streams.schema import DRIFT, MEASURES, SCHEMAS
 from gateway.streams.truth_sql import KNOWN_AT, RESOLVED
 
 ENDPOINT_TAG: Final = "runoff.endpoint"
@@ -40,14 +40,12 @@ _LABELS: Final = f"""
 """  # noqa: S608  # our own names
 
 
-_SO_FAR: Final = ", ".join(f"last_value({name} IGNORE NULLS) OVER so_far AS {name}" for name in ("labelled", *MEASURES))
-_LAST: Final = ", ".join(f"max({name}) AS {name}" for name in ("labelled", *MEASURES))
+_SO_FAR: Final = ", ".join(
+    f"last_value({name} IGNORE NULLS) OVER so_far AS {name}" for name in ("labelled", *MEASURES, *DRIFT)
+)
 _MINUTES: Final = f"""
-    SELECT role, variant, version, minute, requests, errors, rows, latency_sum_s, dropped, {_SO_FAR} FROM (
-        SELECT role, variant, version, minute, sum(requests)::BIGINT AS requests, sum(errors)::BIGINT AS errors,
-            sum(rows)::BIGINT AS rows, sum(latency_sum_s) AS latency_sum_s, sum(dropped)::BIGINT AS dropped, {_LAST}
-        FROM metrics WHERE endpoint = $1 GROUP BY ALL
-    ) WINDOW so_far AS (PARTITION BY role, variant, version ORDER BY minute)
+    SELECT role, variant, version, minute, requests, errors, rows, latency_sum_s, compared, agreed, dropped, {_SO_FAR}
+    FROM metrics WHERE endpoint = $1 WINDOW so_far AS (PARTITION BY role, variant, version ORDER BY minute)
 """  # noqa: S608  # our own names
 
 

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,15 +18,15 @@ from gateway.spool.reader import SegmentReader, writers
 from gateway.streams import upkeep
 from gateway.streams.arrow import BlockInvalid
 from gateway.streams.conversion import Conversion, Held, tables_of
+from gateway.streams.fold import NUMBERED, fold, numbered
 from gateway.streams.letters import DeadLetters, Letter, only_table
 from gateway.streams.predictions import Answers
 from gateway.streams.schema import PARTITIONS, SCHEMAS, Naming
 from gateway.streams.table import CommitFailed, LakeTable
 from gateway.streams.upkeep import Deleted
 
-TABLES: Final = tuple(name for name in SCHEMAS if name != "dead_letters")
-_NUMBERED: Final = "sequence"
-"""The transaction that counts rows over all tables: its version in a table is the last number that was given out there."""
+TABLES: Final = tuple(name for name in SCHEMAS if name not in ("metrics", "dead_letters"))
+"""Those that frames become rows of; `metrics` is made of `metric_parts`."""
 _HELD_BYTES_MAX: Final = 64 << 20
 _READ_BYTES: Final = 4 << 20
 _TRIES: Final = 5
@@ -40,7 +39,7 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self.rows = dict.fromkeys(TABLES, 0)
+        self.rows = dict.fromkeys((*TABLES, "metrics"), 0)
         self.commits = dict.fromkeys(TABLES, 0)
         self.lag_us = 0
         self.expired = 0
@@ -71,7 +70,9 @@ class Lake:
         self._letters = letters
         self._clock_us = clock_us
         self._tables = {
-            name: LakeTable(f"{uri}/{name}", schema, PARTITIONS) for name, schema in SCHEMAS.items() if name in TABLES
+            name: LakeTable(f"{uri}/{name}", schema, PARTITIONS)
+            for name, schema in SCHEMAS.items()
+            if name != "dead_letters"
         }
         self._readers: dict[str, SegmentReader] = {}
         self._committed: dict[tuple[str, str], int] = {}
@@ -112,6 +113,16 @@ class Lake:
         if self.failure is None:
             self._release()
         return self.failure is None
+
+    def fold(self, *, everything: bool = False) -> None:
+        """Makes rows of `metrics` of what has come for minutes that are over (`everything`: for all); raises CommitFailed."""
+        parts, metrics = self._tables["metric_parts"], self._tables["metrics"]
+        done = fold(parts, metrics, None if everything else self._clock_us(), self._numbered_to)
+        self._tally.rows["metrics"] += done
+
+    def _numbered_to(self) -> int:
+        """The last number that was given to a row."""
+        return max(one.committed(NUMBERED) for one in self._tables.values())
 
     def compact(self, vacuum_after_h: int) -> None:
         """Maintenance of all tables; raises CommitFailed."""
@@ -179,10 +190,10 @@ class Lake:
             last = {one.writer: one.sequence for one in held}
             if rows is not None:
                 done = {f"{writer}:{name}": sequence for writer, sequence in last.items()}
-                after = max(one.committed(_NUMBERED) for one in self._tables.values())
-                done[_NUMBERED] = after + rows.num_rows
+                after = self._numbered_to()
+                done[NUMBERED] = after + rows.num_rows
                 try:
-                    table.append(_numbered(rows, after), done)
+                    table.append(numbered(rows, after), done)
                 except CommitFailed:
                     table.reload()
                     self._drop_committed(name)
@@ -222,9 +233,3 @@ class Lake:
                 del self._readers[writer]
                 for name in TABLES:
                     del self._committed[writer, name]
-
-
-def _numbered(rows: pa.Table, after: int) -> pa.Table:
-    """The rows with their `sequence`, from `after` + 1 on."""
-    numbers = pa.array(np.arange(after + 1, after + 1 + rows.num_rows))
-    return rows.set_column(rows.column_names.index(_NUMBERED), _NUMBERED, numbers)

@@ -133,29 +133,47 @@ MEASURES: Final = (
 )  # fmt: skip
 """What a look at quality stores of a variant or mirror, beside the number of its labelled rows."""
 
+DRIFT: Final = ("drift_psi_max",)
+"""What a feature store takes of it."""
+
+_DRIFT: Final = [
+    ("drift_psi_max", pa.float64()),
+    ("drift_input", _TEXT),
+    ("drift_psi", pa.map_(pa.field("key", _TEXT, nullable=False), pa.field("value", pa.float64()))),
+]
+"""The largest population stability index of a variant's recent inputs and answers, of which it is, and all of them by name."""
+
+_MINUTE: Final = [
+    _NUMBER,
+    *_WHO,
+    ("minute", _TIME),
+    ("role", _TEXT),
+    ("variant", _TEXT),
+    ("model", _TEXT),
+    ("version", _TEXT),
+    ("requests", pa.int64()),
+    ("errors", pa.int64()),
+    ("rows", pa.int64()),
+    ("latency_sum_s", pa.float64()),
+    ("latency_buckets", pa.list_(pa.field("element", pa.int64()))),
+    ("compared", pa.int64()),
+    ("agreed", pa.int64()),
+    ("dropped", pa.int64()),
+]
+_SEEN: Final = [("labelled", pa.int64()), *[(name, pa.float64()) for name in MEASURES], *_DRIFT]
+
 METRICS: Final = pa.schema(
     [
-        _NUMBER,
-        *_WHO,
-        ("minute", _TIME),
-        ("role", _TEXT),
-        ("variant", _TEXT),
-        ("model", _TEXT),
-        ("version", _TEXT),
-        ("requests", pa.int64()),
-        ("errors", pa.int64()),
-        ("rows", pa.int64()),
-        ("latency_sum_s", pa.float64()),
-        ("latency_buckets", pa.list_(pa.field("element", pa.int64()))),
-        ("reason", _TEXT),
-        ("dropped", pa.int64()),
-        ("writer", _TEXT),
-        ("labelled", pa.int64()),
-        *[(name, pa.float64()) for name in MEASURES],
+        *_MINUTE,
+        ("dropped_by", pa.map_(pa.field("key", _TEXT, nullable=False), pa.field("value", pa.int64()))),
+        *_SEEN,
     ]
 )
-"""One row a worker, minute, variant and model version (role `live`), one for what a mirror dropped, by `reason` (role `mirror`),
-and one for how right either was when control looked and it had changed (with `labelled`)."""
+"""One row a minute, endpoint, variant (role `live`) or mirror, and model version. `requests` to `dropped` are of that minute alone;
+`labelled` and what follows is how right it was, over the label window, when control last looked in it."""
+
+METRIC_PARTS: Final = pa.schema([*_MINUTE, ("reason", _TEXT), ("writer", _TEXT), *_SEEN])
+"""What the rows of `metrics` are made of: one row for what a writer told of a minute. `dropped` is for one `reason`."""
 
 DEAD_LETTERS: Final = pa.schema(
     [
@@ -178,6 +196,7 @@ SCHEMAS: Final = {
     "shadows": SHADOWS,
     "labels": LABELS,
     "metrics": METRICS,
+    "metric_parts": METRIC_PARTS,
     "sensitive": SENSITIVE,
     "sensitive_labels": SENSITIVE_LABELS,
     "dead_letters": DEAD_LETTERS,

@@ -94,6 +94,24 @@ class LakeTable:
         except (DeltaError, OSError) as error:
             raise CommitFailed(str(error)) from error
 
+    def replace(self, rows: pa.Table, transactions: Mapping[str, int]) -> None:
+        """Commits `rows` in place of all that is in their partitions, and the transactions with them. Raises CommitFailed."""
+        done = [Transaction(name, version) for name, version in transactions.items()]
+        touched = rows.select(list(self._partitions)).group_by(list(self._partitions)).aggregate([]).to_pylist()
+        where = " OR ".join(
+            "(" + " AND ".join(_sql(name, value) for name, value in one.items()) + ")" for one in touched
+        )
+        try:
+            write_deltalake(
+                self._delta,
+                rows,
+                mode="overwrite",
+                predicate=where,
+                commit_properties=CommitProperties(app_transactions=done),
+            )
+        except (DeltaError, OSError) as error:
+            raise CommitFailed(str(error)) from error
+
     def sync(self) -> None:
         """What is committed as of this handle outlives power loss. Raises CommitFailed."""
         try:

@@ -24,6 +24,7 @@ _ROUNDS_MAX: Final = 100
 _COMPACT_US: Final = 3_600_000_000
 _EXPIRE_US: Final = 600_000_000
 _DELIVER_US: Final = 5_000_000
+_FOLD_US: Final = 5_000_000
 _FIRST_US: Final = 60_000_000
 """After a start both come soon, so that a process that is restarted every hour does them too."""
 
@@ -80,7 +81,7 @@ class LakeStream:
         self._compact_at = compact_every
         self._compacted_us = clock_us() - _COMPACT_US + _FIRST_US
         self._expired_us = clock_us() - _EXPIRE_US + _FIRST_US
-        self._delivered_us = 0
+        self._delivered_us = self._folded_us = 0
         self._retention_s = retention_s
         self._vacuum_after_h = vacuum_after_h
         self._clock_us = clock_us
@@ -127,6 +128,7 @@ class LakeStream:
                 )
             done = self._advance(self._lake, flush)
             self._deliver()
+            self._fold(self._lake, flush)
             self._compact(self._lake)
             self._expire(self._lake)
             self._show(self._lake, self._lake.failure, None if done else self._stalled_us)
@@ -154,6 +156,16 @@ class LakeStream:
             if not taken:
                 return True
         return True
+
+    def _fold(self, lake: Lake, flush: bool) -> None:
+        """As letters, minutes keep nobody waiting: their parts are in the lake already."""
+        if not flush and self._clock_us() - self._folded_us < _FOLD_US:
+            return
+        self._folded_us = self._clock_us()
+        try:
+            lake.fold(everything=flush)
+        except CommitFailed as error:
+            _log.warning("minutes_wait", reason=str(error))
 
     def _deliver(self) -> None:
         """Letters go by themselves: what keeps them from their table holds no record up."""

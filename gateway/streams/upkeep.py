@@ -20,6 +20,8 @@ from gateway.streams.table import LakeTable
 
 METRICS_KEPT_S: Final = 400 * 86_400
 """Minutes name nobody: they are kept for a year and a bit, so that a season can be compared with the last."""
+_PARTS_KEPT_S: Final = 3 * 86_400
+"""Parts are in their minutes within one; what comes later than this for a minute starts it anew."""
 _WHOLE_DAYS_FROM_S: Final = 2 * 86_400
 """From this retention on days go whole, which costs no file its rewriting; a row then stays up to a day longer."""
 
@@ -57,7 +59,8 @@ def expire(tables: Tables, retention_s: Mapping[str, int], now_us: int, letters:
     if letters is not None:
         cutoffs = {endpoint: _cutoff(now_us, kept_s) for endpoint, kept_s in retention_s.items()}
         deleted["dead_letters"] = letters.expire(cutoffs, dt.datetime.fromtimestamp(now_us / 1e6, dt.UTC))
-    deleted["metrics"] += tables["metrics"].drop_partitions(f"date < '{_cutoff(now_us, METRICS_KEPT_S).date()}'")
+    for name, kept_s in (("metrics", METRICS_KEPT_S), ("metric_parts", _PARTS_KEPT_S)):
+        deleted[name] += tables[name].drop_partitions(f"date < '{_cutoff(now_us, kept_s).date()}'")
     return deleted
 
 

@@ -198,4 +198,5 @@ class Place:
         while lake.read():
             assert lake.commit(), lake.failure
         assert lake.commit(), lake.failure
+        lake.fold(everything=True)
         lake.close()

@@ -2,6 +2,7 @@ import asyncio
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from deltalake import DeltaTable
 
@@ -16,6 +17,7 @@ from gateway.state.store import StateStore
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.retained import read_pages
 from models.signature import Signature
+from routing.records import Column
 from tests.kit.spooled import BINARY, START_UNIX_US, Place, label, labels, predictions, request, shadows
 
 NOW = START_UNIX_US / 1e6 + 3600
@@ -180,7 +182,7 @@ def test_measures_are_stored_when_they_changed_and_not_oftener_than_each_minute(
     assert by_role["live"].measures["accuracy"] == 1.0
     assert "agreement" not in by_role["live"].measures
     assert by_role["mirror"].measures["agreement"] == 0.75
-    assert by_role["live"].minute_unix_s == NOW // 60 * 60
+    assert by_role["live"].minute_unix_s == NOW // 60 * 60 - 60, "the last minute that is over"
     world.place.store(labels(label(1, 0)), writer="worker-2")
     world.look()
     assert len(world.recorded) == 1, "within the minute"
@@ -200,7 +202,7 @@ def test_measures_reach_the_lake_once(world):
     found = DeltaTable(f"{world.place.uri}/metrics").to_pyarrow_dataset().to_table().to_pylist()
     ((row,),) = [found]
     assert (row["role"], row["variant"], row["labelled"], row["accuracy"]) == ("live", "champion", 1, 1.0)
-    assert (row["minute"].timestamp(), row["requests"], row["mae"]) == (NOW // 60 * 60, None, None)
+    assert (row["minute"].timestamp(), row["requests"], row["mae"]) == (NOW // 60 * 60 - 60, None, None)
 
 
 def test_records_are_never_deleted_by_their_age_but_those_for_mirrors():
@@ -209,3 +211,32 @@ def test_records_are_never_deleted_by_their_age_but_those_for_mirrors():
     imported = re.compile(r"^from gateway\.spool\.reader import .*\bexpire\b", re.MULTILINE)
     callers = {path.name for path in sources if imported.search(path.read_text())}
     assert callers == {"feedback.py"}
+
+
+def test_drift_of_each_variant_is_on_the_scrape_and_among_what_is_stored(world):
+    def asked(first, mean):
+        x = Column("x", "FP32", (1,), np.random.default_rng(1).normal(mean, 1, 600).astype("<f4").tobytes())
+        rows = predictions([request(n) for n in range(first, first + 600)], [0.9] * 600, inputs=[x])
+        world.place.store(rows, writer=f"worker-{first}")
+
+    world.route()
+    asked(0, 0.0)
+    asked(2 * 86_400_000, 2.0)
+    world.now = NOW + 2 * 86_400
+    world.look()
+    live = {"endpoint": "phishing", "variant": "champion", "feature": "x"}
+    assert world.value("runoff_drift", **live, statistic="psi") > 1
+    assert world.value("runoff_drift", **live, statistic="psi_threshold") == pytest.approx(0.1, abs=0.05)
+    (row,) = world.recorded[-1].rows
+    assert row.drift["x"] == world.value("runoff_drift", **live, statistic="psi")
+
+
+def test_a_minute_is_told_once_also_where_it_brought_nothing_new_to_who_answered_in_it(world):
+    world.route()
+    world.place.store(predictions([request(0)], [0.9]))
+    world.now = START_UNIX_US / 1e6 + 70
+    for _ in range(2):
+        world.look()
+        world.now += 20
+    minutes = [row.minute_unix_s for block in world.recorded for row in block.rows]
+    assert len(minutes) == len(set(minutes))

@@ -118,9 +118,10 @@ def test_shadows_and_minutes_have_their_tables(place):
         (None, None, "not_warm"),
     ]
     assert {row["live_variant"] for row in found} == {"champion"}
-    (told,) = rows(place, "metrics")
-    assert (told["role"], told["requests"], told["latency_buckets"]) == ("live", 10, [1, 2, 3])
-    assert told["writer"] == "worker-1"
+    mirror, live = sorted(rows(place, "metrics"), key=lambda row: row["requests"])
+    assert (live["role"], live["requests"], live["latency_buckets"]) == ("live", 10, [1, 2, 3])
+    assert (mirror["role"], mirror["requests"], mirror["errors"], mirror["compared"]) == ("mirror", 3, 1, 2)
+    assert {row["writer"] for row in rows(place, "metric_parts")} == {"worker-1"}
 
 
 def test_duckdb_and_polars_read_what_was_written(place):
@@ -230,7 +231,7 @@ def test_poison_goes_to_the_dead_letters_and_blocks_nothing(place):
 def test_a_letter_that_is_read_again_goes_to_the_one_table_that_could_not_take_it(place):
     """A shadow's block is for two tables; what one of them has of it must not come twice."""
     told = msgspec.structs.replace(shadows([0], ["1"], ["1"]), dropped={"late": 2})
-    place.store(told, writer=redriven("shadow-1-000000000001", "metrics", "try"))
+    place.store(told, writer=redriven("shadow-1-000000000001", "metric_parts", "try"))
     place.store(predictions([request(0)], [0.5]), writer=redriven("worker-1-000000000001", None, "try"))
     assert (rows(place, "shadows"), len(rows(place, "metrics")), len(rows(place, "predictions"))) == ([], 1, 1)
 

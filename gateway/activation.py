@@ -169,7 +169,7 @@ class Activation:
         if not changed and after.keys() == before.keys() and default == self._plane.table.default:
             return
         self._plane.table = LiveTable(after, default)
-        self._paths.rebuild(after)
+        self._paths.rebuild(self._plane.table)
         self._gauges.show(after, gone=before.keys() - after.keys())
         for endpoint in changed:
             self._prepared.pop(endpoint.name, None)

@@ -9,7 +9,7 @@ from gateway.features.client import FeatureClient
 from gateway.features.served import Lookup, ServedFeatures
 from gateway.live import LiveTable, ServedEndpoint
 from gateway.request import InferReply, InferRequest, ModelView
-from gateway.ticket import HEAVY_BYTES_MIN, Ticket
+from gateway.ticket import HEAVY_BYTES_MIN, Door, Ticket
 from models.errors import InputInvalid
 from models.signature_check import check, refuse_nonfinite
 
@@ -56,44 +56,20 @@ class PlaneCorridor:
         try:
             if endpoint.features is not None:
                 lookup = await self._looked_up(endpoint, endpoint.features, request)
-            inputs, rows = check(endpoint.signature, request.inputs)
-            if endpoint.route.nonfinite == "reject":
-                refuse_nonfinite(endpoint.signature, inputs)
-            pin_version = request.version if request.alias is None else _version_of(endpoint, request.alias)
+            door = _Waiting(self._loop.create_future())
+            ticket = ticket_of(door, endpoint, request, lookup)
         except (InputInvalid, GatewayError) as error:
             plane.meter.refused(endpoint.name, translate(error).code)
             raise
         if request.headers.get("x-request-id") not in (None, request.request_id):
             plane.meter.count("runoff_request_ids_dropped_total", {})
-        door = _Waiting(self._loop.create_future())
-        ticket = Ticket(
-            door,
-            endpoint,
-            inputs,
-            rows,
-            request.protocol,
-            request.received_ns,
-            headers=request.headers,
-            parameters=request.parameters,
-            request_id=request.request_id,
-            timeout_s=request.timeout_s,
-            pin_variant=request.variant,
-            pin_version=pin_version,
-            priority=request.priority,
-            explain=request.explain and (request.may_explain or endpoint.route.explain),
-            traceparent=request.traceparent,
-            lookup=lookup,
-        )
-        size = sum(array.nbytes for array in inputs)
-        if size >= HEAVY_BYTES_MIN:
-            ticket.heavy_bytes = size
         plane.submit(ticket)
         try:
             await door.answered
         except asyncio.CancelledError:
             plane.cancel(ticket)
             raise
-        return _reply(ticket)
+        return reply_of(ticket)
 
     async def _looked_up(
         self, endpoint: ServedEndpoint, features: ServedFeatures, request: InferRequest
@@ -149,6 +125,35 @@ class PlaneCorridor:
         return not self._is_leaving and not self._plane.is_draining
 
 
+def ticket_of(door: Door, endpoint: ServedEndpoint, request: InferRequest, lookup: Lookup | None = None) -> Ticket:
+    """The ticket of a decoded request that fits its endpoint. Raises InputInvalid or VersionUnknown."""
+    inputs, rows = check(endpoint.signature, request.inputs)
+    if endpoint.route.nonfinite == "reject":
+        refuse_nonfinite(endpoint.signature, inputs)
+    ticket = Ticket(
+        door,
+        endpoint,
+        inputs,
+        rows,
+        request.protocol,
+        request.received_ns,
+        headers=request.headers,
+        parameters=request.parameters,
+        request_id=request.request_id,
+        timeout_s=request.timeout_s,
+        pin_variant=request.variant,
+        pin_version=request.version if request.alias is None else _version_of(endpoint, request.alias),
+        priority=request.priority,
+        explain=request.explain and (request.may_explain or endpoint.route.explain),
+        traceparent=request.traceparent,
+        lookup=lookup,
+    )
+    size = sum(array.nbytes for array in inputs)
+    if size >= HEAVY_BYTES_MIN:
+        ticket.heavy_bytes = size
+    return ticket
+
+
 def _version_of(endpoint: ServedEndpoint, alias: str) -> str:
     """A TensorFlow Serving label is an alias that a variant follows."""
     for variant in endpoint.route.variants:
@@ -173,7 +178,8 @@ def _view(table: LiveTable, served: ServedEndpoint) -> ModelView:
     )
 
 
-def _reply(ticket: Ticket) -> InferReply:
+def reply_of(ticket: Ticket) -> InferReply:
+    """What came of a completed ticket; raises its error, with the prediction id where a variant was assigned."""
     if ticket.error is not None:
         error = ticket.error
         if ticket.prediction_id:

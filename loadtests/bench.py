@@ -7,53 +7,29 @@ rounds' ratios. Before any load every contender's answer is compared with ONNX R
 
 import argparse
 import contextlib
-import json
 import os
 import platform
 import shutil
 import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
-import numpy as np
-import onnxruntime
 
+from loadtests.contenders import Contender, asked, collector, floor, forms_of, ours
 from loadtests.loaded_models import gbm, mlp, pixels
-from loadtests.machine import cpu_s, free_port, machine, memory_mb, pin, until
-from loadtests.whole_gateway import ROOT, gateway
-from loadtests.windows import UNITS, post_script, wrk
+from loadtests.machine import cpu_s, machine, memory_mb, until
+from loadtests.whole_gateway import gateway
+from loadtests.windows import wrk
 
 RESULTS = Path(__file__).parent / "results"
-_REPEATED_BYTES = 10_000
-"""Larger requests are kept once, without different units: the generator holds all of them in memory."""
 STICKY = {"unit": {"header": "x-user-id"}}
-
-
-@dataclass
-class Contender:
-    """A server under one load. `pids` are those whose processor time counts as the server's own, `others` what works beside them."""
-
-    name: str
-    url: str
-    pids: list[int]
-    others: list[int]
-    script: Path
-    rates: list[float] = field(default_factory=list)
-    p50_us: list[float] = field(default_factory=list)
-    p99_us: list[float] = field(default_factory=list)
-    cpu_us: list[float] = field(default_factory=list)
-    beside_us: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +217,13 @@ def shared(servers: contextlib.ExitStack, work: Path) -> list[Contender]:
     ]
 
 
+def forms(servers: contextlib.ExitStack, work: Path) -> list[Contender]:
+    """The same row in every form in which callers send it, to one gateway."""
+    model, rows = gbm(work)
+    plain = servers.enter_context(ours("V2, JSON", work / "on", model, asked(work, model, rows[0]), STICKY))
+    return [plain, *forms_of(plain, work, model, rows[0])]
+
+
 UNRECORDED = {"record": {"sample": 0}}
 SCENES = {
     "rest": Scene(
@@ -248,6 +231,12 @@ SCENES = {
         note="Every request validated, split by a sticky unit (5,000 of them), recorded (`durability: process`), counted; 1 in 100 traced.",
         connections=32,
         contenders=floors,
+    ),
+    "forms": Scene(
+        title="The same row in other forms, 32 connections",
+        note="As above; MLflow's and TensorFlow's JSON, and the row as a binary tensor.",
+        connections=32,
+        contenders=forms,
     ),
     "single": Scene(title="Small model, one connection", note="As above.", connections=1, contenders=single),
     "durable": Scene(
@@ -273,105 +262,6 @@ SCENES = {
         core="0,1",
     ),
 }
-
-
-# ── the contenders ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@contextlib.contextmanager
-def ours(
-    name: str,
-    state: Path,
-    model: Path,
-    script: Path,
-    route: dict[str, object],
-    *,
-    is_pinned: bool = True,
-    **settings: str,
-) -> Iterator[Contender]:
-    """A whole gateway with one worker."""
-    with gateway(state, {"model": model}, route, is_pinned=is_pinned, **settings) as running:
-        url = f"{running.rest}/v2/models/model/infer"
-        check(name, url, script)
-        yield Contender(name, url, running.workers, running.others, script)
-
-
-@contextlib.contextmanager
-def floor(name: str, model: Path, script: Path) -> Iterator[Contender]:
-    """One of `loadtests.floors`, on core 0."""
-    titles = {
-        "handler": "plain raw-ASGI handler",
-        "transport": "transport-only protocol, POST",
-        "hello": "raw-ASGI hello",
-    }
-    port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "loadtests.floors", name, str(port), str(model)], cwd=ROOT)
-    try:
-        pin(process.pid, 0)
-        until(lambda: socket.create_connection(("127.0.0.1", port), 1).close() is None)
-        url = f"http://127.0.0.1:{port}/v2/models/model/infer"
-        if name == "handler":
-            check(titles[name], url, script)
-        yield Contender(titles[name], url, [process.pid], [], script)
-    finally:
-        process.kill()
-        process.wait()
-
-
-@contextlib.contextmanager
-def collector() -> Iterator[str]:
-    """Takes traces, and forgets them."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            self.send_response(200)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def asked(work: Path, model: Path, row: np.ndarray, *, binary: bool = False) -> Path:
-    """Wrk's script for one row; beside it lie the request and what ONNX Runtime answers to it, for `check`."""
-    session = onnxruntime.InferenceSession(str(model))
-    name = session.get_inputs()[0].name
-    answers = session.run(None, {name: row[None]})
-    answer = next(one for one in answers if one.dtype == np.float32).ravel()
-    tensor: dict[str, object] = {"name": name, "shape": [1, *row.shape], "datatype": "FP32"}
-    headers = {"content-type": "application/json"}
-    if binary:
-        tensor["parameters"] = {"binary_data_size": row.nbytes}
-        head = json.dumps({"inputs": [tensor]}).encode()
-        body = head + row.tobytes()
-        headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(head))}
-    else:
-        tensor["data"] = [float(str(value)) for value in row.ravel()]
-        body = json.dumps({"inputs": [tensor]}).encode()
-    place = work / ("binary" if binary else "json")
-    place.with_suffix(".headers").write_text(json.dumps(headers))
-    np.save(place.with_suffix(".npy"), answer)
-    units = UNITS if len(body) < _REPEATED_BYTES else 1
-    return post_script(place.with_suffix(".lua"), body, headers=headers, units=units)
-
-
-def check(name: str, url: str, script: Path) -> None:
-    """Whatever claims to run the model must answer as ONNX Runtime does."""
-    headers = json.loads(script.with_suffix(".headers").read_text())
-    content = script.with_suffix(".body").read_bytes()
-    reply = httpx.post(url, content=content, headers={"x-user-id": "user-1", **headers})
-    assert reply.status_code == 200, f"{name}: {reply.status_code} {reply.text[:200]}"
-    got = next(out["data"] for out in reply.json()["outputs"] if out["datatype"] == "FP32")
-    np.testing.assert_allclose(got, np.load(script.with_suffix(".npy")), rtol=1e-5)
 
 
 if __name__ == "__main__":

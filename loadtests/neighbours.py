@@ -23,7 +23,7 @@ from pathlib import Path
 import httpx
 import onnx
 
-from loadtests.bench import asked
+from loadtests.contenders import asked
 from loadtests.loaded_models import gbm, laborious
 from loadtests.machine import machine
 from loadtests.whole_gateway import Running, gateway

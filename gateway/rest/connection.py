@@ -4,7 +4,6 @@ Replies leave in the order of requests, hot and cold alike: a cold request waits
 is cold too until that one is done. What a proxy and a server could read in two ways is refused here.
 """
 
-import http
 import time
 from collections import deque
 from typing import Any, Final
@@ -22,7 +21,6 @@ from gateway.ticket import Ticket
 
 SLOTS_MAX: Final = 16
 """Hot requests of one connection in flight; more wait decoded in `_held`, whose size one read of the socket bounds."""
-PHRASES: Final = {status.value: status.phrase for status in http.HTTPStatus} | {499: "Client Closed Request"}
 
 
 class Refusal:
@@ -52,6 +50,9 @@ class Connection(HttpToolsProtocol):
         self._request_id: bytes | None = None
         self._traceparent: bytes | None = None
         self._credential: bytes | None = None
+        self._json_length: int | None = None
+        self._content_type: str | None = None
+        self._encodings: str | None = None
         self._is_refused = False
         self._phase = "idle"
         self._phase_since = time.monotonic()
@@ -171,6 +172,7 @@ class Connection(HttpToolsProtocol):
         lengths = 0
         is_cold = is_chunked = False
         self._request_id = self._traceparent = self._credential = None
+        self._json_length = self._content_type = self._encodings = None
         for name, value in self.headers:
             if name == b"host":
                 hosts += 1
@@ -179,19 +181,12 @@ class Connection(HttpToolsProtocol):
                 if not value.isdigit() or len(value) > 18:
                     self._stop(400, "content-length: wanted one decimal number")
                 length = int(value)
-            elif name == b"x-request-id":
-                self._request_id = value
-            elif name == b"traceparent":
-                self._traceparent = value
-            elif name in (b"authorization", b"x-api-key"):
-                is_cold |= self._credential is not None
-                self._credential = bearer_of(value) if name == b"authorization" else value
             elif name == b"transfer-encoding":
                 if is_chunked or value.lower() != b"chunked" or self.parser.get_http_version() != "1.1":
                     self._stop(400, "transfer-encoding: only chunked, once, only in HTTP/1.1")
                 is_chunked = True
-            elif name in COLD_NAMES:
-                is_cold = True
+            else:
+                is_cold |= name in COLD_NAMES or not self._note(name, value)
         if hosts != 1 and self.parser.get_http_version() == "1.1":
             self._stop(400, f"host: wanted exactly one, got {hosts}")
         if lengths + is_chunked > 1:
@@ -199,6 +194,25 @@ class Connection(HttpToolsProtocol):
         if length > self.limits.body_bytes_binary_max:
             self._stop(413, f"body of {length} bytes, at most {self.limits.body_bytes_binary_max}")
         return -1 if is_cold or is_chunked else length
+
+    def _note(self, name: bytes, value: bytes) -> bool:
+        """Keeps what a hot request is read with; False where only the ordinary path knows what this header means."""
+        known: bytes | str | int | None = None
+        if name == b"x-request-id":
+            self._request_id = value
+        elif name == b"traceparent":
+            self._traceparent = value
+        elif name in (b"authorization", b"x-api-key"):
+            known, self._credential = self._credential, bearer_of(value) if name == b"authorization" else value
+        elif name == b"inference-header-content-length":
+            if not value.isdigit() or len(value) > 18:
+                return False
+            known, self._json_length = self._json_length, int(value)
+        elif name == b"content-type":
+            known, self._content_type = self._content_type, value.decode("latin-1")
+        elif name == b"accept-encoding":
+            known, self._encodings = self._encodings, value.decode("latin-1")
+        return known is None
 
     def _stop(self, status: int, message: str) -> None:
         """Refuses and ends the connection from inside a parser callback: the parser must not go on with these bytes."""
@@ -211,7 +225,7 @@ class Connection(HttpToolsProtocol):
         code = "body_too_large" if status == 413 else "request_too_slow" if status == 408 else "request_malformed"
         self.plane.meter.refused("", code)
         body = orjson.dumps({"error": message, "code": code})
-        refusal = Refusal(wire.encode_error(status, PHRASES[status], body, (("connection", "close"),)))
+        refusal = Refusal(wire.encode_error(status, body, (("connection", "close"),)))
         if self._is_cold_busy():
             # The application may wait for the rest of this very body: it is told that the caller has gone, and we answer for it.
             is_alone = not self.pipeline and not self.cycle.response_started

@@ -18,7 +18,7 @@ _LINE: Final = re.compile(
 )
 _LINES_MAX: Final = 4096
 _LINE_BYTES_MAX: Final = 256
-_OTHER, _HOST, _LENGTH, _REQUEST_ID, _TRACEPARENT, _CREDENTIAL, _ELSEWHERE = range(7)
+_LENGTH, _JSON_LENGTH, _OTHER, _HOST, _REQUEST_ID, _TRACEPARENT, _CREDENTIAL, _TYPE, _ENCODINGS, _ELSEWHERE = range(10)
 _KINDS: Final = {
     b"host": _HOST,
     b"content-length": _LENGTH,
@@ -26,8 +26,16 @@ _KINDS: Final = {
     b"traceparent": _TRACEPARENT,
     b"authorization": _CREDENTIAL,
     b"x-api-key": _CREDENTIAL,
+    b"inference-header-content-length": _JSON_LENGTH,
+    b"content-type": _TYPE,
+    b"accept-encoding": _ENCODINGS,
 }
-_VARYING: Final = frozenset((_LENGTH, _REQUEST_ID, _TRACEPARENT))
+_LENGTHS: Final = (_LENGTH, _JSON_LENGTH)
+_VARYING: Final = frozenset((*_LENGTHS, _REQUEST_ID, _TRACEPARENT))
+_ONCE: Final = (_CREDENTIAL, _JSON_LENGTH, _TYPE, _ENCODINGS)
+"""Of several with one of these names, the ordinary path knows which one holds."""
+_READ: Final = (*_LENGTHS, _TYPE, _ENCODINGS)
+"""Read by the doors themselves; a route that routes by one of these has the parser's lane."""
 _DIGITS_MAX: Final = 18
 _NEVER_KEPT: Final = frozenset((_REQUEST_ID, _TRACEPARENT, _CREDENTIAL))
 """New with every request, or secret."""
@@ -37,7 +45,7 @@ COLD_NAMES: Final = frozenset(
         b"content-encoding",
         b"expect",
         b"upgrade",
-        b"inference-header-content-length",
+        b"x-runoff-endpoint",
         b"x-runoff-explain",
         b"x-runoff-timeout-ms",
         b"x-runoff-variant",
@@ -46,17 +54,23 @@ COLD_NAMES: Final = frozenset(
 """A request with one of these takes the ordinary path."""
 
 _Line = tuple[int, bytes, bytes, int]
-"""Kind, lower-case name, value, and the number of a Content-Length."""
+"""Kind, lower-case name, value, and the number of a length."""
 
 
 class Head(msgspec.Struct, gc=False):
-    """What the wire door needs of a hot request's head. `credential` is the one key or token that was shown, None where none was."""
+    """What the wire door needs of a hot request's head. `credential` is the one key or token that was shown, None where none was.
+
+    `json_length` is Inference-Header-Content-Length, None without it.
+    """
 
     length: int
     headers: Mapping[str, str]
     request_id: bytes | None = None
     traceparent: bytes | None = None
     credential: bytes | None = None
+    json_length: int | None = None
+    content_type: str | None = None
+    encodings: str | None = None
 
 
 class Shape:
@@ -66,7 +80,7 @@ class Shape:
     microsecond, a third of reading it line by line. It holds the caller's own credential, so it belongs to one connection.
     """
 
-    __slots__ = ("_credential", "_cuts", "_learnt", "_loose", "_start", "endpoint", "line")
+    __slots__ = ("_credential", "_cuts", "_encodings", "_learnt", "_loose", "_start", "_type", "endpoint", "line")
 
     def __init__(
         self,
@@ -85,6 +99,8 @@ class Shape:
         self._learnt = learnt
         self._loose: frozenset[int] = frozenset() if before is None else before.changed(learnt)
         self._credential: bytes | None = None
+        self._type: str | None = None
+        self._encodings: str | None = None
         varying: list[tuple[int, str | None]] = []
         literals = [lines[0] + b"\r\n"]
         for place, (text, (kind, name, value, _)) in enumerate(zip(lines[1:], learnt, strict=True)):
@@ -95,6 +111,10 @@ class Shape:
             else:
                 if kind == _CREDENTIAL:
                     self._credential = value
+                elif kind == _TYPE:
+                    self._type = value.decode("latin-1")
+                elif kind == _ENCODINGS:
+                    self._encodings = value.decode("latin-1")
                 literals[-1] += text + b"\r\n"
         literals[-1] += b"\r\n"
         self._start = literals[0]
@@ -116,17 +136,20 @@ class Shape:
             return None
         place = at + len(self._start)
         length = 0
-        headers = request_id = traceparent = None
+        headers = request_id = traceparent = json_length = None
         for kind, name, end in self._cuts:
             stop = data.find(end, place, at + bytes_max)
             if stop < 0:
                 return None
             value = data[place:stop]
             place = stop + len(end)
-            if kind == _LENGTH:
+            if kind <= _JSON_LENGTH:
                 if not value.isdigit() or len(value) > _DIGITS_MAX:
                     return None
-                length = int(value)
+                if kind == _LENGTH:
+                    length = int(value)
+                else:
+                    json_length = int(value)
                 continue
             value = value.strip(b" ")
             text = value.decode("latin-1")
@@ -140,7 +163,10 @@ class Shape:
                 if headers is None:
                     headers = {}
                 headers[name] = text
-        return Head(length, headers or _NO_HEADERS, request_id, traceparent, self._credential), place
+        wanted = headers or _NO_HEADERS
+        return Head(
+            length, wanted, request_id, traceparent, self._credential, json_length, self._type, self._encodings
+        ), place
 
 
 class Heads:
@@ -158,7 +184,11 @@ class Heads:
             return None
         learnt = [self._lines.get(line) or self._learn(line, wanted) for line in lines[1:]]
         kinds = [line[0] for line in learnt]
-        if kinds.count(_HOST) != 1 or kinds.count(_LENGTH) != 1 or kinds.count(_CREDENTIAL) > 1 or _ELSEWHERE in kinds:
+        if kinds.count(_HOST) != 1 or kinds.count(_LENGTH) != 1 or _ELSEWHERE in kinds:
+            return None
+        if any(kinds.count(kind) > 1 for kind in _ONCE) or any(
+            kind in _READ and name in wanted for kind, name, _, _ in learnt
+        ):
             return None
         return Shape(lines, learnt, wanted, endpoint, before)
 
@@ -170,7 +200,7 @@ class Heads:
         name, value = found[1].lower(), found[2]
         kind = _KINDS.get(name, _ELSEWHERE if name in COLD_NAMES else _OTHER)
         length = 0
-        if kind == _LENGTH:
+        if kind in _LENGTHS:
             if not value.isdigit() or len(value) > _DIGITS_MAX:
                 return (_ELSEWHERE, b"", b"", 0)
             length = int(value)

@@ -11,9 +11,10 @@ from starlette.routing import Route
 
 from gateway.request import Corridor, InferRequest
 from gateway.rest.entrance import JSON, OFF_LOOP_BYTES, Entrance, infer_reply, unless_gone
+from gateway.rest.headers import Caller
 from gateway.rest.metadata import package_version
 from gateway.rest.refusals import guarded, respond
-from gateway.rest.scoring import decode, encode, refuse
+from gateway.rest.scoring import Scored, decode, encode, refuse
 from routing.records import PROTOCOLS
 
 _MLFLOW: Final = PROTOCOLS.index("mlflow")
@@ -55,19 +56,8 @@ class ScoringDoor:
                 scored = await asyncio.to_thread(decode, body, content_type, view.signature)
             else:
                 scored = decode(body, content_type, view.signature)
-        asked = InferRequest(
-            endpoint=view.endpoint,
-            inputs=scored.inputs,
-            protocol=_MLFLOW,
-            received_ns=received_ns,
-            headers=caller.headers,
-            request_id=caller.request_id or scored.client_request_id,
-            timeout_s=caller.timeout_s,
-            variant=caller.variant,
-            explain=caller.explain,
-            may_explain=caller.explain and self._entrance.may(request, "read", view.endpoint),
-            traceparent=caller.traceparent,
-        )
+        asked = request_of(view.endpoint, scored, caller, received_ns=received_ns)
+        asked.may_explain = caller.explain and self._entrance.may(request, "read", view.endpoint)
         reply = await unless_gone(request, self._corridor.infer(asked))
         return infer_reply(request, reply, [JSON], encode(reply))
 
@@ -78,3 +68,19 @@ class ScoringDoor:
     async def version(self, request: Request) -> Response:
         """The MLflow version whose scoring protocol this is; its clients compare it with their own."""
         return respond(200, [JSON], self._version)
+
+
+def request_of(endpoint: str, scored: Scored, caller: Caller, *, received_ns: int) -> InferRequest:
+    """The one request type out of a decoded scoring request and its headers."""
+    return InferRequest(
+        endpoint=endpoint,
+        inputs=scored.inputs,
+        protocol=_MLFLOW,
+        received_ns=received_ns,
+        headers=caller.headers,
+        request_id=caller.request_id or scored.client_request_id,
+        timeout_s=caller.timeout_s,
+        variant=caller.variant,
+        explain=caller.explain,
+        traceparent=caller.traceparent,
+    )

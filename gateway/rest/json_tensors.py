@@ -60,7 +60,7 @@ def read_json(name: str, datatype: str, raw: bytes | msgspec.Raw, *, base64_allo
     return array
 
 
-def malformed(body: bytes | msgspec.Raw | memoryview, error: Exception) -> str:
+def malformed(body: bytes | bytearray | msgspec.Raw | memoryview, error: Exception) -> str:
     """What to say of bytes that are not JSON; names the remedy when they hold a bare NaN or Infinity."""
     text = bytes(body)
     if b"NaN" in text or b"Infinity" in text:

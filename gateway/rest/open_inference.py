@@ -10,6 +10,7 @@ from math import prod
 from typing import Annotated, Final
 
 import msgspec
+import numpy as np
 import orjson
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
@@ -71,7 +72,7 @@ class Decoded(Struct, gc=False):
     binary_default: bool = False
 
 
-def decode(body: bytes, header_length: int | None, signature: Signature) -> Decoded:
+def decode(body: bytes | bytearray, header_length: int | None, signature: Signature) -> Decoded:
     """Reads a request body. `header_length` is Inference-Header-Content-Length: None without it, 0 for a raw body.
 
     Arrays have the datatype and shape that the caller declared; whether they fit the signature is `models.signature_check`'s to
@@ -116,7 +117,9 @@ def encode(reply: InferReply, decoded: Decoded) -> tuple[list[tuple[str, str]], 
             tails.append(tail)
             tensor["parameters"] = {"binary_data_size": len(tail)}
         else:
-            tensor["data"] = array.ravel().tolist()
+            tensor["data"] = (
+                array.ravel().tolist() if array.dtype == object else np.ascontiguousarray(array).reshape(-1)
+            )
         tensors.append(tensor)
     document: dict[str, object] = {
         "model_name": reply.endpoint,
@@ -126,7 +129,9 @@ def encode(reply: InferReply, decoded: Decoded) -> tuple[list[tuple[str, str]], 
     }
     if decoded.id is not None:
         document["id"] = decoded.id
-    head = orjson.dumps(document)  # non-finite floats become null
+    head = orjson.dumps(
+        document, option=orjson.OPT_SERIALIZE_NUMPY
+    )  # floats as short as they are exact, non-finite ones as null
     if not tails:
         return [_JSON], head
     return [_BINARY, ("inference-header-content-length", str(len(head)))], b"".join((head, *tails))
@@ -220,7 +225,7 @@ def _flag(parameters: Mapping[str, Parameter], name: str) -> bool | None:
     raise InputInvalid(f"parameter '{name}': wanted true or false")
 
 
-def _decode_raw_body(body: bytes, signature: Signature) -> Decoded:
+def _decode_raw_body(body: bytes | bytearray, signature: Signature) -> Decoded:
     """A body that is the one input and nothing else: one row, at most one more free dimension, outputs come back binary."""
     if len(signature.inputs) != 1:
         raise InputInvalid(f"a raw body needs a model with one input; this one has {len(signature.inputs)}")

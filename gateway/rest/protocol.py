@@ -18,9 +18,10 @@ from gateway.dataplane import Dataplane
 from gateway.errors import translate
 from gateway.keys.doorkeeper import KeyDoor
 from gateway.keys.ring import Principal
-from gateway.live import ServedEndpoint
-from gateway.rest import wire
-from gateway.rest.connection import PHRASES, Connection
+from gateway.live import LiveTable, ServedEndpoint
+from gateway.rest import forms, wire
+from gateway.rest.connection import Connection
+from gateway.rest.forms import SCORING, TENSORFLOW, V2, Form
 from gateway.rest.heads import Head, Heads, Shape
 from gateway.settings import Limits
 from gateway.ticket import HEAVY_BYTES_MIN, Ticket
@@ -28,23 +29,34 @@ from routing.records import PROTOCOLS
 
 _V2_REST: Final = PROTOCOLS.index("v2-rest")
 
+Target = tuple[ServedEndpoint, wire.HotSignature | None, Form]
+"""Who answers at a path; what the plain decoder needs, None where it reads nothing there; and what reads the rest."""
+
 
 class HotPaths:
     """The hot request targets of the live table, as the bytes that stand in the request line. Replaced whole at each change."""
 
     def __init__(self) -> None:
-        self.targets: dict[bytes, tuple[ServedEndpoint, wire.HotSignature]] = {}
+        self.targets: dict[bytes, Target] = {}
         """By the path, as it stands in the request line."""
-        self.lines: dict[bytes, tuple[ServedEndpoint, wire.HotSignature]] = {}
+        self.lines: dict[bytes, Target] = {}
         """By the whole request line."""
 
-    def rebuild(self, endpoints: dict[str, ServedEndpoint]) -> None:
-        """Called when a table goes live."""
-        targets = {}
-        for endpoint in endpoints.values():
-            hot = wire.HotSignature.of(endpoint.signature)
-            if hot is not None and endpoint.table.is_plain and endpoint.route.nonfinite == "pass":
-                targets[f"/v2/models/{endpoint.name}/infer".encode()] = (endpoint, hot)
+    def rebuild(self, table: LiveTable) -> None:
+        """Called when a table goes live. Where features may have to be looked up, every request takes the ordinary path."""
+        targets: dict[bytes, Target] = {}
+        for endpoint in table.endpoints.values():
+            if endpoint.features is not None:
+                continue
+            name = endpoint.name.encode()
+            is_plain = endpoint.table.is_plain and endpoint.route.nonfinite == "pass"
+            hot = wire.HotSignature.of(endpoint.signature) if is_plain else None
+            targets[b"/v2/models/%b/infer" % name] = (endpoint, hot, V2)
+            targets[b"/v1/models/%b:predict" % name] = (endpoint, None, TENSORFLOW)
+            for prefix in (b"/endpoints/%b" % name, b"/serving-endpoints/%b" % name):
+                targets[b"%b/invocations" % prefix] = (endpoint, None, SCORING)
+            if endpoint.name == table.default:
+                targets[b"/invocations"] = (endpoint, None, SCORING)
         self.targets = targets
         self.lines = {b"POST %b HTTP/1.1" % path: target for path, target in targets.items()}
 
@@ -69,7 +81,7 @@ class WireProtocol(Connection):
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._shape: Shape | None = None
-        self._hot: tuple[ServedEndpoint, wire.HotSignature] | None = None
+        self._hot: Target | None = None
         self._body: bytes | bytearray = b""
         self._caller: Principal | None = None
 
@@ -114,11 +126,8 @@ class WireProtocol(Connection):
             and not self._is_cold_busy()
             and not self.pipeline
             and (self.keys is None or self._is_let_in(self._credential, target[0]))
+            and self._is_taken(target, length)
         ):
-            endpoint = target[0]
-            bound = endpoint.body_bytes_max or self.json_bytes_max
-            if length > bound:
-                self._stop(413, f"body of {length} bytes, at most {bound}")
             self._hot = target
             self._body = b""
             return
@@ -143,10 +152,10 @@ class WireProtocol(Connection):
         if self._hot is None:
             super().on_message_complete()
             return
-        endpoint, hot = self._hot
-        wanted = endpoint.header_names
+        wanted = self._hot[0].header_names
         head = Head(0, _picked(self.headers, wanted) if wanted else {}, self._request_id, self._traceparent)
-        if not self._submit(endpoint, hot, self._body, head, closes=not self.parser.should_keep_alive()):
+        head.json_length, head.content_type, head.encodings = self._json_length, self._content_type, self._encodings
+        if not self._submit(self._hot, self._body, head, closes=not self.parser.should_keep_alive()):
             self._hot = None
             self._to_cold(bytes(self._body))
 
@@ -170,14 +179,14 @@ class WireProtocol(Connection):
                 if target is None:
                     return taken
                 continue
-            endpoint, hot = target
+            endpoint = target[0]
             head, start = found
             stop = start + head.length
             if stop > size or head.length > (endpoint.body_bytes_max or self.json_bytes_max):
                 return taken
             if self.keys is not None and not self._is_let_in(head.credential, endpoint):
                 return taken
-            if not self._submit(endpoint, hot, data[start:stop], head, closes=False):
+            if not self._submit(target, data[start:stop], head, closes=False):
                 return taken
             taken = stop
         return taken
@@ -194,12 +203,24 @@ class WireProtocol(Connection):
         self._shape = self.heads.shape(lines, target[0].header_names, target[0], self._shape)
         return self._shape
 
-    def _submit(
-        self, endpoint: ServedEndpoint, hot: wire.HotSignature, body: bytes | bytearray, head: Head, *, closes: bool
-    ) -> bool:
-        """Rooms 2 and 3: decode and submit. False: the ordinary path must read the body, which has not the hot form, or refuse it."""
-        decoded = wire.decode(body, hot)
-        if decoded is None or not (self._caller is None or self._caller.take()):
+    def _is_taken(self, target: Target, length: int) -> bool:
+        """Whether a body of this length is read here. Stops the connection for one over the bound, but where MLflow has words of its own."""
+        endpoint, hot, form = target
+        bound = endpoint.body_bytes_max or self.json_bytes_max
+        if self._json_length is not None and form is V2:
+            bound = endpoint.body_bytes_max or self.limits.body_bytes_binary_max
+        if length > bound and form is V2:
+            self._stop(413, f"body of {length} bytes, at most {bound}")
+        is_plain = hot is not None and self._json_length is None
+        return length <= bound and (is_plain or forms.is_light(endpoint, length, self._json_length))
+
+    def _submit(self, target: Target, body: bytes | bytearray, head: Head, *, closes: bool) -> bool:
+        """Rooms 2 and 3: decode and submit. False: the ordinary path must read the body, or has the words to refuse it."""
+        endpoint, hot, form = target
+        decoded = None if hot is None or head.json_length is not None else wire.decode(body, hot)
+        if decoded is None:
+            return self._submit_formed(endpoint, form, body, head, closes=closes)
+        if not (self._caller is None or self._caller.take()):
             return False
         inputs, rows, wire_id = decoded
         is_flat = type(inputs[0]) is list
@@ -220,6 +241,21 @@ class WireProtocol(Connection):
         self._enter(ticket)
         return True
 
+    def _submit_formed(
+        self, endpoint: ServedEndpoint, form: Form, body: bytes | bytearray, head: Head, *, closes: bool
+    ) -> bool:
+        """The same for whatever is not the plain form, by the functions that read it behind ASGI as well."""
+        if not forms.is_light(endpoint, len(body), head.json_length):
+            return False
+        ticket = forms.admit(self, endpoint, form, body, head, self._received_ns)
+        if ticket is None or not (self._caller is None or self._caller.take()):
+            return False
+        ticket.closes = closes
+        if head.request_id is not None and ticket.request_id != head.request_id.decode("latin-1"):
+            self.plane.meter.count("runoff_request_ids_dropped_total", {})
+        self._enter(ticket)
+        return True
+
     def _is_let_in(self, credential: bytes | None, endpoint: ServedEndpoint) -> bool:
         """Whether this caller may predict; if not, the ordinary path has the words for it. Notes whose quota it is on."""
         assert self.keys is not None
@@ -228,7 +264,9 @@ class WireProtocol(Connection):
 
     def complete(self, ticket: Ticket) -> None:
         """The corridor answers: the reply is encoded, and waits for its turn."""
-        if ticket.error is None:
+        if ticket.slot is not None:
+            ticket.reply = forms.replied(ticket)
+        elif ticket.error is None:
             ticket.reply = wire.encode(ticket)
         else:
             ticket.reply = self._error(ticket.error, ticket.prediction_id)
@@ -242,7 +280,7 @@ class WireProtocol(Connection):
             headers.append(("x-prediction-id", prediction_id))
         if wired.retry_after_s is not None:
             headers += [("retry-after", str(wired.retry_after_s)), ("x-runoff-reason", wired.reason or wired.code)]
-        return wire.encode_error(wired.status, PHRASES[wired.status], orjson.dumps(document), tuple(headers))
+        return wire.encode_error(wired.status, orjson.dumps(document), tuple(headers))
 
 
 def _picked(headers: list[tuple[bytes, bytes]], names: frozenset[bytes]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from models.tensors import NUMPY_OF, Array
 _LENGTH: Final = struct.Struct("<I")
 
 
-def read_raw(name: str, datatype: str, shape: Sequence[int], data: bytes | memoryview) -> Array:
+def read_raw(name: str, datatype: str, shape: Sequence[int], data: bytes | bytearray | memoryview) -> Array:
     """The array that `data` holds; a view on it wherever its alignment allows. Raises InputInvalid."""
     dtype = NUMPY_OF.get(datatype)
     if dtype is None:
@@ -59,7 +59,7 @@ def texts_of(name: str, values: Sequence[bytes]) -> Array:
     return array
 
 
-def _texts(name: str, count: int, data: bytes | memoryview) -> Array:
+def _texts(name: str, count: int, data: bytes | bytearray | memoryview) -> Array:
     values: list[bytes] = []
     at, end = 0, len(data)
     while at < end and len(values) < count:

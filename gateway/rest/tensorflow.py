@@ -6,7 +6,7 @@ values leave as null, where TensorFlow Serving writes JSON that nobody can read.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -19,6 +19,7 @@ from starlette.routing import Route
 from gateway.errors import RequestMalformed
 from gateway.request import Corridor, InferReply, InferRequest, ModelView
 from gateway.rest.entrance import JSON, OFF_LOOP_BYTES, Entrance, infer_reply, json_reply, unless_gone
+from gateway.rest.headers import Caller
 from gateway.rest.json_tensors import UNREADABLE, malformed, read_json
 from gateway.rest.refusals import guarded
 from models.errors import InputInvalid
@@ -75,21 +76,9 @@ class TensorflowDoor:
                 inputs, by_row = await asyncio.to_thread(decode, body, view.signature)
             else:
                 inputs, by_row = decode(body, view.signature)
-        asked = InferRequest(
-            endpoint=view.endpoint,
-            inputs=inputs,
-            protocol=_TF,
-            received_ns=received_ns,
-            headers=caller.headers,
-            request_id=caller.request_id,
-            timeout_s=caller.timeout_s,
-            version=request.path_params.get("v"),
-            alias=request.path_params.get("l"),
-            variant=caller.variant,
-            explain=caller.explain,
-            may_explain=caller.explain and self._entrance.may(request, "read", view.endpoint),
-            traceparent=caller.traceparent,
-        )
+        asked = request_of(view.endpoint, inputs, caller, received_ns=received_ns)
+        asked.version, asked.alias = request.path_params.get("v"), request.path_params.get("l")
+        asked.may_explain = caller.explain and self._entrance.may(request, "read", view.endpoint)
         reply = await unless_gone(request, self._corridor.infer(asked))
         return infer_reply(request, reply, [JSON], encode(reply, by_row=by_row))
 
@@ -133,6 +122,22 @@ def decode(body: bytes, signature: Signature) -> tuple[dict[str, Array], bool]:
         raise RequestMalformed(f"the body is not a predict request: {error}") from None
     except UNREADABLE as error:
         raise RequestMalformed(f"the body is not JSON: {malformed(body, error)}") from None
+
+
+def request_of(endpoint: str, inputs: Mapping[str, Array], caller: Caller, *, received_ns: int) -> InferRequest:
+    """The one request type out of a decoded predict request and its headers; what the path pins is not in it."""
+    return InferRequest(
+        endpoint=endpoint,
+        inputs=inputs,
+        protocol=_TF,
+        received_ns=received_ns,
+        headers=caller.headers,
+        request_id=caller.request_id,
+        timeout_s=caller.timeout_s,
+        variant=caller.variant,
+        explain=caller.explain,
+        traceparent=caller.traceparent,
+    )
 
 
 def encode(reply: InferReply, *, by_row: bool) -> bytes:

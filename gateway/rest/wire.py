@@ -4,6 +4,7 @@ Whatever is unusual (other datatypes, nested data, parameters of tensors, reques
 `decode` answers None and the request takes the ordinary path, which has the words for every mistake. So this file holds no messages.
 """
 
+import http
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, Final
@@ -41,6 +42,7 @@ LARGE_BYTES: Final = 800
 """From this size on (some hundred floats) simdjson is faster, a batch's packing included; below, the typed decoder."""
 HUGE_BYTES: Final = 2 << 20
 """Larger bodies take the ordinary path, which reads them on a thread: 3 ms is what one may hold the loop up. It also bounds the parser's memory."""
+_PHRASES: Final = {status.value: status.phrase for status in http.HTTPStatus} | {499: "Client Closed Request"}
 _dumps: Final[Callable[[object], bytes]] = orjson.dumps
 
 Decoded = tuple[list[Part], int, str | None]
@@ -220,11 +222,16 @@ def encode(ticket: Ticket) -> bytes:
     return template.head % (len(body), prediction_id, assigned) + body
 
 
-def encode_error(status: int, phrase: str, body: bytes, headers: tuple[tuple[str, str], ...]) -> bytes:
+def encode_error(status: int, body: bytes, headers: tuple[tuple[str, str], ...]) -> bytes:
     """An error reply of the hot path."""
-    lines = "".join(f"\r\n{name}: {value}" for name, value in headers)
-    head = f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}{lines}\r\n\r\n"
-    return head.encode() + body
+    return encode_whole(status, [("content-type", "application/json"), *headers], body)
+
+
+def encode_whole(status: int, headers: Sequence[tuple[str, str]], body: bytes) -> bytes:
+    """Any reply, head and body."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    head = f"HTTP/1.1 {status} {_PHRASES[status]}\r\n{lines}content-length: {len(body)}\r\n\r\n"
+    return head.encode("latin-1", "replace") + body
 
 
 def _chunks(outputs: Sequence[Array]) -> list[list[bytes]]:

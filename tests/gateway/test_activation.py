@@ -112,7 +112,8 @@ async def test_at_the_start_every_live_revision_is_loaded_and_then_served(world)
     assert world.served() == {"a": first, "b": second}
     assert world.activation.endpoints == {"a": True, "b": True}
     assert sorted(world.events()) == [("active", "a", first), ("active", "b", second)]
-    assert set(world.plane.paths.targets) == {b"/v2/models/a/infer", b"/v2/models/b/infer"}
+    paths = world.plane.paths.targets
+    assert {path for path in paths if path.startswith(b"/v2")} == {b"/v2/models/a/infer", b"/v2/models/b/infer"}
 
 
 async def test_a_pending_revision_is_warmed_while_the_old_one_serves_and_switches_when_it_goes_live(world):

@@ -124,7 +124,7 @@ class FeaturePlane:
             self.plane.catalog,
         )
         self.plane.data.table = LiveTable({"credit": served}, "credit")
-        self.plane.paths.rebuild(self.plane.data.table.endpoints)
+        self.plane.paths.rebuild(self.plane.data.table)
         return served
 
 

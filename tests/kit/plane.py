@@ -113,7 +113,7 @@ class Plane:
             self.catalog,
         )
         self.data.table = LiveTable({**self.data.table.endpoints, served.name: served}, served.name)
-        self.paths.rebuild(self.data.table.endpoints)
+        self.paths.rebuild(self.data.table)
         return served
 
     def request(self, inputs: Mapping[str, Array], **fields: Any) -> InferRequest:

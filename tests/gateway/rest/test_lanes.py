@@ -17,10 +17,13 @@ from tests.kit.staged import stage_linear
 
 TENSOR = '{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[%s,2.5]}]}'
 BODIES = [
-    *((TENSOR % value).encode() for value in ("1", "2", "null")),
+    *((TENSOR % value).encode() for value in ("1", "2", "3", "4", "5", "null")),
     b'{"id":"q",' + (TENSOR % "3").encode()[1:],
     b"{}",
     b"x" * 50,
+    b'{"instances": [[1.0, 2.0]]}',
+    b"a,b\n1,2\n",
+    b"\0\0\x80\x3f\0\0\0\x40",
 ]
 NAMES = [
     "Host",
@@ -34,6 +37,10 @@ NAMES = [
     "Expect",
     "Authorization",
     "X-Api-Key",
+    "Content-Type",
+    "Accept-Encoding",
+    "Inference-Header-Content-Length",
+    "X-Runoff-Endpoint",
     "foo",
 ]
 VALUES = [
@@ -47,14 +54,24 @@ VALUES = [
         b"chunked",
         b"100-continue",
         b"",
+        b"0",
         b"12",
+        b"gzip",
+        b"text/csv",
+        b"application/json",
         b"9" * 19,
         b"+1",
         b"r-1",
     ),
     *(b"\xe9", b"\xa0", b"a\tb", b"a\0b", b"a\rb", b"a\nb", b"\x7f", b"a\r\nTransfer-Encoding: chunked", b"Bearer k"),
 ]
+HOT = [
+    b"POST /v2/models/line/infer HTTP/1.1",
+    b"POST /invocations HTTP/1.1",
+    b"POST /v1/models/line:predict HTTP/1.1",
+]
 TARGETS = [
+    *HOT,
     b"POST /v2/models/line/infer HTTP/1.0",
     b"GET /v2/models/line/infer HTTP/1.1",
     b"POST /v2/models/line/infer?x=1 HTTP/1.1",
@@ -93,7 +110,8 @@ class Lanes:
         with_lane: Any = WireProtocol.bind(plane.data, plane.paths, Limits(**bounds))
 
         def submit(ticket: Ticket) -> None:
-            identity = (ticket.request_id, ticket.traceparent, ticket.wire_id, ticket.closes)
+            form = None if ticket.slot is None else (repr(ticket.slot[1]), ticket.slot[2])
+            identity = (ticket.protocol, ticket.request_id, ticket.traceparent, ticket.wire_id, ticket.closes, form)
             seen.append((repr(ticket.inputs), ticket.rows, dict(ticket.headers), identity))
 
         def start(_protocol: Any, cycle: Any, _app: Any) -> None:
@@ -134,8 +152,12 @@ async def lanes(tmp_path: Path) -> AsyncIterator[Lanes]:
 def request(chance: random.Random) -> bytes:
     """One request; half of them with a line or two put in, taken out, doubled, or changed."""
     body = chance.choice(BODIES)
+    target = HOT[0]
+    if chance.random() < 0.3:
+        target = chance.choice(HOT)
+        body = b'{"instances": [[1.0, 2.0]]}' if target is not HOT[0] else body
     lines = [
-        b"POST /v2/models/line/infer HTTP/1.1",
+        target,
         b"Host: h",
         b"x-user-id: user-%d" % chance.randrange(5),
         b"Content-Length: %d" % len(body),
@@ -163,7 +185,7 @@ def request(chance: random.Random) -> bytes:
 
 async def test_both_lanes_read_the_same(lanes: Lanes) -> None:
     chance = random.Random(20261123)
-    hot = 0
+    hot = formed = 0
     for _ in range(3000):
         stream = b"".join(request(chance) for _ in range(chance.randrange(1, 6)))
         cuts = sorted(chance.sample(range(1, len(stream)), chance.choice((0, 0, 1, 3))))
@@ -171,4 +193,6 @@ async def test_both_lanes_read_the_same(lanes: Lanes) -> None:
         read = lanes.read(lanes.fast, chunks)
         assert read == lanes.read(lanes.slow, chunks), stream
         hot += sum(len(one) == 4 for one in read[0])
+        formed += sum(len(one) == 4 and one[3][-1] is not None for one in read[0])
     assert hot > 2000
+    assert formed > 500

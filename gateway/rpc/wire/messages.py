@@ -123,3 +123,9 @@ def too_large(length: int, bytes_max: int, what: str = "") -> CallFault:
 def prefixed(message: bytes) -> bytes:
     """A message as it is sent, never compressed."""
     return b"\0" + len(message).to_bytes(4, "big") + message
+
+
+def is_whole(data: bytes, start: int, stop: int, bytes_max: int) -> bool:
+    """Whether `data[start:stop]` is one message, neither compressed nor too large, and nothing else."""
+    size = stop - start - PREFIX_BYTES
+    return 0 <= size <= bytes_max and not data[start] and int.from_bytes(data[start + 1 : start + 5], "big") == size

@@ -3,7 +3,8 @@
 import re
 from base64 import b64decode
 from binascii import Error as BadBase64
-from typing import Final
+from typing import Any, Final
+from urllib.parse import quote
 
 from gateway.keys.doorkeeper import Visitor, credential_of
 from gateway.rest.headers import Caller, read_headers
@@ -77,3 +78,13 @@ def _pairs(name: bytes, value: bytes) -> list[MetadataPair]:
         return [(key, b64decode(text + b"=" * (-len(text) % 4), validate=True)) for text in texts]
     except BadBase64:
         raise CallFault("INTERNAL", f"metadata '{key[:64]}': wanted base64") from None
+
+
+def peer_of(name: Any) -> tuple[str | None, str]:
+    """The address of the caller, and gRPC's name of it; no address for a Unix socket."""
+    if not isinstance(name, tuple) or len(name) < 2:
+        return None, "unix:"
+    host, port = str(name[0]), int(name[1])
+    if ":" in host:
+        return host, f"ipv6:{quote(f'[{host}]')}:{port}"
+    return host, f"ipv4:{host}:{port}"

@@ -8,8 +8,7 @@ Measured against grpcio's asyncio server with the same model: `loadtests/grpc_do
 import asyncio
 import logging
 import time
-from typing import Any, Final, cast
-from urllib.parse import quote
+from typing import Final, cast
 
 from gateway.errors import GatewayError
 from gateway.rest.headers import earliest, request_id_of
@@ -19,8 +18,8 @@ from gateway.rpc.wire.calls import TOO_MUCH_HELD, TOO_MUCH_UNSENT, Call, CallCon
 from gateway.rpc.wire.codec import InferReader
 from gateway.rpc.wire.connection import Connection
 from gateway.rpc.wire.frames import Code
-from gateway.rpc.wire.messages import PREFIX_BYTES, Message, MessageCutter
-from gateway.rpc.wire.plan import Plan
+from gateway.rpc.wire.messages import PREFIX_BYTES, Message, MessageCutter, is_whole
+from gateway.rpc.wire.plan import Plan, peer_of
 from gateway.rpc.wire.shared import Shared
 from gateway.rpc.wire.status import OK_TRAILERS, CallFault
 from gateway.rpc.wire.stream import Stream
@@ -72,7 +71,7 @@ class GrpcProtocol(asyncio.Protocol):
             if tls is None or tls.selected_alpn_protocol() != "h2":
                 transport.close()  # section 3.2: over TLS, HTTP/2 is agreed upon by ALPN or not spoken
                 return
-        self._peer, self._peer_name = _peer(transport.get_extra_info("peername"))
+        self._peer, self._peer_name = peer_of(transport.get_extra_info("peername"))
         self._shared.connections.add(self)
         self.flush()
 
@@ -161,7 +160,7 @@ class GrpcProtocol(asyncio.Protocol):
         if type(call) is not Call:
             plan = stream.head.plan
             assert type(plan) is Plan
-            if call is None and _is_whole(data, start, stop, self._message_bytes_max):
+            if call is None and is_whole(data, start, stop, self._message_bytes_max):
                 message = data[start + PREFIX_BYTES : stop]
                 if ends:
                     self._infer(stream, plan, message, self._received_ns)
@@ -385,19 +384,3 @@ class GrpcProtocol(asyncio.Protocol):
 
 def _ns(seconds: float) -> int:
     return int(seconds * 1e9)
-
-
-def _is_whole(data: bytes, start: int, stop: int, bytes_max: int) -> bool:
-    """Whether `data[start:stop]` is one message, neither compressed nor too large, and nothing else."""
-    size = stop - start - PREFIX_BYTES
-    return 0 <= size <= bytes_max and not data[start] and int.from_bytes(data[start + 1 : start + 5], "big") == size
-
-
-def _peer(name: Any) -> tuple[str | None, str]:
-    """The address of the caller, and gRPC's name of it; no address for a Unix socket."""
-    if not isinstance(name, tuple) or len(name) < 2:
-        return None, "unix:"
-    host, port = str(name[0]), int(name[1])
-    if ":" in host:
-        return host, f"ipv6:{quote(f'[{host}]')}:{port}"
-    return host, f"ipv4:{host}:{port}"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.rpc.wire.messages import MessageCutter, inflate, prefixed
+from gateway.rpc.wire.messages import MessageCutter, inflate, is_whole, prefixed
 from gateway.rpc.wire.status import CallFault
 
 
@@ -79,3 +79,14 @@ def test_a_bomb_is_never_inflated_beyond_the_bound() -> None:
     bomb = gzip.compress(bytes(100_000_000), 9)
     with pytest.raises(CallFault, match="at most 50000"):
         inflate(bomb, "gzip", 50_000)
+
+
+def test_one_message_that_is_neither_compressed_nor_too_large_is_whole() -> None:
+    data = b"before" + prefixed(b"abc") + b"behind"
+    start, stop = 6, 6 + 5 + 3
+    assert is_whole(data, start, stop, 3)
+    assert not is_whole(data, start, stop, 2)
+    assert not is_whole(data, start, stop - 1, 3)
+    assert not is_whole(data, start, stop + 1, 9)
+    assert not is_whole(data, start, start + 4, 3)
+    assert not is_whole(b"\1" + prefixed(b"abc")[1:], 0, 8, 3)

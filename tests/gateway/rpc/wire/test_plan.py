@@ -2,7 +2,7 @@ import pytest
 
 from gateway.errors import RequestMalformed
 from gateway.rpc.wire.headers import Head
-from gateway.rpc.wire.plan import INFER, Plan
+from gateway.rpc.wire.plan import INFER, Plan, peer_of
 from gateway.rpc.wire.status import CallFault
 
 BASE = {
@@ -103,3 +103,16 @@ def test_a_request_id_that_does_not_fit_is_noted_as_dropped() -> None:
 
 def test_other_methods_are_not_read_as_inference() -> None:
     assert plan(path=b"/a/b").caller is None
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        (("10.0.0.1", 80), ("10.0.0.1", "ipv4:10.0.0.1:80")),
+        (("::1", 443, 0, 0), ("::1", "ipv6:%5B::1%5D:443")),
+        ("", (None, "unix:")),
+        (None, (None, "unix:")),
+    ],
+)
+def test_a_peer_has_grpcs_name_and_an_address_where_it_has_one(name, wanted):
+    assert peer_of(name) == wanted

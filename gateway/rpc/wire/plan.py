@@ -86,5 +86,5 @@ def peer_of(name: Any) -> tuple[str | None, str]:
         return None, "unix:"
     host, port = str(name[0]), int(name[1])
     if ":" in host:
-        return host, f"ipv6:{quote(f'[{host}]')}:{port}"
+        return host, f"ipv6:{quote(f'[{host}]', safe=':')}:{port}"
     return host, f"ipv4:{host}:{port}"

@@ -39,7 +39,7 @@ def _inputs(declared: tuple[TensorSpec, ...], wanted: tuple[TensorSpec, ...]) ->
         if other is None:
             if not spec.optional:
                 found.append(
-                    f"input '{spec.name}': endpoint does not declare it, model wants {_type(spec)}; add it to the endpoint as optional first"
+                    f"input '{spec.name}': endpoint does not declare it, model wants {_type(spec)}; callers do not send it: log the model with it as optional, or override and change the callers"
                 )
         elif other.datatype != spec.datatype or not _fits(other.shape, spec.shape):
             found.append(f"input '{spec.name}': endpoint declares {_type(other)}, model wants {_type(spec)}")

@@ -63,11 +63,15 @@ def refuse(following: Following, arms: set[str]) -> Following:
 
 
 def activated(before: Following, *, served: Versions, earlier: Versions, is_rollback: bool) -> Following:
-    """A revision went live: `served` now, `earlier` before it. A rollback pauses; what anything else brought counts as seen."""
+    """A revision went live: `served` now, `earlier` before it. A rollback pauses; what anything else brought counts as seen.
+
+    What is served is neither wanted nor refused any more, whoever took it.
+    """
+    wanted, refused = _but(before.wanted, served), _but(before.refused, served)
     if is_rollback:
-        return msgspec.structs.replace(before, state="paused")
-    brought = {arm: version for arm, version in served.items() if earlier.get(arm) != version}
-    return msgspec.structs.replace(before, seen=before.seen | brought)
+        return msgspec.structs.replace(before, state="paused", wanted=wanted, refused=refused)
+    state: State = before.state if wanted or before.state == "paused" else "refused" if refused else "current"
+    return Following(state=state, seen=before.seen | _but(served, earlier), wanted=wanted, refused=refused)
 
 
 def resumed() -> Following:
@@ -85,6 +89,11 @@ def arm_of(route: Route, path: str) -> str | None:
     }
     names = arms.get(kind, [])
     return names[int(index)] if index.isdigit() and int(index) < len(names) else None
+
+
+def _but(versions: Versions, others: Versions) -> dict[str, str]:
+    """Those that the same arm has not in `others`."""
+    return {arm: version for arm, version in versions.items() if others.get(arm) != version}
 
 
 def _is_still(arm: str, version: str, served: Versions, named: Versions) -> bool:

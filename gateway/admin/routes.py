@@ -171,6 +171,11 @@ def _current(admin: Admin, request: Request) -> Revision:
     return current
 
 
+def _live_number(admin: Admin, revision: Revision) -> int | None:
+    live = admin.store.live(revision.endpoint)
+    return live.number if live else None
+
+
 async def _written(admin: Admin, revision: Revision, wait_s: float | None, **more: object) -> Response:
     """202 with the revision and its state; for a caller who waits 200 once it is live, 409 when it failed or was overtaken."""
     status = 202
@@ -185,6 +190,8 @@ async def _written(admin: Admin, revision: Revision, wait_s: float | None, **mor
         await admin.fleet.serving(revision.number, min(wait_s, _SERVING_S))
     if compiled is not None:
         document["shares"] = compiled.shares
+    if status == 200 and revision.state == "superseded":
+        document["followed_by"] = _live_number(admin, revision)
     if status == 409:
         kind = "failed" if revision.state == "failed" else "was superseded by a newer one before it was live"
         document |= {

@@ -90,6 +90,8 @@ def percents(shares: Mapping[str, float]) -> str:
 def change_lines(reply: Mapping[str, Any]) -> list[str]:
     """What came of a change, for people."""
     what = f"revision {reply['revision']} is {reply['state']}" if "revision" in reply else reply["state"]
+    if "followed_by" in reply:  # it was live, and a step or an alias has taken its place already
+        what = f"revision {reply['revision']} was made live, and followed by {reply['followed_by']}"
     lines = [f"{reply['endpoint']}: {what}"]
     if reply.get("shares"):
         lines.append(f"  {percents(reply['shares'])}")

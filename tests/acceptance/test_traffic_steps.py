@@ -37,7 +37,9 @@ def document(folder, *durations, **more):
 def test_steps_stay_where_people_put_them_and_a_file_that_is_applied_again_changes_nothing(gateway, tmp_path):
     """Every step lasts for an hour, so that only people move anything here."""
     file = write_yaml(tmp_path / "route.yaml", document(tmp_path, "1h", "1h", "1h"))
-    assert gateway.run("apply", file, "-m", "ramp up").returncode == 0
+    applied = gateway.run("apply", file, "-m", "ramp up")  # the first step follows within a moment
+    assert applied.returncode == 0
+    assert "revision 1 is live" in applied.stdout or "revision 1 was made live, and followed by 2" in applied.stdout
     eventually(lambda: weights(gateway) == {"champion": 100, "challenger": 1})
     assert steps(gateway)["summary"].startswith("step 1 of 3 until")
 

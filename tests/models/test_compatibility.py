@@ -52,7 +52,7 @@ def test_inputs_may_be_ignored_and_come_in_another_order() -> None:
         ((column("age", "FP32"),), "input 'age': endpoint declares INT64 [-1, 1], model wants FP32 [-1, 1]"),
         (
             (column("debt"),),
-            "input 'debt': endpoint does not declare it, model wants FP64 [-1, 1]; add it to the endpoint as optional first",
+            "input 'debt': endpoint does not declare it, model wants FP64 [-1, 1]; callers do not send it: log the model with it as optional, or override and change the callers",
         ),
         (
             (TensorSpec(name="age", datatype="INT64", shape=(-1,)),),

@@ -68,6 +68,16 @@ def test_an_alias_that_moved_while_an_older_version_went_live_is_still_a_move():
     assert look(put, follow="auto", served={"champion": "2"}, named={"champion": "3"}).state == "trying"
 
 
+def test_what_somebody_took_all_the_same_is_neither_refused_nor_wanted_any_more():
+    refused = refuse(moved(), {"champion"})
+    taken = activated(refused, served={"champion": "2"}, earlier=SERVED, is_rollback=False)
+    assert (taken.state, taken.refused, taken.wanted) == ("current", {}, {})
+    proposed = moved(follow="propose")
+    assert activated(proposed, served={"champion": "2"}, earlier=SERVED, is_rollback=False).state == "current"
+    paused = activated(refused, served={"champion": "2"}, earlier=SERVED, is_rollback=True)
+    assert activated(paused, served={"champion": "2"}, earlier=SERVED, is_rollback=False).state == "paused"
+
+
 def test_a_refused_version_is_not_tried_again_until_the_alias_moves():
     refused = refuse(moved(), {"champion"})
     assert refused.state == "refused"

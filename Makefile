@@ -23,7 +23,7 @@ ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install venv demo serve test check check-format check-lint check-types check-imports format bench bench-peers lock clean distclean
+.PHONY: help install venv demo serve test check check-format check-lint check-types check-imports format load bench bench-peers lock clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,10 @@ check-imports: $(INSTALLED)
 format: $(INSTALLED) ## rewrite the sources in the one format, with the safe repairs of the linter
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
+
+load: $(INSTALLED) ## callers over REST and gRPC for a running gateway, with a report: SCENARIO=steady, ramp, spike, soak, mixed or labels
+	mkdir -p build
+	$(BIN)/locust -f loadtests/locustfile.py --headless --users 20 --spawn-rate 20 --scenario $(or $(SCENARIO),steady) --html build/load.html $(ARGS)
 
 bench: $(INSTALLED) ## the benchmarks, side by side in one run
 	$(BIN)/python -m loadtests.bench $(ARGS)

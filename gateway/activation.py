@@ -36,7 +36,8 @@ log = EventLog(__name__)
 POLL_S: Final = 0.02
 RETRY_S: Final = 10.0
 """How long a live model that could not be loaded is left alone before it is tried again (a disk may come back)."""
-_NICE: Final = 10
+_NICE: Final = 3
+"""Enough for the loop to take the core when it wakes; more, and control could keep the thread off it while it holds the interpreter lock."""
 _SWITCH_S: Final = 0.0005
 """After how long the loop gets the interpreter lock back from the thread while that works; else the interpreter's own 5 ms hold."""
 

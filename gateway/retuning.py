@@ -14,7 +14,7 @@ log = EventLog(__name__)
 
 LOOK_S: Final = 5.0
 """Between two looks at the profiles: one `stat` for each loaded model."""
-_NICE: Final = 10
+_NICE: Final = 3
 
 
 async def retune(catalog: Catalog, *, look_s: float = LOOK_S) -> None:

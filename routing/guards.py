@@ -46,14 +46,20 @@ def alarms(
     bounds_s: Sequence[float],
     bounds: Bounds,
 ) -> list[str]:
-    """A sentence for each alarm. `shares`: the table's, None where requests are not drawn one by one. `bounds_s`: the histogram's."""
+    """A sentence for each alarm. `shares`: the table's, None where requests are not drawn one by one (see `units_astray`). `bounds_s`: the histogram's."""
     base, enough = counts.get(champion, ArmCounts()), -math.log(bounds.alpha)
     found: list[str] = []
     for name, arm in counts.items():
         if name != champion:
             found += _errors(name, arm, champion, base, enough)
             found += _latency(name, arm, champion, base, enough, bounds_s=bounds_s, bounds=bounds)
-    return [*found, *(_sample_ratio(counts, shares, enough) if shares is not None else [])]
+    seen = {name: arm.requests for name, arm in counts.items()}
+    return [*found, *(_sample_ratio("requests", seen, shares, enough) if shares is not None else [])]
+
+
+def units_astray(units: Mapping[str, int], shares: Mapping[str, float], bounds: Bounds) -> list[str]:
+    """The same for units, each counted once under one table: a sentence where they do not fall as its shares say."""
+    return _sample_ratio("units", units, shares, -math.log(bounds.alpha))
 
 
 def _errors(name: str, arm: ArmCounts, champion: str, base: ArmCounts, enough: float) -> list[str]:
@@ -95,15 +101,15 @@ def _latency(
     return [f"{name} is slower than {champion}: {_of(above, answers)} above {bounds_s[far] * 1000:g} ms, where {usual}"]
 
 
-def _sample_ratio(counts: Mapping[str, ArmCounts], shares: Mapping[str, float], enough: float) -> list[str]:
-    """The traffic does not fall as the split says: requests vanish on their way, and no comparison of what is left holds."""
-    seen = [counts.get(name, ArmCounts()).requests for name in shares]
+def _sample_ratio(what: str, counts: Mapping[str, int], shares: Mapping[str, float], enough: float) -> list[str]:
+    """The traffic does not fall as the split says: some of it vanishes on its way, and no comparison of what is left holds."""
+    seen = [counts.get(name, 0) for name in shares]
     if log_evidence(seen, list(shares.values())) < enough:
         return []
     told = ", ".join(
         f"{name} {count} (wanted {share:.1%})" for (name, share), count in zip(shares.items(), seen, strict=True)
     )
-    return [f"requests do not fall as the split says: {told}"]
+    return [f"{what} do not fall as the split says: {told}"]
 
 
 def _of(part: int, whole: int) -> str:

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.control.unit_counts import UnitCounts
 from gateway.settings import Ramps as RampSettings
 from gateway.state.revision import Revision
 from gateway.state.standing import Ramp
@@ -19,7 +20,7 @@ from gateway.state.store import StateStore
 from gateway.telemetry.catalogue import DURATION_BOUNDS_S
 from gateway.telemetry.counters import Totals
 from gateway.telemetry.retained import read_pages
-from routing.guards import ArmCounts, Bounds, alarms
+from routing.guards import ArmCounts, Bounds, alarms, units_astray
 from routing.traffic import Route
 
 LOOK_S: Final = 2.0
@@ -34,6 +35,7 @@ class _Stretch(msgspec.Struct, kw_only=True):
 
     step: tuple[int, int]
     began: Counts
+    began_unix_s: float
     part_began: Counts
     part_at: float
 
@@ -42,9 +44,16 @@ class Guards:
     """One event loop. `folder` holds the counter pages; `clock` is monotonic."""
 
     def __init__(
-        self, store: StateStore, folder: Path, settings: RampSettings, *, clock: Callable[[], float] = time.monotonic
+        self,
+        store: StateStore,
+        folder: Path,
+        settings: RampSettings,
+        *,
+        units: UnitCounts,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
+        self._units = units
         self._folder = folder
         self._settings = settings
         self._clock = clock
@@ -62,18 +71,26 @@ class Guards:
         now = self._counted(route)
         stretch = self._stretches.get(route.endpoint)
         if stretch is None or stretch.step != (ramp.step, ramp.due_unix_us):
-            stretch = _Stretch(step=(ramp.step, ramp.due_unix_us), began=now, part_began=now, part_at=self._clock())
+            stretch = _Stretch(
+                step=(ramp.step, ramp.due_unix_us),
+                began=now,
+                began_unix_s=self._store.now_unix_us() / 1e6,
+                part_began=now,
+                part_at=self._clock(),
+            )
             self._stretches[route.endpoint] = stretch
             return None
-        shares = self._shares(live, route)
+        compiled = self._store.compiled(live.number)
+        shares = compiled.shares if compiled is not None and self._draws_requests(route) else None
+        if compiled is not None and (found := self._units_astray(route, live.number, stretch, compiled.shares)):
+            return self._alarmed(route.endpoint, found)
         for before in (stretch.began, stretch.part_began):
             counts = _since(before, now)
             if counts is None:  # a page went away while it was read
                 return None
             found = alarms(counts, route.champion, shares=shares, bounds_s=DURATION_BOUNDS_S, bounds=self._bounds)
             if found:
-                del self._stretches[route.endpoint]
-                return "; ".join(found)
+                return self._alarmed(route.endpoint, found)
         if self._clock() - stretch.part_at >= self._settings.alarm_window_s:
             stretch.part_began, stretch.part_at = now, self._clock()
         return None
@@ -84,12 +101,22 @@ class Guards:
             self._totals, self._read_at = read_pages(self._folder), self._clock()
         return counted(self._totals, route)
 
-    def _shares(self, live: Revision, route: Route) -> dict[str, float] | None:
-        """Of the table that is served; None where units, rules or pins send requests otherwise than one by one."""
-        if route.unit.kind != "none" or route.rules or route.allow_pin:
-            return None
-        compiled = self._store.compiled(live.number)
-        return None if compiled is None else compiled.shares
+    def _alarmed(self, endpoint: str, found: list[str]) -> str:
+        """The next look begins anew."""
+        del self._stretches[endpoint]
+        return "; ".join(found)
+
+    def _draws_requests(self, route: Route) -> bool:
+        """Whether the split draws every single request, so that requests are what its shares hold for."""
+        return route.unit.kind == "none" and not route.rules and not route.allow_pin
+
+    def _units_astray(self, route: Route, revision: int, stretch: _Stretch, shares: dict[str, float]) -> list[str]:
+        """Where the split deals units: whether they fall as it says, by the records of the whole step."""
+        if route.unit.kind == "none":
+            return []
+        step = (route.endpoint, revision, stretch.began_unix_s)
+        units = self._units.of(step, self._store.now_unix_us() / 1e6)
+        return [] if units is None else units_astray(units, shares, self._bounds)
 
 
 def counted(totals: Totals, route: Route) -> Counts:

@@ -36,6 +36,7 @@ from gateway.control.reconcile import Reconciler
 from gateway.control.registry import Registries
 from gateway.control.remotes import Remotes
 from gateway.control.tuning import Tuning
+from gateway.control.unit_counts import UnitCounts
 from gateway.features.client import FeatureClient
 from gateway.inquiries import answered
 from gateway.keys.key_sets import KeySetSource
@@ -131,7 +132,8 @@ class Control:
         self._spool: SegmentWriter | None = None
         remotes = Remotes(settings, os.environ, self._store.routes)
         changes = Changes(self._store, self._reconciler, against=remotes.problems)
-        guards = Guards(self._store, state / "run", settings.ramps, clock=clock)
+        units = UnitCounts(lambda *asked: evidence().units(*asked), clock=clock)
+        guards = Guards(self._store, state / "run", settings.ramps, units=units, clock=clock)
         self._ramps = Ramps(self._store, changes, self._reconciler, alarms=(guards.alarm,))
         self._answering = Answering(changes, self._reconciler, self._fleet, self._store.keys)
         self._answers: set[asyncio.Task[None]] = set()

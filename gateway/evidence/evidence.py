@@ -16,6 +16,7 @@ from gateway.evidence.query import Queries
 from gateway.evidence.recorded import recorded_rows
 from gateway.evidence.settled import Settled, settle
 from gateway.evidence.shape import shape_of_traffic
+from gateway.evidence.units import units_assigned
 from gateway.evidence.unknown import unknown
 from models.signature import Answer, Signature
 from models.staged import Traffic
@@ -53,6 +54,10 @@ class Evidence:
     def recorded(self, endpoint: str, signature: Signature) -> dict[str, Array]:
         """The newest recorded rows as `signature` takes them; empty where the lake has none whole."""
         return recorded_rows(self._queries, endpoint, signature)
+
+    def units(self, endpoint: str, revision: int, since_unix_s: float, until_unix_s: float) -> dict[str, int]:
+        """Units by the variant that the split of a revision gave them."""
+        return units_assigned(self._queries, endpoint, revision, since_unix_s, until_unix_s)
 
     def traffic(self, endpoint: str) -> Traffic | None:
         """How many rows the endpoint's newest requests had; None where the lake has none of them."""

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from routing.guards import ArmCounts, Bounds, alarms
+from routing.guards import ArmCounts, Bounds, alarms, units_astray
 
 BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 CHAMPION = ArmCounts(requests=10_000, errors=10, slow=(9000, 950, 40, 10, 0, 0, 0))
@@ -74,6 +74,14 @@ def test_requests_that_vanish_on_their_way_are_a_mismatch():
     )
     (alarm,) = found(arm(9000), {"champion": 1.0, "challenger": 0.0}, challenger=arm(1))
     assert "challenger 1 (wanted 0.0%)" in alarm
+
+
+def test_units_that_do_not_come_as_they_were_dealt_are_a_mismatch():
+    shares = {"champion": 0.9, "challenger": 0.1}
+    assert units_astray({"champion": 9000, "challenger": 1000}, shares, Bounds()) == []
+    assert units_astray({}, shares, Bounds()) == []
+    (told,) = units_astray({"champion": 9000, "challenger": 700}, shares, Bounds())
+    assert told == "units do not fall as the split says: champion 9000 (wanted 90.0%), challenger 700 (wanted 10.0%)"
 
 
 def test_sound_variants_raise_no_more_alarms_than_alpha_however_often_one_looks():

@@ -1,7 +1,10 @@
+import asyncio
+
 import pytest
 
 from gateway.control.guards import Guards, counted
 from gateway.control.ramp import Ramps
+from gateway.control.unit_counts import UnitCounts
 from gateway.settings import Ramps as RampSettings
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.retained import read_pages
@@ -45,13 +48,20 @@ async def plane(tmp_path):
     async with ControlPlane(tmp_path / "var") as made:
         made.now = made.clock = 1_790_000_000.0
         made.wall = lambda: made.now
-        guards = Guards(made.store, tmp_path / "run", RampSettings(), clock=lambda: made.now)
+        guards = guards_of(made, tmp_path)
         made.ramps = Ramps(made.store, made.changes, made.reconciler, alarms=(guards.alarm,))
         await made.put(route(**BOTH) | {"steps": STEPS})
         made.ramps.step()
         look(made)
         look(made)
         yield made
+
+
+def guards_of(plane, folder, **settings):
+    """Those of a plane; the lake holds the units that `plane.units` says."""
+    plane.units = {}
+    units = UnitCounts(lambda *_: plane.units, clock=lambda: plane.now)
+    return Guards(plane.store, folder / "run", RampSettings(**settings), units=units, clock=lambda: plane.now)
 
 
 def look(plane, seconds=5):
@@ -112,22 +122,41 @@ async def test_a_fault_late_in_a_long_step_is_not_drowned_by_the_hours_before_it
     assert "slower" in look(plane).reason
 
 
-async def test_units_that_come_again_are_no_mismatch(plane, worker):
-    """A request is no unit: one busy caller may send everything."""
-    current = plane.store.current("phishing").number
+@pytest.fixture
+async def dealt(plane):
+    """The same ramp, dealt by units: 20 of 110 are the challenger's."""
     document = route(**BOTH) | {"steps": [{"weights": {"challenger": 20}, "for": "1h"}], "unit": "header"}
-    await plane.put(document, expected=current)
+    await plane.put(document, expected=plane.store.current("phishing").number)
     for _ in range(3):
         look(plane)
+    return plane
+
+
+async def test_units_that_come_again_are_no_mismatch(dealt, worker):
+    """A request is no unit: one busy caller may send everything."""
+    dealt.units = {"champion": 818, "challenger": 182}
     worker.answer("champion", 1000)
-    assert look(plane).state == "running"
+    assert look(dealt).state == "running"
+    look(dealt, 60)
+    await asyncio.sleep(0.1)
+    assert look(dealt).state == "running"
+
+
+async def test_units_that_do_not_fall_as_the_split_says_pause(dealt):
+    dealt.units = {"champion": 950, "challenger": 50}
+    look(dealt, 60)
+    for _ in range(100):
+        await asyncio.sleep(0.01)
+        if look(dealt, 0).state == "paused":
+            break
+    assert "units do not fall as the split says: champion 950 (wanted 81.9%)" in dealt.store.ramp("phishing").reason
 
 
 async def test_what_was_counted_before_the_step_and_while_it_settled_does_not_count(tmp_path, worker):
     async with ControlPlane(tmp_path / "var") as plane:
         plane.now = 1_790_000_000.0
         plane.wall = lambda: plane.now
-        guards = Guards(plane.store, tmp_path / "run", RampSettings(), clock=lambda: plane.now)
+        guards = guards_of(plane, tmp_path)
         plane.ramps = Ramps(plane.store, plane.changes, plane.reconciler, alarms=(guards.alarm,))
         worker.answer("champion", 5000)
         await plane.put(route(**BOTH) | {"steps": STEPS})
@@ -141,7 +170,7 @@ async def test_what_was_counted_before_the_step_and_while_it_settled_does_not_co
 
 
 async def test_alarms_can_be_switched_off(plane, worker, tmp_path):
-    guards = Guards(plane.store, tmp_path / "run", RampSettings(alarms=False), clock=lambda: plane.now)
+    guards = guards_of(plane, tmp_path, alarms=False)
     plane.ramps = Ramps(plane.store, plane.changes, plane.reconciler, alarms=(guards.alarm,))
     look(plane)
     worker.answer("champion", 90)

@@ -1,18 +1,20 @@
 """The features process: holds the feature store, so that no worker has to, and answers workers and control over a Unix socket.
 
-It is started where a repository is set. Feast (240 MB, some seconds) is imported when a route asks for it first.
+It is started where a repository is set. Feast (240 MB, some seconds) is imported at the start where a route has features, else when one
+asks for it first.
 """
 
 import asyncio
 import os
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from gateway.features.client import SocketPath
-from gateway.features.frames import SOCKET, Answered, Cutter, Failed, FrameInvalid, framed, read_asked
+from gateway.features.frames import SOCKET, Answered, Cutter, Describe, Failed, FrameInvalid, framed, read_asked
 from gateway.features.lane import Lane, Services
 from gateway.pipe import Pipe, PipeBroken
 from gateway.telemetry.log import EventLog
@@ -24,6 +26,8 @@ BUSY_MAX_S: Final = 60.0
 LANES_MAX: Final = 64
 """Services that are asked at once; each has a thread."""
 _BEAT_S: Final = 1.0
+_WARM_MAX_S: Final = 20.0
+"""A store that takes longer to open is opened by the first that ask."""
 
 
 class Features:
@@ -36,13 +40,34 @@ class Features:
         self._callers: set[_Caller] = set()
         self._server: asyncio.Server | None = None
         self._stopping = asyncio.Event()
+        self._inode = 0
+        self.is_drained = False
+        """Whether it ends because the supervisor said so, or is gone."""
 
-    async def start(self) -> None:
-        """Listens; raises OSError. A socket that a predecessor left is replaced."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (self._folder / SOCKET).unlink(missing_ok=True)
-        with SocketPath(self._folder) as path:
-            self._server = await asyncio.get_running_loop().create_unix_server(lambda: _Caller(self), path)
+    async def start(self, listening: socket.socket | None = None) -> None:
+        """Listens, on the socket that `listen` gave, or makes one; raises OSError."""
+        made = listening or listen(self._folder)
+        self._inode = (self._folder / SOCKET).stat().st_ino
+        self._server = await asyncio.get_running_loop().create_unix_server(lambda: _Caller(self), sock=made)
+
+    async def warm(self, services: Iterable[str]) -> None:
+        """Has the stores of these services opened and read once. Before `start`, so that a predecessor answers meanwhile."""
+        asked = list(services)[:LANES_MAX]
+        warm = [asyncio.get_running_loop().create_future() for _ in asked]
+        for service, answered in zip(asked, warm, strict=True):
+            lane = self.lane(service)
+            assert lane is not None, "no more than there may be"
+            lane.put(Describe(0, service), answered.set_result)
+        if warm:
+            await asyncio.wait(warm, timeout=_WARM_MAX_S)
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether a successor listens where this process did."""
+        try:
+            return (self._folder / SOCKET).stat().st_ino != self._inode
+        except FileNotFoundError:
+            return False
 
     async def run(self) -> None:
         """Until `stop`."""
@@ -60,8 +85,9 @@ class Features:
             caller.close()
         for lane in self._lanes.values():
             lane.close()
-        with suppress(OSError):
-            (self._folder / SOCKET).unlink(missing_ok=True)
+        if not self.is_replaced:
+            with suppress(OSError):
+                (self._folder / SOCKET).unlink(missing_ok=True)
 
     def lane(self, service: str) -> Lane | None:
         """Who answers for a service; None when there are too many."""
@@ -95,6 +121,7 @@ class Features:
             async for line in pipe:
                 if line.get("command") == "drain":
                     break
+        self.is_drained = True
         self.stop()
 
 
@@ -147,6 +174,31 @@ class _Caller(asyncio.Protocol):
         frames, self._outbox = self._outbox, []
         if self._transport is not None:
             self._transport.write(b"".join(frames))
+
+
+def listen(folder: Path) -> socket.socket:
+    """The socket, on which callers may queue up from now on. One that a predecessor left is replaced. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with SocketPath(folder) as path:
+            (folder / SOCKET).unlink(missing_ok=True)
+            made.bind(path)
+            made.listen()
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def is_answered(folder: Path) -> bool:
+    """Whether somebody listens there already."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller, SocketPath(folder) as path:
+        try:
+            caller.connect(path)
+        except OSError:
+            return False
+    return True
 
 
 def opener(repo: str | None) -> Callable[[], Services]:

@@ -1,11 +1,13 @@
 """A feature store as the features process asks it: what a service consists of, and the values of rows. One room of Feast."""
 
+from pathlib import Path
 from typing import Any, Final
 
 from feast import FeatureStore
 from feast.errors import FeatureServiceNotFoundException
 from feast.feature_service import FeatureService
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
+from feast.repo_config import load_repo_config
 
 from gateway.features.frames import Feature, FoundColumn, Key
 from gateway.features.lane import ServiceAbsent
@@ -103,3 +105,10 @@ def _value(value: Any) -> Any:
         return None
     found = getattr(value, kind)
     return list(found.val) if kind.endswith("_list_val") else found
+
+
+def import_stores(repo: str) -> None:
+    """Imports what a repository's stores consist of, and connects to none of them. Raises whatever Feast and its configuration raise."""
+    config = load_repo_config(Path(repo), Path(repo) / "feature_store.yaml")
+    for found in (config.registry, config.online_store, config.offline_store):
+        assert found is not None

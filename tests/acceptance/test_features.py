@@ -5,6 +5,7 @@ import os
 import signal
 import sqlite3
 import time
+from pathlib import Path
 
 import grpc
 import httpx
@@ -219,6 +220,15 @@ def test_an_attribute_that_no_model_sees_is_looked_up_for_the_evidence_alone(gat
     ]
 
 
+def spares(gateway):
+    """The processes that stand by for the features process."""
+    pid = gateway.pid("features")
+    try:
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
 def test_a_store_that_hangs_or_dies_costs_defaults_and_comes_back_by_itself(gateway):
     whole = {"customer_id": [1], "shop_id": ["x"], "amount": [0.0]}
     rated = {**whole, "rating": [0.5]}  # the one without a default is sent
@@ -228,6 +238,8 @@ def test_a_store_that_hangs_or_dies_costs_defaults_and_comes_back_by_itself(gate
     assert 0.9 < time.monotonic() - started < 5
     os.kill(gateway.pid("features"), signal.SIGCONT)
     assert score(late) == [-0.5]
+    for spare in spares(gateway):
+        os.kill(spare, signal.SIGKILL)
     gateway.kill("features")
     eventually(lambda: gateway.metric("runoff_process_up", process="features") == 0)
     gone = ask(gateway, **rated)
@@ -237,6 +249,19 @@ def test_a_store_that_hangs_or_dies_costs_defaults_and_comes_back_by_itself(gate
     assert score(ask(gateway, **whole)) == [101.5]
     assert stored(gateway, late.headers["x-prediction-id"], "lookup_income, lookup_rating") == [("timeout", "sent")]
     assert stored(gateway, gone.headers["x-prediction-id"], "lookup_income, lookup_rating") == [("failed", "sent")]
+
+
+def test_a_killed_store_is_stood_in_for_until_the_next_is_there(gateway):
+    """Feast's import alone takes seconds; the spare has it behind it."""
+    whole = {"customer_id": [1], "shop_id": ["x"], "amount": [0.0]}
+    eventually(lambda: gateway.metric("runoff_process_up", process="features") == 1, 60)
+    eventually(lambda: spares(gateway), 60)
+    gateway.kill("features")
+    eventually(lambda: ask(gateway, **whole).status_code == 200, 10, 0.05)
+    assert gateway.happened("features_stood_in")
+    assert score(ask(gateway, **whole)) == [101.5]
+    eventually(lambda: spares(gateway), 60)  # the next one is there, with a spare of its own
+    assert score(ask(gateway, **whole)) == [101.5]
 
 
 def test_keys_are_in_no_log_no_file_and_no_refusal(gateway):

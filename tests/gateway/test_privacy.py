@@ -7,8 +7,8 @@ import pytest
 
 from gateway.privacy import keyed_hashes, parted
 from routing.records import PredictionBlock, SensitiveBlock
-from tests.kit.feature_plane import FeaturePlane
 from routing.validate import validate
+from tests.kit.feature_plane import FeaturePlane
 from tests.kit.plane import UNIT_KEY
 
 CANARY = "canary-4b1d"

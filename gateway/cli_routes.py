@@ -228,7 +228,7 @@ def history(
     as_json: Json = False,
 ) -> None:
     """Who changed a route, when and why, and what came of it. Says so if the past was changed: the audit is a chain of hashes."""
-    from gateway.commands.talk import gateway, show_json, show_table
+    from gateway.commands.talk import about, few, gateway, show_json, show_table
 
     with gateway(url, key_file) as client:
         table = (client.audit if audit else client.history)(endpoint, limit=limit)
@@ -237,11 +237,9 @@ def history(
         return
     for row in table:
         if audit:
-            row["at"] = row["at"][:19].replace("T", " ")
-            continue
-        changes = row["changes"]
-        row["changes"] = "\n".join(changes[:4]) + (f"\n… and {len(changes) - 4} more" if len(changes) > 4 else "")
-        row["created_at"] = row["created_at"][:19].replace("T", " ")
+            row["detail"] = about(row["detail"])
+        else:
+            row["changes"] = few(row["changes"])
     show_table(
         table, empty=f"endpoint '{endpoint}' has no revisions" if endpoint else "nobody has changed anything yet"
     )

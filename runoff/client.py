@@ -218,7 +218,7 @@ class Runoff:
     def audit(self, endpoint: str | None = None, *, limit: int = 50) -> Table:
         """Everything that was done, newest first: changes, what came of them, keys, deletions. The title says if the past was changed."""
         found = self._admin.call("GET", "/admin/v1/audit", query={"limit": limit, "endpoint": endpoint}).json()
-        columns = ("sequence", "at", "author", "action", "endpoint", "revision", "reason")
+        columns = ("sequence", "at", "author", "action", "endpoint", "revision", "reason", "detail")
         return Table(found["rows"], columns, title=_verdict(found))
 
     def models(self) -> Table:
@@ -279,7 +279,10 @@ class Runoff:
     def keys(self) -> Table:
         """Every key that there ever was: who it is for, what it may do, and until when. Their secrets are kept nowhere."""
         found = self._admin.call("GET", "/admin/v1/keys").json()["keys"]
-        return Table(found, ("id", "name", "state", "scopes", "rate_per_s", "created_by", "created_at", "expires_at"))
+        return Table(
+            found,
+            ("id", "name", "state", "scopes", "rate_per_s", "created_by", "created_at", "expires_at", "last_used_at"),
+        )
 
     def create_key(
         self,

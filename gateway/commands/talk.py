@@ -1,6 +1,7 @@
 """How a command speaks: to a gateway through the thin client, to people in tables on standard output, about waiting on standard error."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,10 @@ from runoff import Runoff, Table
 from runoff.tables import shown
 
 _PIPE_WIDTH: Final = 200
+_MOMENT: Final = re.compile(r"\b(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?Z")
+"""People read seconds of UTC, without the letters."""
+_TOLD: Final = ("key", "name", "scopes", "alias", "version", "step", "rows")
+_LINES_MAX: Final = 4
 
 
 class CommandFailed(Exception):
@@ -74,7 +79,7 @@ def grid(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, title: st
     for column in columns:
         drawn.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
-        drawn.add_row(*(escaped(shown(row.get(column))) for column in columns))
+        drawn.add_row(*(escaped(_MOMENT.sub(r"\1 \2", shown(row.get(column)))) for column in columns))
     return drawn
 
 
@@ -96,3 +101,18 @@ def change_lines(reply: Mapping[str, Any]) -> list[str]:
     if reply.get("shares"):
         lines.append(f"  {percents(reply['shares'])}")
     return [*lines, *(f"  {change}" for change in reply.get("changes", ()))]
+
+
+def about(detail: Mapping[str, Any]) -> str:
+    """What a line of the audit holds beside its columns, for people: what was changed, which versions, which key; no digests."""
+    told = [str(change) for change in detail.get("changes", ())]
+    told += [problem["message"] for problem in detail.get("problems") or () if isinstance(problem, dict)]
+    told += [f"{arm} {model}" for arm, model in (detail.get("models") or {}).items()]
+    named = ", ".join(f"{name} {shown(detail[name])}" for name in _TOLD if detail.get(name) is not None)
+    return few([*told, *([named] if named else [])])
+
+
+def few(lines: Sequence[str]) -> str:
+    """The first lines of a cell, and how many more there are."""
+    more = [f"… and {len(lines) - _LINES_MAX} more"] if len(lines) > _LINES_MAX else []
+    return "\n".join([*lines[:_LINES_MAX], *more])

@@ -141,7 +141,10 @@ def forget(
     if as_json:
         show_json(reply)
         return
-    show_lines(", ".join(f"{rows} {table}" for table, rows in reply["deleted"].items()) + " deleted")
+    first = ("predictions", "shadows", "labels")
+    deleted = [(table, reply["deleted"].get(table, 0)) for table in first]
+    deleted += [(table, rows) for table, rows in sorted(reply["deleted"].items()) if rows and table not in first]
+    show_lines(", ".join(f"{rows} {table}" for table, rows in deleted) + " deleted")
     show_lines(
         "  out of the tables now, and out of the files within a day; what sinks were sent before is theirs to delete"
     )

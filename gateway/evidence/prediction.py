@@ -22,14 +22,12 @@ def prediction(queries: Queries, prediction_id: str) -> dict[str, Any] | None:
     """
     key = str(uuid.UUID(prediction_id))
     with queries.snapshot("predictions", "shadows", "labels", prediction_id=key) as snapshot:
-        rows = _stored(snapshot, "predictions", key)
-        shadows = _stored(snapshot, "shadows", key)
+        where, values = _place(key)
+        snapshot.narrow("predictions", where, values)
+        rows = snapshot.rows("SELECT * FROM predictions ORDER BY row")
+        shadows = snapshot.rows(f"SELECT * FROM shadows WHERE {where} ORDER BY row", values)  # noqa: S608  # our own text
         endpoint = (rows or shadows or [{"endpoint": ""}])[0]["endpoint"]
-        resolve(snapshot, endpoint, prediction_id=key)
-        hold_latest(snapshot)
-        labels = snapshot.rows(
-            "SELECT r.* EXCLUDE (id), r.id::VARCHAR AS prediction_id, r.sequence IN (SELECT sequence FROM latest_labels) AND NOT r.retracted AS holds FROM resolved r ORDER BY sequence"
-        )
+        labels = _labels(snapshot, key, endpoint) if _narrow_labels(snapshot, key, rows) else []
     if not (rows or shadows or labels):
         return None
     return {
@@ -41,14 +39,32 @@ def prediction(queries: Queries, prediction_id: str) -> dict[str, Any] | None:
     }
 
 
-def _stored(snapshot: Snapshot, table: str, key: str) -> list[Row]:
-    """The rows of one prediction, in order; the id's own time says in which days to look (RFC 9562, version 7)."""
-    made = dt.datetime.fromtimestamp((uuid.UUID(key).int >> 80) / 1000, dt.UTC).date() if key[14] == "7" else None
-    if made is None:
-        return snapshot.rows(f"SELECT * FROM {table} WHERE prediction_id = ? ORDER BY row", [key])  # noqa: S608  # our own names
-    days = [key, made - _DAY, made + _DAY]
-    sql = f"SELECT * FROM {table} WHERE prediction_id = ? AND date BETWEEN ? AND ? ORDER BY row"  # noqa: S608  # see above
-    return snapshot.rows(sql, days)
+def _place(key: str) -> tuple[str, list[object]]:
+    """Where the rows of one prediction are; the id's own time says in which days to look (RFC 9562, version 7)."""
+    if key[14] != "7":
+        return "prediction_id = ?", [key]
+    made = dt.datetime.fromtimestamp((uuid.UUID(key).int >> 80) / 1000, dt.UTC).date()
+    return "prediction_id = ? AND date BETWEEN ? AND ?", [key, made - _DAY, made + _DAY]
+
+
+def _narrow_labels(snapshot: Snapshot, key: str, rows: list[Row]) -> bool:
+    """Leaves the labels that may be about the prediction, if any. One look by id and one by request, as an OR would read every row."""
+    request_id = rows[0]["request_id"] if rows else None
+    if request_id is None:
+        snapshot.narrow("labels", "prediction_id = ?", [key])
+    else:
+        by_request = "SELECT * FROM labels WHERE prediction_id IS NULL AND endpoint = ? AND request_id = ?"
+        snapshot.narrow("labels", f"prediction_id = ? UNION ALL {by_request}", [key, rows[0]["endpoint"], request_id])
+    return bool(snapshot.rows("SELECT 1 FROM labels LIMIT 1"))
+
+
+def _labels(snapshot: Snapshot, key: str, endpoint: str) -> list[Row]:
+    resolve(snapshot, endpoint, prediction_id=key)
+    hold_latest(snapshot)
+    return snapshot.rows(
+        "SELECT r.* EXCLUDE (id), r.id::VARCHAR AS prediction_id,"
+        " r.sequence IN (SELECT sequence FROM latest_labels) AND NOT r.retracted AS holds FROM resolved r ORDER BY sequence"
+    )
 
 
 def _record(rows: list[Row]) -> dict[str, Any]:

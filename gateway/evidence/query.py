@@ -12,10 +12,10 @@ from gateway.streams.schema import SCHEMAS
 from gateway.streams.table import TableView
 
 _MACROS: Final = """
-CREATE TEMP MACRO plain(label) AS CASE lower(label) WHEN 'true' THEN '1.0' WHEN 'false' THEN '0.0'
+CREATE MACRO plain(label) AS CASE lower(label) WHEN 'true' THEN '1.0' WHEN 'false' THEN '0.0'
     ELSE CASE WHEN length(label) <= 15 AND regexp_full_match(label, '[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?')
     THEN CAST(CAST(label AS DOUBLE) AS VARCHAR) ELSE label END END;
-CREATE TEMP MACRO unix_us_of(id) AS CASE WHEN uuid_extract_version(id) = 7 THEN epoch_us(uuid_extract_timestamp(id)) END
+CREATE MACRO unix_us_of(id) AS CASE WHEN uuid_extract_version(id) = 7 THEN epoch_us(uuid_extract_timestamp(id)) END
 """
 """`plain`: two labels are equal when their plain forms are: as text, as numbers (`1`, `1.0`), or as booleans (`true`, `1`).
 `unix_us_of`: when a prediction came, by its id (to the millisecond)."""
@@ -55,13 +55,18 @@ class Snapshot:
                 connection.execute(_FILES.format(name=name, files=", ".join(map(literal, read))))
             else:
                 connection.register(name, source.schema.empty_table())
-        self._columns = {
-            name: dict.fromkeys(column["column_name"] for column in self.rows(f"DESCRIBE {name}")) for name in tables
-        }
+        self._columns: dict[str, dict[str, None]] = {}
 
     def columns(self, table: str) -> KeysView[str]:
         """The columns of a table, in their order."""
+        if table not in self._columns:
+            self._columns[table] = dict.fromkeys(one["column_name"] for one in self.rows(f"DESCRIBE {table}"))
         return self._columns[table].keys()
+
+    def narrow(self, table: str, where: str, values: Sequence[object]) -> None:
+        """From here on the table has only the rows that fit: who asks it again reads no file."""
+        self.run(f"CREATE TEMP TABLE narrow_{table} AS SELECT * FROM {table} WHERE {where}", values)  # noqa: S608  # our own names
+        self.run(f"CREATE OR REPLACE TEMP VIEW {table} AS FROM narrow_{table}")
 
     def run(self, sql: str, values: Sequence[object] = ()) -> None:
         self._connection.execute(sql, list(values))
@@ -104,6 +109,7 @@ class Queries:
         self._uri = uri
         self._instead = dict(instead or {})
         self._connection = duckdb.connect(":memory:", config={"threads": 2})
+        self._connection.execute(_MACROS)
         self._views = {name: TableView(f"{uri}/{name}") for name in SCHEMAS}
         self._ingested: dict[str, TableView] = {}
         self._lock = Lock()  # taken for a look at the log only, and no other lock is taken inside it
@@ -143,7 +149,6 @@ class Queries:
             )
             connection = self._connection.cursor()  # what is registered and made in it is its own
         try:
-            connection.execute(_MACROS)
             yield Snapshot(
                 connection,
                 self._uri,

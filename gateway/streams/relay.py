@@ -91,6 +91,7 @@ class Relay:
     def step(self) -> bool | None:
         """Sends one portion of each table. Whether there was any; None: it failed, and is tried again."""
         try:
+            self._known()  # what is new counts from here, not from the end of an import or of a server's outage
             # Connected before there are rows, so that what is wrong shows at once and the first row does not wait for an import.
             sink = self._sink = self._sink or self._connect()
             moved = [self._carry(sink, table, feed) for table, feed in self._feeds.items()]

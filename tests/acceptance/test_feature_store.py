@@ -78,16 +78,19 @@ def test_a_user_of_feast_follows_the_page(tmp_path):
         [sys.executable, "-c", textwrap.dedent(ASKED)], cwd=features, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         text=True,
     ) as asking:  # fmt: skip
-        assert asking.stdout.readline() == "ready\n"
-        took = []
-        for _ in range(4):
-            reply = again.infer("phishing", [[9.0, 9.0, 9.0, 9.0]], headers={"x-user": "ann"})
-            asking.stdin.write(f"{hashed} {reply.headers['x-prediction-id']} {time.time()}\n")
-            asking.stdin.flush()
-            seconds, answered = asking.stdout.readline().split()
-            took.append(float(seconds))
-            assert answered == str(reply.json()["outputs"][0]["data"][0]), reply.text
-        asking.stdin.close()
+        try:
+            assert asking.stdout.readline() == "ready\n"
+            took = []
+            for _ in range(4):
+                reply = again.infer("phishing", [[9.0, 9.0, 9.0, 9.0]], headers={"x-user": "ann"})
+                asking.stdin.write(f"{hashed} {reply.headers['x-prediction-id']} {time.time()}\n")
+                asking.stdin.flush()
+                seconds, answered = asking.stdout.readline().split()
+                took.append(float(seconds))
+                assert answered == str(reply.json()["outputs"][0]["data"][0]), reply.text
+            asking.stdin.close()
+        finally:
+            asking.kill()  # else leaving it would wait for it
     print(
         f"\npushed and read online after {', '.join(f'{one:.1f}' for one in took)} s (the first waits for Feast's import)"
     )

@@ -82,6 +82,19 @@ def test_a_new_sink_begins_with_what_comes_from_now_on_unless_it_wants_all(place
     assert store.given == 1
 
 
+def test_what_comes_while_a_new_sink_connects_is_carried_to_it(place, tmp_path):
+    place.store(block(0))
+    store = Store()
+
+    def connect():
+        place.store(block(1), writer="worker-2")
+        return store
+
+    first = Relay("mine", place.uri, ("predictions",), connect, position=tmp_path / "mine.json", start="new")
+    assert first.step() is True
+    assert len(store.rows) == 1
+
+
 def test_a_connection_that_cannot_be_made_is_tried_again(place, tmp_path):
     place.store(block(0))
     tries = []

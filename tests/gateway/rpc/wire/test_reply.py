@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from gateway.corridor import _reply
+from gateway.corridor import reply_of
 from gateway.rest.open_inference import Decoded, WantedOutput
 from gateway.rpc import messages
 from gateway.rpc import open_inference_pb2 as pb
@@ -67,7 +67,7 @@ def message_of(frames: bytes, stream: int = 5) -> tuple[pb.ModelInferResponse, d
 
 def ordinary(ticket: Ticket, *wanted: str, wire_id: str | None = None) -> pb.ModelInferResponse:
     names = tuple(WantedOutput(name) for name in wanted)
-    return messages.encode(_reply(ticket), Decoded({}, wire_id, {}, names, binary_default=True))
+    return messages.encode(reply_of(ticket), Decoded({}, wire_id, {}, names, binary_default=True))
 
 
 def in_pieces(

@@ -97,7 +97,8 @@ def _read_scoring(asked: Asked) -> tuple[InferRequest, None]:
 
 def _read_tensorflow(asked: Asked) -> tuple[InferRequest, bool]:
     inputs, by_row = tensorflow.decode(bytes(asked.body), asked.signature)
-    return tensorflow.request_of(asked.name, inputs, asked.caller, received_ns=asked.received_ns), by_row
+    request = asked.caller.asks(asked.name, inputs, protocol=tensorflow.TF, received_ns=asked.received_ns)
+    return request, by_row
 
 
 V2: Final = Form(_read_v2, open_inference.encode, refusals.refuse)

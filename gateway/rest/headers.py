@@ -9,7 +9,8 @@ import orjson
 from msgspec import Struct
 
 from gateway.errors import RequestMalformed, Wire
-from gateway.request import InferReply
+from gateway.request import InferReply, InferRequest
+from models.tensors import Array
 from routing.traffic import SECRET_HEADERS
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -25,6 +26,21 @@ class Caller(Struct, frozen=True, kw_only=True, gc=False):
     timeout_s: float | None = None
     explain: bool = False
     traceparent: str | None = None
+
+    def asks(self, endpoint: str, inputs: Mapping[str, Array], *, protocol: int, received_ns: int) -> InferRequest:
+        """The one request type, with what the headers say; a protocol adds what it says elsewhere."""
+        return InferRequest(
+            endpoint=endpoint,
+            inputs=inputs,
+            protocol=protocol,
+            received_ns=received_ns,
+            headers=self.headers,
+            request_id=self.request_id,
+            timeout_s=self.timeout_s,
+            variant=self.variant,
+            explain=self.explain,
+            traceparent=self.traceparent,
+        )
 
 
 def read_headers(pairs: Iterable[tuple[str, str]]) -> Caller:

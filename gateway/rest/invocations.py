@@ -72,15 +72,6 @@ class ScoringDoor:
 
 def request_of(endpoint: str, scored: Scored, caller: Caller, *, received_ns: int) -> InferRequest:
     """The one request type out of a decoded scoring request and its headers."""
-    return InferRequest(
-        endpoint=endpoint,
-        inputs=scored.inputs,
-        protocol=_MLFLOW,
-        received_ns=received_ns,
-        headers=caller.headers,
-        request_id=caller.request_id or scored.client_request_id,
-        timeout_s=caller.timeout_s,
-        variant=caller.variant,
-        explain=caller.explain,
-        traceparent=caller.traceparent,
-    )
+    asked = caller.asks(endpoint, scored.inputs, protocol=_MLFLOW, received_ns=received_ns)
+    asked.request_id = caller.request_id or scored.client_request_id
+    return asked

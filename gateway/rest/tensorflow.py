@@ -6,7 +6,7 @@ values leave as null, where TensorFlow Serving writes JSON that nobody can read.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -17,9 +17,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.errors import RequestMalformed
-from gateway.request import Corridor, InferReply, InferRequest, ModelView
+from gateway.request import Corridor, InferReply, ModelView
 from gateway.rest.entrance import JSON, OFF_LOOP_BYTES, Entrance, infer_reply, json_reply, unless_gone
-from gateway.rest.headers import Caller
 from gateway.rest.json_tensors import UNREADABLE, malformed, read_json
 from gateway.rest.refusals import guarded
 from models.errors import InputInvalid
@@ -27,7 +26,7 @@ from models.signature import Signature, TensorSpec
 from models.tensors import Array
 from routing.records import PROTOCOLS
 
-_TF: Final = PROTOCOLS.index("tf")
+TF: Final = PROTOCOLS.index("tf")
 _SIGNATURE_NAME: Final = "serving_default"
 _TYPES: Final = {
     "BOOL": "DT_BOOL",
@@ -76,7 +75,7 @@ class TensorflowDoor:
                 inputs, by_row = await asyncio.to_thread(decode, body, view.signature)
             else:
                 inputs, by_row = decode(body, view.signature)
-        asked = request_of(view.endpoint, inputs, caller, received_ns=received_ns)
+        asked = caller.asks(view.endpoint, inputs, protocol=TF, received_ns=received_ns)
         asked.version, asked.alias = request.path_params.get("v"), request.path_params.get("l")
         asked.may_explain = caller.explain and self._entrance.may(request, "read", view.endpoint)
         reply = await unless_gone(request, self._corridor.infer(asked))
@@ -122,22 +121,6 @@ def decode(body: bytes, signature: Signature) -> tuple[dict[str, Array], bool]:
         raise RequestMalformed(f"the body is not a predict request: {error}") from None
     except UNREADABLE as error:
         raise RequestMalformed(f"the body is not JSON: {malformed(body, error)}") from None
-
-
-def request_of(endpoint: str, inputs: Mapping[str, Array], caller: Caller, *, received_ns: int) -> InferRequest:
-    """The one request type out of a decoded predict request and its headers; what the path pins is not in it."""
-    return InferRequest(
-        endpoint=endpoint,
-        inputs=inputs,
-        protocol=_TF,
-        received_ns=received_ns,
-        headers=caller.headers,
-        request_id=caller.request_id,
-        timeout_s=caller.timeout_s,
-        variant=caller.variant,
-        explain=caller.explain,
-        traceparent=caller.traceparent,
-    )
 
 
 def encode(reply: InferReply, *, by_row: bool) -> bytes:

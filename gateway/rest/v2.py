@@ -198,22 +198,13 @@ def request_of(
 ) -> InferRequest:
     """The one request type out of a decoded V2 request and its headers or metadata. Raises InputInvalid for a bad parameter."""
     timeout_us = _natural(decoded.parameters, "timeout")
-    return InferRequest(
-        endpoint=endpoint,
-        inputs=decoded.inputs,
-        protocol=protocol,
-        received_ns=received_ns,
-        parameters=decoded.parameters,
-        headers=caller.headers,
-        request_id=caller.request_id or request_id_of(decoded.id),
-        timeout_s=earliest(caller.timeout_s, timeout_us / 1e6 if timeout_us else None),
-        version=version,
-        variant=caller.variant,
-        explain=caller.explain,
-        may_explain=may_explain,
-        traceparent=caller.traceparent,
-        priority=_natural(decoded.parameters, "priority"),
-    )
+    asked = caller.asks(endpoint, decoded.inputs, protocol=protocol, received_ns=received_ns)
+    asked.parameters = decoded.parameters
+    asked.request_id = caller.request_id or request_id_of(decoded.id)
+    asked.timeout_s = earliest(caller.timeout_s, timeout_us / 1e6 if timeout_us else None)
+    asked.priority = _natural(decoded.parameters, "priority")
+    asked.version, asked.may_explain = version, may_explain
+    return asked
 
 
 def _natural(parameters: Mapping[str, Parameter], name: str) -> int:

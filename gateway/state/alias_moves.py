@@ -54,7 +54,7 @@ class AliasMoves:
             if state == "pending":
                 return
             row = self._connection.execute("SELECT endpoint FROM revisions WHERE number = ?", (move.revision,))
-            self._database.tell(
+            self._database.audit.append(
                 SYSTEM,
                 "alias_moved" if state == "done" else "alias_refused",
                 endpoint=row.fetchone()[0],

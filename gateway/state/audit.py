@@ -2,6 +2,7 @@
 
 import hashlib
 import sqlite3
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -35,24 +36,26 @@ class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
 class Audit:
     """Writes inside the transaction of what it tells about, so that neither exists without the other."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, now_unix_us: Callable[[], int]) -> None:
+        """`now_unix_us`: the wall clock of all times in the state, in microseconds."""
         self._connection = connection
+        self._now_unix_us = now_unix_us
 
     def append(
         self,
-        *,
-        at_unix_us: int,
         author: str,
         action: str,
+        *,
         endpoint: str | None = None,
         revision: int | None = None,
         reason: str = "",
         detail: dict[str, Any] | None = None,
     ) -> None:
+        """A row as of now, inside the transaction of what it tells about."""
         sequence, previous_hash = self.newest()
         row = AuditRow(
             sequence=sequence + 1,
-            at_unix_us=at_unix_us,
+            at_unix_us=self._now_unix_us(),
             author=author,
             action=action,
             endpoint=endpoint,

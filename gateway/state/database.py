@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from gateway.state.audit import Audit
 
@@ -41,7 +41,7 @@ class Database:
         self.connection.executescript((resources.files("gateway.state") / "schema.sql").read_text("utf-8"))
         self._add_columns()
         self.connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        self.audit = Audit(self.connection)
+        self.audit = Audit(self.connection, self.now_unix_us)
 
     def close(self) -> None:
         self.connection.close()
@@ -60,27 +60,6 @@ class Database:
             self.connection.execute("ROLLBACK")
             raise
         self.connection.execute("COMMIT")
-
-    def tell(
-        self,
-        author: str,
-        action: str,
-        *,
-        endpoint: str | None = None,
-        revision: int | None = None,
-        reason: str = "",
-        detail: dict[str, Any] | None = None,
-    ) -> None:
-        """A line in the audit, as of now; inside the transaction of what it tells about."""
-        self.audit.append(
-            at_unix_us=self.now_unix_us(),
-            author=author,
-            action=action,
-            endpoint=endpoint,
-            revision=revision,
-            reason=reason,
-            detail=detail,
-        )
 
     def _add_columns(self) -> None:
         """Columns that a file of an earlier build of this version lacks; each may be NULL, so that either build can go on with it."""

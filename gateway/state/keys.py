@@ -78,7 +78,7 @@ class KeyTable:
                     (old_ends_unix_us, made.replaces),
                 )
             action = "key_made" if made.replaces is None else "key_rotated"
-            self._database.tell(author, action, reason=reason, detail=detail)
+            self._database.audit.append(author, action, reason=reason, detail=detail)
         return made
 
     def revoke(self, key_id: str, *, author: str, reason: str) -> KeyRecord | None:
@@ -89,7 +89,7 @@ class KeyTable:
         now = self._database.now_unix_us()
         with self._database.transaction():
             self._connection.execute("UPDATE keys SET revoked_unix_us = ? WHERE id = ?", (now, key_id))
-            self._database.tell(
+            self._database.audit.append(
                 author,
                 "key_revoked",
                 reason=reason,

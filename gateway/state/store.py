@@ -173,7 +173,7 @@ class StateStore:
             assert number is not None
             for move in draft.alias_moves:
                 self.alias_moves.add(number, move)
-            self._database.tell(
+            self._database.audit.append(
                 draft.author,
                 draft.action,
                 endpoint=draft.endpoint,
@@ -226,7 +226,7 @@ class StateStore:
                 "AND number NOT IN (SELECT previous FROM routes WHERE endpoint = ?1 AND previous IS NOT NULL)",
                 (revision.endpoint, _COMPILED_KEPT),
             )
-            self._database.tell(
+            self._database.audit.append(
                 SYSTEM,
                 "live",
                 endpoint=revision.endpoint,
@@ -248,7 +248,7 @@ class StateStore:
             self._connection.execute("UPDATE revisions SET problems = ? WHERE number = ?", (_json(listed), number))
             revision = self.revision(number)
             assert revision is not None
-            self._database.tell(
+            self._database.audit.append(
                 SYSTEM,
                 "failed",
                 endpoint=revision.endpoint,
@@ -271,7 +271,7 @@ class StateStore:
         with self._database.transaction():
             self._standings.keep_followed(endpoint, followed)
             if reason:
-                self._database.tell(
+                self._database.audit.append(
                     FOLLOW,
                     followed.following.state,
                     endpoint=endpoint,
@@ -284,7 +284,7 @@ class StateStore:
         """Lets the endpoint follow again, after a rollback or a refusal: the next look takes what differs for what has moved."""
         with self._database.transaction():
             self._standings.keep_followed(endpoint, Followed(following=resumed(), since_unix_us=self.now_unix_us()))
-            self._database.tell(author, "resume", endpoint=endpoint, reason=reason)
+            self._database.audit.append(author, "resume", endpoint=endpoint, reason=reason)
 
     def ramp(self, endpoint: str) -> Ramp | None:
         """How far the steps of the live route have come; None: it has none, or they have not begun."""
@@ -295,7 +295,7 @@ class StateStore:
         with self._database.transaction():
             self._standings.keep_ramp(endpoint, ramp)
             if reason and ramp is not None:
-                self._database.tell(
+                self._database.audit.append(
                     author,
                     f"steps_{ramp.state}",
                     endpoint=endpoint,
@@ -307,7 +307,7 @@ class StateStore:
     def note(self, action: str, *, author: str, reason: str, detail: dict[str, Any]) -> None:
         """A line in the audit about something that is kept elsewhere."""
         with self._database.transaction():
-            self._database.tell(author, action, reason=reason, detail=detail)
+            self._database.audit.append(author, action, reason=reason, detail=detail)
 
     # ----------------------------------------------------------------
 

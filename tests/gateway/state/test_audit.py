@@ -1,3 +1,4 @@
+import itertools
 import sqlite3
 from importlib import resources
 
@@ -17,11 +18,9 @@ def connection():
 @pytest.fixture
 def audit(connection):
     """Five rows, of two endpoints and of none."""
-    made = Audit(connection)
+    made = Audit(connection, itertools.count().__next__)
     for n, endpoint in enumerate(["a", "b", "a", None, "a"]):
-        made.append(
-            at_unix_us=n, author="ann", action="put", endpoint=endpoint, reason="why", detail={"z": 1.5, "ä": [n, None]}
-        )
+        made.append("ann", "put", endpoint=endpoint, reason="why", detail={"z": 1.5, "ä": [n, None]})
     return made
 
 
@@ -41,7 +40,7 @@ def test_each_row_holds_the_hash_of_the_one_before(audit):
 
 
 def test_an_empty_audit_is_whole(connection):
-    assert Audit(connection).broken_at() is None
+    assert Audit(connection, int).broken_at() is None
 
 
 @pytest.mark.parametrize(
@@ -84,9 +83,9 @@ def test_the_hash_is_a_function_of_the_content_and_not_of_the_order_of_its_keys(
 
 def test_a_row_that_is_rolled_back_leaves_no_gap(audit, connection):
     connection.execute("BEGIN")
-    audit.append(at_unix_us=9, author="ann", action="put")
+    audit.append("ann", "put")
     connection.execute("ROLLBACK")
-    audit.append(at_unix_us=9, author="bob", action="put")
+    audit.append("bob", "put")
     assert [(row.sequence, row.author) for row in audit.rows(limit=1)] == [(6, "bob")]
     assert audit.broken_at() is None
 

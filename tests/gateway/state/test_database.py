@@ -21,7 +21,7 @@ def test_what_goes_wrong_inside_a_transaction_leaves_nothing_behind_nor_a_line_a
     def half() -> None:
         with database.transaction():
             database.connection.execute("INSERT INTO routes (endpoint) VALUES ('phishing')")
-            database.tell("ann", "put", endpoint="phishing", reason="why")
+            database.audit.append("ann", "put", endpoint="phishing", reason="why")
             raise KeyError
 
     with pytest.raises(KeyError):
@@ -33,7 +33,7 @@ def test_what_goes_wrong_inside_a_transaction_leaves_nothing_behind_nor_a_line_a
 def test_a_line_is_as_of_now_and_follows_from_the_one_before(database):
     for reason in ("first", "second"):
         with database.transaction():
-            database.tell("ann", "put", endpoint="phishing", revision=3, reason=reason, detail={"n": 1})
+            database.audit.append("ann", "put", endpoint="phishing", revision=3, reason=reason, detail={"n": 1})
     newest, oldest = database.audit.rows(limit=9)
     assert (newest.at_unix_us, newest.reason, newest.revision) == (5_000_000, "second", 3)
     assert newest.previous_hash == oldest.hash

@@ -132,11 +132,11 @@ class Lake:
 
     def expire(self, retention_s: Mapping[str, int]) -> Deleted:
         """Deletes what is older than `retention_s` says by endpoint; raises CommitFailed."""
-        return upkeep.expire(self._tables, retention_s, self._clock_us(), self._letters)
+        return upkeep.expire(self._tables, self._letters, retention_s, self._clock_us())
 
     def forget(self, units: Sequence[str]) -> Deleted:
         """Deletes all that is about these units in the tables; raises CommitFailed."""
-        deleted = upkeep.forget(self._tables, units, self._letters)
+        deleted = upkeep.forget(self._tables, self._letters, units)
         for table in self._tables.values():
             table.sync()  # or a power loss would bring them back
         return deleted

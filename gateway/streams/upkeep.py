@@ -34,7 +34,7 @@ Deleted = dict[str, int]
 """Rows that were deleted, by table."""
 
 
-def expire(tables: Tables, retention_s: Mapping[str, int], now_us: int, letters: DeadLetters | None = None) -> Deleted:
+def expire(tables: Tables, letters: DeadLetters, retention_s: Mapping[str, int], now_us: int) -> Deleted:
     """Deletes rows of the endpoints in `retention_s` that are older than it says; raises CommitFailed.
 
     Age counts from the prediction, for a label by request id from its receipt. A label whose prediction is not (or no longer) there
@@ -56,15 +56,14 @@ def expire(tables: Tables, retention_s: Mapping[str, int], now_us: int, letters:
     for name in _LABELS:
         if None in stored[name]:
             deleted[name] += tables[name].drop(_ENDPOINTLESS & (pc.field("prediction_id") < oldest))
-    if letters is not None:
-        cutoffs = {endpoint: _cutoff(now_us, kept_s) for endpoint, kept_s in retention_s.items()}
-        deleted["dead_letters"] = letters.expire(cutoffs, dt.datetime.fromtimestamp(now_us / 1e6, dt.UTC))
+    cutoffs = {endpoint: _cutoff(now_us, kept_s) for endpoint, kept_s in retention_s.items()}
+    deleted["dead_letters"] = letters.expire(cutoffs, dt.datetime.fromtimestamp(now_us / 1e6, dt.UTC))
     for name, kept_s in (("metrics", METRICS_KEPT_S), ("metric_parts", _PARTS_KEPT_S)):
         deleted[name] += tables[name].drop_partitions(f"date < '{_cutoff(now_us, kept_s).date()}'")
     return deleted
 
 
-def forget(tables: Tables, units: Sequence[str], letters: DeadLetters | None = None) -> Deleted:
+def forget(tables: Tables, letters: DeadLetters, units: Sequence[str]) -> Deleted:
     """Deletes every prediction of these units (as they are stored), its shadows and its labels, and dead letters that name any of these.
 
     Raises CommitFailed, and OSError for letters that are still on their way.
@@ -73,29 +72,21 @@ def forget(tables: Tables, units: Sequence[str], letters: DeadLetters | None = N
     requests = tables["predictions"].rows(("prediction_id", "endpoint", "request_id"), is_theirs)
     mirrored = tables["shadows"].rows(("prediction_id",), is_theirs)
     ids = pa.concat_tables([requests.select(["prediction_id"]), mirrored])["prediction_id"]
-    if letters is not None:
-        named_in = [
-            msgspec.msgpack.encode(unit) for unit in units
-        ]  # with its length, or a short one would be found anywhere
-        named_in += [uuid.UUID(one).bytes for one in ids.unique().to_pylist()]
-        aside = {"dead_letters": letters.forget(named_in)}
-    else:
-        aside = {}
-    labels = {name: tables[name].drop(pc.field("prediction_id").isin(ids.unique())) for name in _LABELS}
+    # a unit with its length, or a short one would be found anywhere
+    named_in = [msgspec.msgpack.encode(unit) for unit in units]
+    named_in += [uuid.UUID(one).bytes for one in ids.unique().to_pylist()]
+    deleted = {"dead_letters": letters.forget(named_in)}
+    for name in _LABELS:
+        deleted[name] = tables[name].drop(pc.field("prediction_id").isin(ids.unique()))
     for endpoint in requests["endpoint"].unique().to_pylist():
         named = requests.filter(pc.equal(requests["endpoint"], endpoint))["request_id"].drop_null()
         is_named = (pc.field("endpoint") == endpoint) & pc.field("request_id").isin(named.unique())
         for name in _LABELS:
-            labels[name] += tables[name].drop(is_named & pc.field("prediction_id").is_null())
-    return (
-        labels
-        | aside
-        | {
-            "sensitive": tables["sensitive"].drop(pc.field("prediction_id").isin(ids.unique())),
-            "predictions": tables["predictions"].drop(is_theirs),
-            "shadows": tables["shadows"].drop(is_theirs),
-        }
-    )
+            deleted[name] += tables[name].drop(is_named & pc.field("prediction_id").is_null())
+    deleted["sensitive"] = tables["sensitive"].drop(pc.field("prediction_id").isin(ids.unique()))
+    for name in ("predictions", "shadows"):
+        deleted[name] = tables[name].drop(is_theirs)
+    return deleted
 
 
 def _expire_rows_of(table: LakeTable, endpoint: str, cutoff: dt.datetime) -> int:

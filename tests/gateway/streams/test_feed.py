@@ -50,7 +50,7 @@ def test_compaction_and_deletion_neither_repeat_nor_hide_a_row(place, monkeypatc
     feed = Feed(place.uri, "predictions")
     first = feed.after(0)
     lake = place.lake()
-    forget(lake._tables, ["gone"])
+    forget(lake._tables, lake._letters, ["gone"])
     lake.compact(0)
     assert sorted({*first.rows["sequence"].to_pylist(), *drained(feed, first.last), *range(7, 13)}) == list(
         range(1, 25)

@@ -49,7 +49,7 @@ def test_they_go_with_the_predictions_when_a_unit_is_forgotten_or_time_is_up(tmp
     lake = place.lake()
     assert lake.forget(["gone"])["sensitive"] == 1
     assert ids(place) == [pid_text(2), pid_text(3)]
-    deleted = expire(lake._tables, {"phishing": 3600}, START_UNIX_US + 3 * HOUR_US)
+    deleted = expire(lake._tables, lake._letters, {"phishing": 3600}, START_UNIX_US + 3 * HOUR_US)
     assert (deleted["sensitive"], deleted["predictions"]) == (1, 1)
     assert ids(place) == [pid_text(3)]
 

@@ -20,9 +20,14 @@ def place(tmp_path):
 
 
 @pytest.fixture
-def tables(place):
-    """The tables as the lake's own thread holds them, opened when they are asked for."""
-    return lambda: place.lake()._tables
+def held(place):
+    """The tables and dead letters as the lake's own thread holds them, opened when they are asked for."""
+
+    def opened():
+        lake = place.lake()
+        return lake._tables, lake._letters
+
+    return opened
 
 
 def at(number, seconds):
@@ -41,74 +46,81 @@ def now(seconds):
     return START_UNIX_US + seconds * 1_000_000
 
 
-def test_rows_past_the_retention_of_their_route_go_and_no_others(place, tables):
+def test_rows_past_the_retention_of_their_route_go_and_no_others(place, held):
     old, new = at(1, 0), at(2, 90 * 60)
     other = predictions([at(3, 0)], [0.5], endpoint="other")
     ours = [label(None, 1, prediction_id=row.prediction_id) for row in (old, new)]
     place.store(predictions([old, new], [0.5, 0.5]), other, labels(*ours))
-    deleted = expire(tables(), {"phishing": HOUR, "other": 10 * DAY}, now(2 * HOUR))
+    deleted = expire(*held(), {"phishing": HOUR, "other": 10 * DAY}, now(2 * HOUR))
     assert (deleted["predictions"], deleted["labels"]) == (1, 1)
     assert len(ids(place, "predictions")) == 2
     assert len(ids(place, "labels")) == 1
-    assert not any(expire(tables(), {"phishing": HOUR, "other": 10 * DAY}, now(2 * HOUR)).values())
+    assert not any(expire(*held(), {"phishing": HOUR, "other": 10 * DAY}, now(2 * HOUR)).values())
 
 
-def test_long_retention_drops_whole_days(place, tables):
+def test_long_retention_drops_whole_days(place, held):
     place.store(predictions([at(n, n * DAY) for n in range(5)], [0.5] * 5), shadows([0], ["1"], ["1"]))
     start = dt.datetime.fromtimestamp(START_UNIX_US / 1e6, dt.UTC)
     midnight_s = DAY - (start - start.replace(hour=0, minute=0, second=0, microsecond=0)).total_seconds()
-    assert expire(tables(), {"phishing": 2 * DAY}, now(2 * DAY + midnight_s - 60))["predictions"] == 0
-    deleted = expire(tables(), {"phishing": 2 * DAY}, now(2 * DAY + midnight_s + 60))
+    assert expire(*held(), {"phishing": 2 * DAY}, now(2 * DAY + midnight_s - 60))["predictions"] == 0
+    deleted = expire(*held(), {"phishing": 2 * DAY}, now(2 * DAY + midnight_s + 60))
     assert (deleted["predictions"], deleted["shadows"]) == (1, 1)
 
 
-def test_a_label_without_a_prediction_stays_as_long_as_the_longest_retention(place, tables):
+def test_a_label_without_a_prediction_stays_as_long_as_the_longest_retention(place, held):
     place.store(labels(label(5, 1), label(None, 0, endpoint="phishing", request_id="r1")))
     kept = {"phishing": HOUR, "other": 3 * DAY}
-    assert expire(tables(), kept, now(2 * HOUR))["labels"] == 1  # the one by request id, an hour after its receipt
+    assert expire(*held(), kept, now(2 * HOUR))["labels"] == 1  # the one by request id, an hour after its receipt
     assert ids(place, "labels") == [pid_text(5)]
-    assert expire(tables(), kept, now(5 * DAY))["labels"] == 1
+    assert expire(*held(), kept, now(5 * DAY))["labels"] == 1
 
 
-def test_minutes_stay_for_a_year_and_endpoints_without_a_route_for_ever(place, tables):
+def test_minutes_stay_for_a_year_and_endpoints_without_a_route_for_ever(place, held):
     minute = MinuteRow("phishing", "champion", "m", "1", START_UNIX_US // 1_000_000, 1, 0, 1, 0.1, [1])
     place.store(MetricBlock([minute]), predictions([at(1, 0)], [0.5], endpoint="unknown"))
-    assert expire(tables(), {"phishing": HOUR}, now(METRICS_KEPT_S - DAY))["metrics"] == 0
-    deleted = expire(tables(), {"phishing": HOUR}, now(METRICS_KEPT_S + 2 * DAY))
+    assert expire(*held(), {"phishing": HOUR}, now(METRICS_KEPT_S - DAY))["metrics"] == 0
+    deleted = expire(*held(), {"phishing": HOUR}, now(METRICS_KEPT_S + 2 * DAY))
     assert (deleted["metrics"], deleted["predictions"]) == (1, 0)
 
 
-def test_a_forgotten_unit_leaves_no_row_of_it_and_takes_no_other(place, tables):
+def test_a_forgotten_unit_leaves_no_row_of_it_and_takes_no_other(place, held):
     rows = [request(n, unit="gone" if n % 2 else "kept", request_id=f"r{n}") for n in range(6)]
     place.store(
         predictions(rows, [0.5] * 6),
         shadows(list(range(6)), ["1"] * 6, ["1"] * 6, units=["gone" if n % 2 else "kept" for n in range(6)]),
         labels(*[label(n, 1) for n in range(4)], label(None, 1, endpoint="phishing", request_id="r5")),
     )
-    deleted = forget(tables(), ["gone"])
-    assert deleted == {"sensitive": 0, "predictions": 3, "shadows": 3, "labels": 3, "sensitive_labels": 0}
+    deleted = forget(*held(), ["gone"])
+    assert deleted == {
+        "sensitive": 0,
+        "predictions": 3,
+        "shadows": 3,
+        "labels": 3,
+        "sensitive_labels": 0,
+        "dead_letters": 0,
+    }
     kept = [pid_text(n) for n in (0, 2, 4)]
     assert ids(place, "predictions") == ids(place, "shadows") == kept
     assert ids(place, "labels") == kept[:2]
-    assert not any(forget(tables(), ["gone"]).values())
+    assert not any(forget(*held(), ["gone"]).values())
 
 
-def test_one_handle_forgets_again_and_again_and_goes_on_expiring(place, tables):
+def test_one_handle_forgets_again_and_again_and_goes_on_expiring(place, held):
     """A merge leaves a handle whose statistics no filter on texts can be compared with."""
     rows = [request(n, unit=f"unit-{n}", request_id=f"r{n}") for n in range(6)]
     place.store(predictions(rows, [0.5] * 6), labels(*[label(n, 1) for n in range(6)]))
-    held = tables()
-    assert [forget(held, [f"unit-{n}"])["predictions"] for n in (1, 2, 1)] == [1, 1, 0]
-    deleted = expire(held, {"phishing": HOUR}, now(3 * HOUR))
+    same = held()
+    assert [forget(*same, [f"unit-{n}"])["predictions"] for n in (1, 2, 1)] == [1, 1, 0]
+    deleted = expire(*same, {"phishing": HOUR}, now(3 * HOUR))
     assert (deleted["predictions"], deleted["labels"]) == (4, 4)
-    assert not any(forget(held, ["unit-3"]).values())
+    assert not any(forget(*same, ["unit-3"]).values())
 
 
-def test_what_was_rewritten_is_read_by_filters_on_texts_as_before(place, tables):
+def test_what_was_rewritten_is_read_by_filters_on_texts_as_before(place, held):
     """Delta's own DELETE and MERGE leave files whose texts pyarrow cannot compare."""
     rows = [request(n, unit=f"unit-{n}") for n in range(4)]
     place.store(predictions(rows, [0.5] * 4), labels(*[label(n, 1) for n in range(4)]))
-    forget(tables(), ["unit-1"])
+    forget(*held(), ["unit-1"])
     for table in ("predictions", "labels"):
         dataset = DeltaTable(f"{place.uri}/{table}").to_pyarrow_dataset()
         assert dataset.count_rows(filter=pc.field("prediction_id") == pid_text(2)) == 1
@@ -118,20 +130,20 @@ def test_what_was_rewritten_is_read_by_filters_on_texts_as_before(place, tables)
             assert asked.fetchone() == (0,)
 
 
-def test_the_log_of_the_table_does_not_name_who_was_forgotten(place, tables):
+def test_the_log_of_the_table_does_not_name_who_was_forgotten(place, held):
     place.store(predictions([request(1, unit="jane@example.org")], [0.5]))
-    forget(tables(), ["jane@example.org"])
+    forget(*held(), ["jane@example.org"])
     assert "jane" not in str(DeltaTable(f"{place.uri}/predictions").history(1))
 
 
-def test_rows_are_written_once_also_after_others_were_deleted(place, tables):
+def test_rows_are_written_once_also_after_others_were_deleted(place, held):
     place.store(predictions([request(1, unit="gone"), request(2)], [0.5, 0.5]))
-    forget(tables(), ["gone"])
+    forget(*held(), ["gone"])
     place.store(predictions([request(3)], [0.5]), writer="worker-2")
     assert ids(place, "predictions") == [pid_text(2), pid_text(3)]
 
 
-def test_what_is_kept_apart_of_labels_goes_with_them(place, tables):
+def test_what_is_kept_apart_of_labels_goes_with_them(place, held):
     theirs, old = at(1, 0), at(2, 0)
     theirs = msgspec.structs.replace(theirs, unit="ann", request_id="r-1")
     rows = [
@@ -141,13 +153,13 @@ def test_what_is_kept_apart_of_labels_goes_with_them(place, tables):
     ]
     new = label(None, None, prediction_id=at(3, 90 * 60).prediction_id, attributes={"origin": "d"})
     place.store(predictions([theirs, old], [0.5, 0.5]), SensitiveLabelBlock([*rows, new]))
-    assert forget(tables(), ["ann"])["sensitive_labels"] == 2
-    assert expire(tables(), {"phishing": HOUR}, now(2 * HOUR))["sensitive_labels"] == 1
+    assert forget(*held(), ["ann"])["sensitive_labels"] == 2
+    assert expire(*held(), {"phishing": HOUR}, now(2 * HOUR))["sensitive_labels"] == 1
     found = DeltaTable(f"{place.uri}/sensitive_labels").to_pyarrow_dataset().to_table(columns=["attributes"])
     assert found["attributes"].to_pylist() == ['{"origin":"d"}']
 
 
-def test_a_forgotten_unit_is_in_no_dead_letter_either(place, tables):
+def test_a_forgotten_unit_is_in_no_dead_letter_either(place, held):
     """Also where its prediction is in no table, because that frame is the letter."""
     place.store(predictions([request(0, unit="ann-0123")], [0.5]), predictions([request(1, unit="bob")], [0.5]))
     frames = encode(
@@ -157,5 +169,5 @@ def test_a_forgotten_unit_is_in_no_dead_letter_either(place, tables):
         letter = Letter(writer="w", sequence=sequence, reason="why", table=None, at_unix_us=START_UNIX_US)
         place.letters.put(letter, frame)
     assert place.letters.deliver()
-    assert forget(tables(), ["ann-0123"], place.letters)["dead_letters"] == 2
-    assert forget(tables(), ["ann"], place.letters)["dead_letters"] == 0
+    assert forget(*held(), ["ann-0123"])["dead_letters"] == 2
+    assert forget(*held(), ["ann"])["dead_letters"] == 0

@@ -47,6 +47,10 @@ Attempt = tuple[str, int]
 """An endpoint at a revision."""
 
 
+class _Closed(Exception):
+    """The worker closed while its thread waited for its turn."""
+
+
 class Activation:
     """Belongs to the event loop; only `Catalog.load` and `table_of` run elsewhere, one at a time, on a thread of low priority."""
 
@@ -131,7 +135,7 @@ class Activation:
             self._let_go()
 
     def close(self) -> None:
-        """Waits for a load in progress; nothing is switched any more."""
+        """Waits for a load in progress, not for its turn to load; nothing is switched any more."""
         self._is_closed = True
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._reader.close()
@@ -234,8 +238,14 @@ class Activation:
         if self._turns is None or not self._plane.table.endpoints:
             return work(subject)
         with self._turns.open("w") as turn:
-            fcntl.flock(turn, fcntl.LOCK_EX)
-            return work(subject)
+            while not self._is_closed:
+                try:
+                    fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    time.sleep(POLL_S)
+                else:
+                    return work(subject)
+        raise _Closed
 
     def _missing(self, route: CompiledRoute) -> CompiledModel | None:
         """The first of its models that is not loaded."""
@@ -250,9 +260,8 @@ class Activation:
 
     def _loaded(self, model: CompiledModel, done: "asyncio.Future[LoadedModel]") -> None:
         """On the loop, after the thread. A model that cannot be loaded fails every revision that needs it."""
-        if done.cancelled():
+        if done.cancelled() or isinstance(error := done.exception(), _Closed):
             return
-        error = done.exception()
         if error is None:
             self._gauges.loaded(done.result())
             log.info("model_warmed", model=model.key.name, version=model.key.version, digest=model.digest[:12])
@@ -264,9 +273,8 @@ class Activation:
 
     def _dealt(self, route: CompiledRoute, done: "asyncio.Future[EndpointTable]") -> None:
         """On the loop, after the thread: a revision's table, or why there is none."""
-        if done.cancelled():
+        if done.cancelled() or isinstance(error := done.exception(), _Closed):
             return
-        error = done.exception()
         if error is None:
             self._tables[_attempt(route)] = done.result()
         else:

@@ -243,9 +243,13 @@ class Dataplane:
         """Deadlines that have passed during runs on threads, and those that pass behind such runs."""
         now_ns = self._clock_ns()
         for queue in (queue for model, queue in self._queues.items() if model in self._threads.running):
-            for ticket in [one for one in queue if one.cancelled or now_ns > one.deadline_ns]:
-                queue.remove(ticket)
-                self._drop(ticket)
+            waiting = list(queue)
+            queue.clear()
+            for ticket in waiting:
+                if ticket.cancelled or now_ns > ticket.deadline_ns:
+                    self._drop(ticket)
+                else:
+                    queue.append(ticket)
         self._failed += late
         if self._failed:
             self._turn()

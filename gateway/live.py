@@ -67,9 +67,8 @@ class ServedEndpoint:
         "variant_places",
     )
 
-    def __init__(self, compiled: CompiledRoute, catalog: Catalog, table: EndpointTable | None = None) -> None:
+    def __init__(self, compiled: CompiledRoute, catalog: Catalog, table: EndpointTable) -> None:
         """`table`: what `table_of` answered for this revision. Raises NotWarm when a model of the revision is not loaded here."""
-        table = table or table_of(compiled)
         route = table.route
         self.name = compiled.endpoint
         self.revision = compiled.revision

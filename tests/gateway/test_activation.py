@@ -1,4 +1,5 @@
 import asyncio
+import fcntl
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,7 @@ class World:
             paths=self.plane.paths,
             page=self.plane.page,
             tell=self.lines.append,
+            turns=folder / "warm-up.lock",
             clock=lambda: self.now,
         )
 
@@ -126,6 +128,23 @@ async def test_a_pending_revision_is_warmed_while_the_old_one_serves_and_switche
     world.activation.look()
     assert world.served() == {"a": new}
     assert world.events() == [("active", "a", old), ("warm", "a", new), ("active", "a", new)]
+
+
+async def test_one_worker_at_a_time_warms_while_it_serves_and_who_stops_meanwhile_waits_for_no_turn(world, tmp_path):
+    first, second = stage(world, "1"), stage(world, "2")
+    served = world.written("a", {"champion": first})
+    await world.until(lambda: world.served() == {"a": served})
+    with (tmp_path / "warm-up.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        world.written("a", {"champion": second}, live=False)
+        for _ in range(20):
+            world.activation.look()
+            await asyncio.sleep(0.005)
+        assert world.plane.catalog.get(second.digest) is None
+        world.activation.close()
+    await asyncio.sleep(0)
+    assert world.plane.catalog.get(second.digest) is None
+    assert world.events() == [("active", "a", served)]
 
 
 async def test_what_served_before_stays_warm_for_a_rollback_at_once(world):

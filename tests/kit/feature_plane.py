@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from gateway.corridor import PlaneCorridor
-from gateway.live import LiveTable, ServedEndpoint
+from gateway.live import LiveTable, ServedEndpoint, table_of
 from gateway.request import InferReply, InferRequest
 from gateway.state.compiled import CompiledFeatures, CompiledModel, CompiledRoute, FeatureAttribute, FeatureInput
 from models.signature import Answer, Signature, TensorSpec
@@ -110,19 +110,17 @@ class FeaturePlane:
         )
         self.plane.catalog.load(staged.digest)
         split = compile_split(route.salt, route.weights)
-        served = ServedEndpoint(
-            CompiledRoute(
-                endpoint="credit",
-                revision=1,
-                document=to_document(route),
-                models={"champion": CompiledModel(key=staged.key, digest=staged.digest, uri=staged.uri)},
-                split=split.arms,
-                split_sha256=split.sha256,
-                signature=staged.signature,
-                features=features,
-            ),
-            self.plane.catalog,
+        compiled = CompiledRoute(
+            endpoint="credit",
+            revision=1,
+            document=to_document(route),
+            models={"champion": CompiledModel(key=staged.key, digest=staged.digest, uri=staged.uri)},
+            split=split.arms,
+            split_sha256=split.sha256,
+            signature=staged.signature,
+            features=features,
         )
+        served = ServedEndpoint(compiled, self.plane.catalog, table_of(compiled))
         self.plane.data.table = LiveTable({"credit": served}, "credit")
         self.plane.paths.rebuild(self.plane.data.table)
         return served

@@ -11,7 +11,7 @@ from gateway.admission import Admission
 from gateway.corridor import PlaneCorridor
 from gateway.dataplane import Dataplane
 from gateway.labels import SpoolLabels
-from gateway.live import LiveTable, ServedEndpoint
+from gateway.live import LiveTable, ServedEndpoint, table_of
 from gateway.meter import Meter
 from gateway.recorder import Recorder
 from gateway.request import InferRequest
@@ -97,21 +97,19 @@ class Plane:
             self.catalog.load(staged.digest)
         split = compile_split(parsed.salt, parsed.weights)
         self.revision += 1
-        served = ServedEndpoint(
-            CompiledRoute(
-                endpoint=parsed.endpoint,
-                revision=self.revision,
-                document=to_document(parsed),
-                models={
-                    name: CompiledModel(key=staged.key, digest=staged.digest, uri=staged.uri)
-                    for name, staged in models.items()
-                },
-                split=split.arms,
-                split_sha256=split.sha256,
-                signature=models[names[0]].signature,
-            ),
-            self.catalog,
+        compiled = CompiledRoute(
+            endpoint=parsed.endpoint,
+            revision=self.revision,
+            document=to_document(parsed),
+            models={
+                name: CompiledModel(key=staged.key, digest=staged.digest, uri=staged.uri)
+                for name, staged in models.items()
+            },
+            split=split.arms,
+            split_sha256=split.sha256,
+            signature=models[names[0]].signature,
         )
+        served = ServedEndpoint(compiled, self.catalog, table_of(compiled))
         self.data.table = LiveTable({**self.data.table.endpoints, served.name: served}, served.name)
         self.paths.rebuild(self.data.table)
         return served

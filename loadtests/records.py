@@ -21,9 +21,6 @@ from gateway.evidence.evidence import Evidence
 from gateway.evidence.query import Queries
 from gateway.spool.segment import SegmentWriter
 from gateway.streams.feed import Feed
-from gateway.streams.schema import PARTITIONS, SCHEMAS
-from gateway.streams.table import LakeTable
-from gateway.streams.upkeep import forget
 from models.catalog import Catalog
 from routing.records import Column, PredictionBlock
 from tests.kit.spooled import BINARY, Place, encode, label, labels, pid_text, predictions, request, shadows
@@ -105,8 +102,7 @@ def ask(folder: Path) -> None:
     model = Catalog(folder / "artifacts").load(staged.digest)
     timed("replay of 100,000 rows", lambda: replay(queries, ReplayQuestion(endpoint="phishing"), model))
     timed("all rows through a feed", lambda: drain(Feed(place.uri, "predictions")))
-    tables = {name: LakeTable(f"{place.uri}/{name}", schema, PARTITIONS) for name, schema in SCHEMAS.items()}
-    timed("forgetting one unit", lambda: forget(tables, [f"{5:032x}"]))
+    timed("forgetting one unit", lambda: place.lake().forget([f"{5:032x}"]))
 
 
 def drain(feed: Feed) -> None:

@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 _NAMED: Final = ("variants", "mirrors", "rules")
+_ORDERED: Final = "rules"
 
 
 def differences(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[str]:
     """One line a change, by path; members of a list that have a `name` are matched by it, so that order is no change.
 
-    Of a new endpoint only the arms are named, not every default; of a deleted one nothing.
+    Of rules it is one, since the first that matches wins; new ones behind all others move none. Of a new endpoint only the arms are named,
+    not every default; of a deleted one nothing.
 
     >>> differences({"variants": [{"name": "a", "weight": 1}]}, {"variants": [{"name": "a", "weight": 2}]})
     ['variants.a.weight: 1 → 2']
@@ -36,6 +38,9 @@ def _changes(path: str, before: object, after: object) -> Iterator[str]:
             yield f"{inner}: added ({_text(right[name])})"
         else:
             yield from _changes(inner, left[name], right[name])
+    stayed = [name for name in left if name in right]
+    if path == _ORDERED and list(right)[: len(stayed)] != stayed:
+        yield f"{path}: order {', '.join(left)} → {', '.join(right)}"
 
 
 def _members(value: object) -> Mapping[str, object] | None:

@@ -35,6 +35,21 @@ def test_a_document_is_applied_once_and_then_unchanged(client):
     assert (again["state"], again["revision"]) == ("unchanged", 1)
 
 
+def test_rules_in_another_order_are_applied_and_told_by_plan_history_and_audit(client, made):
+    first = {"name": "beta", "when": {"header": {"x-cohort": "beta"}}, "variant": "challenger"}
+    second = {"name": "robots", "when": {"header": {"x-agent": {"prefix": "robot/"}}}, "variant": "champion"}
+    client.apply(route(**SPLIT) | {"rules": [first, second]}, reason="two rules")
+    turned = route(**SPLIT) | {"rules": [second, first]}
+    wanted = ["rules: order beta, robots → robots, beta"]
+    assert client.plan(turned)["changes"] == wanted
+    applied = client.apply(turned, reason="robots first")
+    assert (applied["state"], applied["changes"]) == ("live", wanted)
+    assert [rule["name"] for rule in client.route("phishing")["rules"]] == ["robots", "beta"]
+    assert client.history("phishing")[0]["changes"] == wanted
+    assert client.audit()[1]["detail"]["changes"] == wanted
+    assert client.apply(turned, reason="again")["state"] == "unchanged"
+
+
 def test_an_alias_that_moved_is_a_change(client, served, made):
     served.shelf.publish("phishing", "3", alias="champion")
     assert client.apply(route(**SPLIT), reason="new champion")["state"] == "live"

@@ -13,6 +13,23 @@ def test_members_are_matched_by_name_whatever_their_order():
     assert differences(variants(("a", 1), ("b", 2)), variants(("b", 3), ("a", 1))) == ["variants.b.weight: 2 → 3"]
 
 
+def rules(*names):
+    return {"rules": [{"name": name, "variant": "champion"} for name in names]}
+
+
+def test_rules_in_another_order_are_a_change_because_the_first_that_matches_wins():
+    assert differences(rules("beta", "robots"), rules("robots", "beta")) == ["rules: order beta, robots → robots, beta"]
+
+
+def test_a_rule_that_comes_before_others_says_so_and_one_behind_them_or_gone_does_not():
+    added = "rules.robots: added (variant champion)"
+    assert differences(rules("beta"), rules("robots", "beta")) == [added, "rules: order beta → robots, beta"]
+    assert differences(rules("beta"), rules("beta", "robots")) == [added]
+    assert differences(rules("beta", "robots", "old"), rules("beta", "old")) == [
+        "rules.robots: removed (variant champion)"
+    ]
+
+
 def test_added_and_removed_members_are_named():
     before, after = variants(("a", 1), ("b", 2)), variants(("a", 1), ("c", 2))
     assert differences(before, after) == [

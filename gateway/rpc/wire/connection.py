@@ -97,7 +97,10 @@ class Connection:
                 self._fail(stream, Code.PROTOCOL_ERROR)  # section 8.1.1
                 return
         stream.is_ended = ends
-        self._listener.received(stream, data, start, stop, ends=ends)
+        if (
+            stream.trailers is None
+        ):  # else its answer is complete, and waits for windows only: no more is asked of it (section 8.1)
+            self._listener.received(stream, data, start, stop, ends=ends)
 
     def _stray(self, stream: Stream | None, stream_id: int) -> None:
         """DATA where none may come (section 6.1). On streams that we have reset it is only late."""

@@ -153,12 +153,7 @@ class Outflow:
     def go_on(self) -> list[Stream]:
         """Sends for the streams that the connection held up; answers those that moved."""
         waiting, self._blocked = self._blocked, {}
-        for stream in waiting:
-            if self.window <= 0 or self.is_held:
-                self._blocked[stream] = None
-            else:
-                self.pump(stream)
-        return [stream for stream in waiting if stream not in self._blocked]
+        return [stream for stream in waiting if self.pump(stream)]
 
     def apply(self, name: int, value: int, streams: Iterable[Stream]) -> None:
         """One setting of the peer (section 6.5.2). Raises ConnectionFault for values that none may have."""

@@ -113,7 +113,7 @@ class GrpcProtocol(asyncio.Protocol):
         for stream in list(self._http.streams.values()):
             waited_s = now_s - stream.since_s
             call = stream.call
-            if not stream.is_ended and not (type(call) is Call and call.task is not None):
+            if not stream.is_ended and stream.trailers is None and not (type(call) is Call and call.task is not None):
                 plan = stream.head.plan
                 timeout_s = plan.timeout_s if type(plan) is Plan else None
                 if waited_s > (limits.body_s if timeout_s is None else min(limits.body_s, timeout_s)):
@@ -261,18 +261,22 @@ class GrpcProtocol(asyncio.Protocol):
         if stream.is_closed:
             self._lingering -= 1
             return
-        if ticket.error is not None:
-            if ticket.prediction_id:
-                ticket.error.prediction_id = ticket.prediction_id  # type: ignore[attr-defined]  # named in the trailers
-            self._fault(stream, ticket.error)
-            return
-        replies = self._shared.replies
-        if not call.wire_id:
-            whole = replies.whole(ticket, stream.id, call.wanted)
-            if whole is not None and self._http.answer_whole(stream, *whole):
+        error = ticket.error
+        if error is None:
+            replies = self._shared.replies
+            try:
+                if not call.wire_id:
+                    whole = replies.whole(ticket, stream.id, call.wanted)
+                    if whole is not None and self._http.answer_whole(stream, *whole):
+                        return
+                pieces = replies.pieces(ticket, call.wanted, call.wire_id)
+                self._http.answer(stream, pieces.block, pieces.parts, OK_TRAILERS)
                 return
-        pieces = replies.pieces(ticket, call.wanted, call.wire_id)
-        self._http.answer(stream, pieces.block, pieces.parts, OK_TRAILERS)
+            except Exception as mistake:  # noqa: BLE001  # whatever it is, the caller must not wait for an answer for ever
+                error = mistake
+        if ticket.prediction_id:
+            error.prediction_id = ticket.prediction_id  # type: ignore[attr-defined]  # named in the trailers
+        self._fault(stream, error)
 
     def flush(self) -> None:
         """Writes what is ready: one write for all answers of a turn."""

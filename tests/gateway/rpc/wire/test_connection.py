@@ -640,3 +640,28 @@ def test_whatever_comes_nothing_is_raised_and_what_is_kept_stays_small(sent: lis
     play.http.sweep(1000.0)
     play.http.lost()
     assert not play.http.streams
+
+
+def test_who_moved_is_told_also_where_the_connection_holds_it_up_again() -> None:
+    play = Play()
+    play.say(http2.settings((4, 1 << 20)), http2.call(1))
+    play.http.answer(play.open[1], STATUS, (bytes(400_000),), TRAILERS)
+    play.taken()
+    for _ in range(3):
+        play.heard.clear()
+        play.now_s += 25.0
+        play.say(http2.window_update(0, 65_536))
+        assert play.heard == [("moved", 1)]
+        assert play.open[1].since_s == play.now_s
+
+
+def test_who_did_not_move_is_not_told() -> None:
+    play = Play()
+    play.say(http2.settings((4, 70_000)), http2.call(1), http2.call(3))
+    for number in (1, 3):
+        play.http.answer(play.open[number], STATUS, (bytes(80_000),), TRAILERS)
+    play.say(http2.window_update(0, 4_465))  # all that the window of stream 1 takes, and none of stream 3
+    play.heard.clear()
+    play.say(http2.settings((4, 0)))
+    play.say(http2.window_update(0, 1000))
+    assert play.heard == []

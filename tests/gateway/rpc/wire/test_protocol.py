@@ -11,9 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.rpc.wire.reply import Pieces
 from gateway.settings import Limits
+from gateway.ticket import Ticket
 from tests.kit import http2
-from tests.kit.grpc_wire import SESSION, START, WireDoor, fields, infer
+from tests.kit.grpc_wire import SESSION, START, Caller, WireDoor, fields, framed, infer
 from tests.kit.plane import Plane
 from tests.kit.staged import stage_linear
 
@@ -231,4 +233,102 @@ async def test_floods_are_counted_by_what_they_were(door: WireDoor) -> None:
     assert caller.transport.is_closed
     totals = door.plane.totals()
     assert totals.value("runoff_refused_total", endpoint="", reason="http2_enhance_your_calm") == 1
+    caller.leave()
+
+
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
+
+async def unheard(door: WireDoor) -> Caller:
+    """A caller whose stream 1 is answered to its end, which waits for a window, while its request goes on."""
+    caller = door.connect()
+    asked = framed(b"\x3a\x00")  # list_services
+    head = http2.headers(1, fields=fields(REFLECTION, ("grpc-timeout", "50m")))
+    caller.say(START, http2.settings((4, 0)), head, http2.frame(http2.DATA, 0, 1, asked))
+    async with asyncio.timeout(10):
+        while door.shared.tasks:  # noqa: ASYNC110 - the deadline is what is waited for
+            await asyncio.sleep(0.01)
+    assert caller.open_streams == 1
+    return caller
+
+
+@pytest.mark.parametrize("flags", [0, http2.END_STREAM])
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_what_is_said_to_a_call_that_is_answered_already_is_not_kept(
+    door: WireDoor, *, flags: int, is_whole: bool
+) -> None:
+    caller = await unheard(door)
+    message = framed(bytes(5000))
+    caller.say(http2.frame(http2.DATA, flags, 1, message if is_whole else message[:-1]))
+    assert (door.shared.held_bytes, len(door.shared.tasks)) == (0, 0)
+    caller.say(http2.window_update(1, 100_000))
+    assert caller.status(1)["grpc-status"] == "4"
+    assert not caller.open_streams
+    caller.leave()
+    assert door.shared.held_bytes == 0
+
+
+async def test_what_is_said_to_a_call_that_was_refused_behind_its_answers_is_not_kept(door: WireDoor) -> None:
+    caller = door.connect()
+    caller.say(START, http2.settings((4, 0)), http2.headers(1, fields=fields("ModelStreamInfer")))
+    caller.say(http2.frame(http2.DATA, 0, 1, infer()))
+    async with asyncio.timeout(10):
+        while not door.shared.unsent.bytes:  # noqa: ASYNC110 - turns are what is waited for
+            await asyncio.sleep(0)
+    caller.say(http2.frame(http2.DATA, 0, 1, b"\x07"), http2.frame(http2.DATA, 0, 1, bytes(4)))  # no such flag
+    caller.say(http2.frame(http2.DATA, 0, 1, infer(20)[:200]))
+    assert door.shared.held_bytes == 0
+    await door.settle(is_over=True)
+    caller.say(http2.window_update(1, 100_000))
+    assert caller.status(1)["grpc-status"] == "13"
+    assert not caller.open_streams
+    caller.leave()
+
+
+async def test_an_answer_whose_end_is_not_taken_is_dropped_while_its_request_goes_on(door: WireDoor) -> None:
+    caller = await unheard(door)
+    before = len(caller.frames)
+    caller.sweep(31.0)
+    assert [(one.kind, http2.code_of(one)) for one in caller.frames[before:]] == [(http2.RST_STREAM, 8)]
+    assert not caller.open_streams
+    caller.leave()
+
+
+async def test_an_answer_that_moves_behind_the_window_of_the_connection_is_not_dropped(door: WireDoor) -> None:
+    """A steady download: each time the connection's window takes a part of it and is closed again."""
+    caller = door.connect()
+    caller.say(START, http2.settings((4, 1 << 20)), http2.call(1, infer(8000), fields("ModelInfer")))
+    await door.settle()
+    waited_s = 0.0
+    while door.shared.unsent.bytes:
+        caller.sweep(25.0)
+        waited_s += 25.0
+        assert caller.answers[1].reset is None
+        caller.protocol._http.receive(http2.window_update(0, 10_000), caller.protocol._http.now_s)
+        caller.protocol.flush()
+    assert waited_s > 100.0
+    assert caller.answers[1].is_ended
+    caller.leave()
+
+
+async def test_an_answer_that_cannot_be_written_is_internal_and_costs_nobody_else_theirs(
+    door: WireDoor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller = door.connect()
+    written = door.shared.replies.pieces
+
+    def pieces(ticket: Ticket, wanted: tuple[str, ...] | None, wire_id: str | None) -> Pieces:
+        if wire_id == "bad":
+            raise ZeroDivisionError("secret")
+        return written(ticket, wanted, wire_id)
+
+    monkeypatch.setattr(door.shared.replies, "pieces", pieces)
+    caller.say(START, *(http2.call(n, infer(id=i), fields("ModelInfer")) for n, i in ((1, "bad"), (3, "good"))))
+    await door.settle()
+    status = caller.status(1)
+    assert (status["grpc-status"], caller.status(3)["grpc-status"]) == ("13", "0")
+    assert "secret" not in status["grpc-message"]
+    assert status["x-prediction-id"]
+    assert "secret" in caplog.text
+    assert not caller.open_streams
     caller.leave()

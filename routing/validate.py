@@ -43,6 +43,8 @@ _SECRET: Final = re.compile(
 """Headers by whose name one tells that they hold a secret: those of doors and of the usual proxies."""
 _LINE: Final = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,256}")
 _LINE_WANTED: Final = "1 to 256 printable characters"
+_ANY: Final = re.compile(r".+", re.DOTALL)
+_MODEL_WANTED: Final = "a reference such as models:/name@alias"
 _URL: Final = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[^\s?#@]*)?")
 _AUTH: Final = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
 _BYTES_MAX: Final = 1 << 30
@@ -120,7 +122,7 @@ def _unit(fields: Fields) -> UnitSource:
 def _variant(fields: Fields) -> Variant:
     variant = Variant(
         name=fields.text("name", pattern=_NAME, wanted=_NAME_WANTED),
-        model=_model(fields, fields.text("model")),
+        model=_model(fields, fields.text("model", pattern=_ANY, wanted=_MODEL_WANTED)),
         weight=_weight(fields, "weight"),
         fallback=fields.flag("fallback", default=False),
     )
@@ -129,7 +131,8 @@ def _variant(fields: Fields) -> Variant:
 
 
 def _mirror(fields: Fields) -> Mirror:
-    model, remote = fields.text_or_none("model"), fields.child_or_none("remote")
+    model = fields.text_or_none("model", pattern=_ANY, wanted=_MODEL_WANTED)
+    remote = fields.child_or_none("remote")
     if (model is None) == (remote is None):
         fields.problem("", "not_one_of", "wanted either 'model' or 'remote'", "give the mirror exactly one of the two")
     mirror = Mirror(

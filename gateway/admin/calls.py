@@ -71,7 +71,7 @@ def calls() -> list[Call]:
             scope="read",
             tag="routes",
             summary="What a document would change: problems, models, memory, moved units",
-            body=schemas.DOCUMENT,
+            body=schemas.ROUTE,
             body_required=False,
             answers={200: "the plan"},
         ),
@@ -176,7 +176,7 @@ def calls() -> list[Call]:
             summary="Make or replace the route; aliases are resolved now",
             query=(*_CHANGE, "override"),
             headers=("If-Match", "If-None-Match"),
-            body=schemas.DOCUMENT,
+            body=schemas.ROUTE,
             answers=_WRITTEN,
         ),
         Call(

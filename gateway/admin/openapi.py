@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from gateway.admin.calls import Call
+from gateway.admin.route_schema import DOCUMENT
 from gateway.admin.schemas import PARAMETERS, Schema
 
 _PROBLEM: Schema = {
@@ -32,7 +33,7 @@ def openapi(calls: Iterable[Call]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Runoff admin API", "version": version("runoff"), "description": __doc__},
         "paths": paths,
-        "components": {"schemas": {"Problem": _PROBLEM, "Error": _ERROR}},
+        "components": {"schemas": {"Problem": _PROBLEM, "Error": _ERROR, "Route": DOCUMENT}},
     }
 
 

@@ -33,32 +33,7 @@ FORGET: Final[Schema] = {
     "required": ["unit"],
     "properties": {"unit": {"type": "string", "minLength": 1}, "reason": {"type": "string"}},
 }
-DOCUMENT: Final[Schema] = {
-    "type": "object",
-    "required": ["endpoint", "variants"],
-    "properties": {
-        "endpoint": {"type": "string"},
-        "champion": {"type": "string"},
-        "variants": {
-            "type": "array",
-            "minItems": 1,
-            "maxItems": 32,
-            "items": {
-                "type": "object",
-                "required": ["name", "model"],
-                "properties": {
-                    "name": {"type": "string"},
-                    "model": {"type": "string", "examples": ["models:/phishing@champion", "models:/phishing/3"]},
-                    "weight": {"type": "number", "minimum": 0},
-                    "fallback": {"type": "boolean"},
-                },
-            },
-        },
-        "mirrors": {"type": "array", "items": {"type": "object"}},
-        "rules": {"type": "array", "items": {"type": "object"}},
-    },
-    "description": "A route document; every key of it is in the documentation of routes.",
-}
+ROUTE: Final[Schema] = {"$ref": "#/components/schemas/Route"}
 WEIGHTS: Final[Schema] = {
     "type": "object",
     "additionalProperties": {"type": "number"},

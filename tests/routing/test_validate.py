@@ -289,3 +289,13 @@ def test_null_stands_for_an_optional_key_that_is_left_out():
     assert validate(smallest(mirrors=[mirror], features=None)) == validate(
         smallest(mirrors=[{"name": "m", "model": "models:/phishing/7"}])
     )
+
+
+def test_a_model_without_a_name_is_refused():
+    variants = [{"name": "champion", "model": "", "weight": 1}]
+    mirrors = [{"name": "m", "model": ""}]
+
+    assert problems({"endpoint": "e", "variants": variants, "mirrors": mirrors}) == [
+        ("variants[0].model", "bad_text"),
+        ("mirrors[0].model", "bad_text"),
+    ]

@@ -54,6 +54,12 @@ def test_every_operation_of_the_table_has_a_name_of_its_own():
 
 def test_what_is_referred_to_is_there():
     document = openapi(calls())
-    assert set(document["components"]["schemas"]) == {"Problem", "Error"}
+    assert set(document["components"]["schemas"]) == {"Problem", "Error", "Route"}
     problems = document["components"]["schemas"]["Error"]["properties"]["problems"]
     assert problems["items"] == {"$ref": "#/components/schemas/Problem"}
+    for call in (
+        document["paths"]["/admin/v1/routes/{endpoint}"]["put"],
+        document["paths"]["/admin/v1/routes/{endpoint}:plan"]["post"],
+    ):
+        body = call["requestBody"]["content"]["application/json"]["schema"]
+        assert body == {"$ref": "#/components/schemas/Route"}

@@ -18,7 +18,7 @@ from gateway.errors import RequestMalformed
 from gateway.request import InferReply
 from gateway.rest.classification import classify
 from gateway.rest.json_tensors import RANK_MAX, UNREADABLE, malformed, read_json
-from gateway.rest.raw_tensors import read_raw, write_raw
+from gateway.rest.raw_tensors import read_raw, shaped, write_raw
 from models.errors import InputInvalid
 from models.signature import Signature, TensorSpec
 from models.tensors import NUMPY_OF, Array
@@ -208,7 +208,7 @@ def _from_json(tensor: _Tensor) -> Array:
         raise InputInvalid(
             f"input '{tensor.name}': wanted {prod(tensor.shape)} values for {tensor.datatype} {tensor.shape}, got {array.size}"
         )
-    return array.reshape(tensor.shape)
+    return shaped(tensor.name, array, tensor.shape)
 
 
 def _wanted(outputs: list[_Output], signature: Signature) -> tuple[WantedOutput, ...]:

@@ -15,6 +15,8 @@ from models.errors import InputInvalid
 from models.tensors import NUMPY_OF, Array
 
 _LENGTH: Final = struct.Struct("<I")
+_EMPTY_MAX: Final = 65_536
+"""To what the lengths beside a 0 may multiply: no bytes bound them, and a model would make as many rows of nothing as they say."""
 
 
 def read_raw(name: str, datatype: str, shape: Sequence[int], data: bytes | bytearray | memoryview) -> Array:
@@ -24,15 +26,15 @@ def read_raw(name: str, datatype: str, shape: Sequence[int], data: bytes | bytea
         raise InputInvalid(datatype_unknown(name, datatype))
     count = prod(shape)
     if datatype == "BYTES":
-        return _texts(name, count, data).reshape(shape)
+        return shaped(name, _texts(name, count, data), shape)
     if len(data) != count * dtype.itemsize:
         raise InputInvalid(
             f"input '{name}': wanted {count * dtype.itemsize} bytes for {datatype} {list(shape)}, got {len(data)}"
         )
     if datatype == "BOOL":  # a byte other than 0 and 1 would be no valid numpy bool
         flags: Array = np.frombuffer(data, dtype=np.uint8) != 0
-        return flags.reshape(shape)
-    array: Array = np.frombuffer(data, dtype=dtype.newbyteorder("<")).reshape(shape)
+        return shaped(name, flags, shape)
+    array = shaped(name, np.frombuffer(data, dtype=dtype.newbyteorder("<")), shape)
     return array if array.flags.aligned else array.copy()
 
 
@@ -42,6 +44,13 @@ def write_raw(array: Array) -> bytes:
         encoded = [value if isinstance(value, bytes) else str(value).encode() for value in array.ravel().tolist()]
         return b"".join(part for value in encoded for part in (_LENGTH.pack(len(value)), value))
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def shaped(name: str, array: Array, shape: Sequence[int]) -> Array:
+    """The array, which has as many elements as the shape, in that shape. Raises InputInvalid."""
+    if not array.size and prod(length for length in shape if length) > _EMPTY_MAX:
+        raise InputInvalid(f"input '{name[:64]}': wanted a smaller shape where nothing is in it, got {list(shape)}")
+    return array.reshape(shape)
 
 
 def datatype_unknown(name: str, datatype: str) -> str:

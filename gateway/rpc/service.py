@@ -4,7 +4,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from math import prod
 from typing import Any, Final
 from urllib.parse import unquote
@@ -17,6 +17,7 @@ from gateway.keys.scopes import Scope
 from gateway.repository import Repository, pins_in
 from gateway.request import Corridor, InferReply, ModelView
 from gateway.rest.headers import Caller, earliest, read_headers, reply_headers
+from gateway.rest.json_tensors import RANK_MAX
 from gateway.rest.metadata import model_config, model_metadata, repository_index, server_metadata, warm_versions
 from gateway.rest.open_inference import Decoded
 from gateway.rest.stats import gathered, stats_document
@@ -158,7 +159,7 @@ class InferenceService:
         try:
             if view.body_bytes_max is not None and request.ByteSize() > view.body_bytes_max:
                 raise BodyTooLarge(f"the message is larger than {view.body_bytes_max} bytes")
-            if not request.raw_input_contents and any(prod(one.shape) > _OFF_LOOP_ELEMENTS for one in request.inputs):
+            if not request.raw_input_contents and any(_is_large(one.shape) for one in request.inputs):
                 decoded = await asyncio.to_thread(messages.decode, request, view.signature)
             else:
                 decoded = messages.decode(request, view.signature)
@@ -217,6 +218,11 @@ class InferenceService:
         if self._repository is None:
             raise NotReady("nobody loads models for this listener", "repository")
         return self._repository
+
+
+def _is_large(shape: Sequence[int]) -> bool:
+    """Shapes beyond the allowed rank are refused unread: the product of 20,000 dimensions takes a second."""
+    return len(shape) <= RANK_MAX and prod(shape) > _OFF_LOOP_ELEMENTS
 
 
 def _value(parameter: pb.ModelRepositoryParameter) -> object:

@@ -9,7 +9,7 @@ import numpy as np
 from gateway.errors import RequestMalformed
 from gateway.rest.json_tensors import RANK_MAX
 from gateway.rest.open_inference import SHARED_MEMORY, Parameter
-from gateway.rest.raw_tensors import datatype_unknown, read_raw, texts_of
+from gateway.rest.raw_tensors import datatype_unknown, read_raw, shaped, texts_of
 from gateway.rpc import open_inference_pb2 as pb
 from models.errors import InputInvalid
 from models.tensors import NUMPY_OF, Array
@@ -107,10 +107,10 @@ def read_contents(name: str, datatype: str, shape: list[int], contents: pb.Infer
             f"input '{name[:64]}': wanted {prod(shape)} values in {field} for {datatype} {shape}, got {len(values)}"
         )
     if datatype == "BYTES":
-        return texts_of(name, values).reshape(shape)
+        return shaped(name, texts_of(name, values), shape)
     try:
         # from a list, whose integers numpy checks; the message's own container would be wrapped into a narrow type in silence
         array: Array = np.array(list(values), dtype=NUMPY_OF[datatype])
     except OverflowError:
         raise InputInvalid(f"input '{name[:64]}': a value is outside the range of {datatype}") from None
-    return array.reshape(shape)
+    return shaped(name, array, shape)

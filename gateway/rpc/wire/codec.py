@@ -199,7 +199,7 @@ def _read_inputs(form: Form, request: pb.ModelInferRequest, raws: list[tuple[int
         if tensor.datatype != spec.datatype or spec.datatype in _COLD_DATATYPES or not _fits(spec, shape):
             return False
         dtype = NUMPY_OF[spec.datatype].newbyteorder("<")
-        if prod(shape) * dtype.itemsize != stop - start:
+        if start == stop or prod(shape) * dtype.itemsize != stop - start:  # nothing bounds a shape without bytes
             return False
         if spec.shape[:1] == (-1,):
             rows_seen.add(shape[0])

@@ -90,6 +90,7 @@ class TestDecode:
             (body(tensor(shape=(1, 5))), InputInvalid, r"wanted 5 values for FP32 \[1, 5\], got 4"),
             (body(tensor(shape=(-1, 4))), RequestMalformed, ">= 0"),
             (body(tensor(shape=[1] * 40)), RequestMalformed, "length <= 32"),
+            (body(tensor(shape=(1 << 62, 0), data=[])), InputInvalid, "wanted a smaller shape"),
             (body(tensor(datatype="BF16")), InputInvalid, "BF16"),
             (body({"name": "x", "shape": [1], "datatype": "FP32"}), RequestMalformed, "neither data nor"),
             (body(tensor(parameters={"binary_data_size": 4})), RequestMalformed, "got both"),

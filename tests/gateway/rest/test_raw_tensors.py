@@ -43,6 +43,9 @@ def test_any_byte_but_zero_is_true():
     [
         ("FP32", [2], b"\0" * 7, "wanted 8 bytes for FP32"),
         ("FP32", [1 << 62, 1 << 62], b"", "wanted"),
+        ("FP32", [1 << 62, 0], b"", "wanted a smaller shape"),
+        ("BOOL", [1 << 62, 0], b"", "wanted a smaller shape"),
+        ("BYTES", [1 << 62, 0], b"", "wanted a smaller shape"),
         ("BF16", [1], b"\0\0", "not taken"),
         ("BYTES", [1], b"", "wanted 1 BYTES elements, got 0"),
         ("BYTES", [1], b"\x05\0\0\0ab", "longer than the data"),

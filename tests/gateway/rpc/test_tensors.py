@@ -50,6 +50,9 @@ def test_raw_contents_are_read_by_datatype(datatype):
         (request(tensor(shape=(-1,))), InputInvalid, "from 0 up"),
         (request(tensor(shape=(1,) * 33)), InputInvalid, "at most 32 dimensions"),
         (request(tensor("BYTES", bytes_contents=[b"\xff"])), InputInvalid, "UTF-8"),
+        (request(tensor(shape=(1 << 62, 0))), InputInvalid, "wanted a smaller shape"),
+        (request(tensor("BYTES", shape=(1 << 62, 0))), InputInvalid, "wanted a smaller shape"),
+        (request(tensor(shape=(1 << 62, 0)), raw=[b""]), InputInvalid, "wanted a smaller shape"),
     ],
 )
 def test_what_is_wrong_is_said(asked, error, message):

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
 from gateway.rpc import open_inference_pb2 as pb
 from gateway.rpc.wire.codec import FORMS_MAX, InferReader
+from models.signature import Answer, Signature, TensorSpec
+from models.staged import ModelKey
 from tests.kit.plane import Plane
-from tests.kit.staged import stage_linear
+from tests.kit.staged import stage_linear, write
 
 
 @pytest.fixture
@@ -121,6 +124,28 @@ def test_what_is_unusual_or_wrong_goes_the_ordinary_way(plane: Plane, what: str)
     reader = InferReader(plane.data)
     reader.read(request().SerializeToString())
     assert reader.read(changed(what).SerializeToString()) is None
+
+
+def test_tensors_without_elements_go_the_ordinary_way(plane: Plane) -> None:
+    """Nothing bounds their shapes, and some are those of no array."""
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "free",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, None])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, None])],
+    )
+    free = Signature(
+        inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, -1)),),
+        outputs=(TensorSpec(name="y", datatype="FP32", shape=(-1, -1)),),
+    )
+    plane.serve({"champion": write(plane.artifacts, graph, free, Answer(), ModelKey("free", "1"))})
+    reader = InferReader(plane.data)
+    assert reader.read(request().SerializeToString()) is not None
+    for shape in ([1 << 62, 0], [3, 0]):
+        made = request()
+        made.inputs[0].shape[:] = shape
+        made.raw_input_contents[0] = b""
+        assert reader.read(made.SerializeToString()) is None
 
 
 @pytest.mark.parametrize(

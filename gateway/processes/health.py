@@ -4,8 +4,9 @@ from typing import Final
 
 from gateway.processes.birth import Role
 
-HUNG_S: Final[dict[Role, float]] = {"worker": 5.0, "shadow": 30.0, "features": 60.0, "control": 30.0}
-"""Silence after which a process is taken to hang. The others may import large libraries, which holds the interpreter."""
+HUNG_S: Final[dict[Role, float]] = {"worker": 5.0, "shadow": 300.0, "features": 60.0, "control": 30.0}
+"""Silence after which a process is taken to hang. Control and features may import large libraries, which holds the interpreter; the shadow
+gets a four-hundredth of a core while production takes all of them."""
 FIRST_WORD_S: Final = 60.0
 """How long a process may take from its start to its first beat: cold disks, large imports."""
 _LATE_S: Final = 2.0

@@ -33,7 +33,7 @@ def make_way() -> None:
     """Lets everybody else go first: processor time by niceness and class, memory by the kernel's own order."""
     step_back(NICENESS)
     with suppress(OSError, AttributeError):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO, encoding="ascii")
 

@@ -1,7 +1,7 @@
 """The shadow process: reads what was mirrored, shows it to every candidate, writes the pairs. Nobody waits for it.
 
 One turn: read some frames → what is asked of whom (`plan`) → local candidates by priority, one run for the rows of many requests
-(on a thread of the lowest priority) → the spool. Remote candidates are called meanwhile; what they answered joins a later turn.
+(on a thread of their own) → the spool. Remote candidates are called meanwhile; what they answered joins a later turn.
 """
 
 import asyncio
@@ -101,7 +101,7 @@ class Shadow:
         self._suspects = Suspects(state / "shadow")
         self._loader = Loader(Catalog(settings.artifacts_path, intra_threads=1), self._suspects)
         self._roster = Roster(StateReader(settings.state_file), settings.artifacts_path, self._open_lane)
-        self._compute = ThreadPoolExecutor(1, thread_name_prefix="candidates", initializer=_be_idle)
+        self._compute = ThreadPoolExecutor(1, thread_name_prefix="candidates")
         self._wake = asyncio.Event()
         self._draining = asyncio.Event()
         self._patient_until = 0.0
@@ -292,9 +292,3 @@ class Shadow:
     def _land(self, job: Job) -> None:
         self._outbox.put(job)
         self._wake.set()
-
-
-def _be_idle() -> None:
-    """Runs candidates only when nobody else wants a core; where the system has no such class the process's own priority holds."""
-    with suppress(OSError, AttributeError):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

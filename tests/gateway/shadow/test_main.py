@@ -91,6 +91,7 @@ async def test_it_says_ready_beats_and_ends_with_status_zero_when_told_to_drain(
     async with living(world) as life:
         await until(lambda: life.said("ready") and life.said("beat"))
         assert os.getpriority(os.PRIO_PROCESS, life.process.pid) == os.getpriority(os.PRIO_PROCESS, 0) + NICENESS
+        assert os.sched_getscheduler(life.process.pid) == os.SCHED_IDLE
         life.pipe.send({"command": "drain"})
         assert await life.process.wait() == 0
 

@@ -32,6 +32,9 @@ async def _renew(catalog: Catalog, digest: str, thread: ThreadPoolExecutor) -> N
     except (ModelsError, OSError) as error:
         log.warning("model_not_retuned", digest=digest[:12], problem=str(error))
         return
+    except Exception as error:  # noqa: BLE001  # what nobody expected of a file must not end a worker that serves without it
+        log.error("model_not_retuned", digest=digest[:12], error=error)
+        return
     catalog.take(renewed)
     key = renewed.staged.key
     log.info("model_retuned", model=key.name, version=key.version, rows_max=renewed.rows_max, believed=renewed.is_tuned)

@@ -184,7 +184,7 @@ class Catalog:
     def outdated(self) -> list[str]:
         """What was tuned anew since it was loaded; named once."""
         found = []
-        for digest in self._loaded:
+        for digest in list(self._loaded):  # the thread that loads may add to it meanwhile: a look at a file lets it run
             stamp = profiles.stamp(self._artifacts / digest)
             if stamp not in {0, self._stamps.get(digest)}:
                 self._stamps[digest] = stamp

@@ -176,3 +176,21 @@ def test_a_renewed_model_that_was_let_go_meanwhile_stays_gone(tmp_path: Path) ->
     catalog.retain(set())
     catalog.take(renewed)
     assert catalog.loaded() == []
+
+
+def test_a_model_may_be_loaded_on_its_thread_while_profiles_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = Catalog(tmp_path)
+    catalog.load(stage_linear(tmp_path, version="1").digest)
+    others = [stage_linear(tmp_path, version=version, slope=2.0).digest for version in ("2", "3")]
+    stamp = profiles.stamp
+
+    def interrupted(folder: Path) -> int:
+        if others:
+            catalog.load(others.pop())
+        return stamp(folder)
+
+    monkeypatch.setattr(profiles, "stamp", interrupted)
+    assert catalog.outdated() == []
+    assert len(catalog.loaded()) > 1

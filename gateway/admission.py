@@ -1,5 +1,8 @@
 """Room 7: what may wait. A request is refused at once when it would wait too long, rather than late when it has waited."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from gateway.errors import NotReady, Overloaded
 from gateway.live import ServedEndpoint
 from models.catalog import LoadedModel
@@ -9,6 +12,8 @@ class Admission:
     """Bounds of one worker: requests in flight over all endpoints, bytes of large ones, and each endpoint's own `limits`."""
 
     def __init__(self, inflight_max: int, inflight_bytes_max: int = 256 << 20) -> None:
+        self.inflight = 0
+        """Over all endpoints, also those of revisions that are live no more; whoever counts a request in its endpoint counts it here."""
         self._inflight_max = inflight_max
         self._bytes_max = inflight_bytes_max
         self._heavy_bytes = 0
@@ -23,6 +28,23 @@ class Admission:
         """A large request is answered."""
         self._heavy_bytes -= heavy_bytes
 
+    @contextmanager
+    def held_open(self, endpoint: ServedEndpoint) -> Iterator[None]:
+        """A request without a ticket yet is in flight, and its models stay open. Raises Overloaded or NotReady."""
+        self.enter(endpoint, endpoint.champion.model, 0)
+        models = endpoint.models
+        endpoint.inflight += 1
+        self.inflight += 1
+        for model in models:
+            model.leases += 1
+        try:
+            yield
+        finally:
+            endpoint.inflight -= 1
+            self.inflight -= 1
+            for model in models:
+                model.leases -= 1
+
     def enter(self, endpoint: ServedEndpoint, model: LoadedModel, queued: int) -> None:
         """Raises Overloaded or NotReady.
 
@@ -35,7 +57,7 @@ class Admission:
                 f"endpoint '{endpoint.name}': {endpoint.inflight} requests in flight, at most {limits.concurrency_max}",
                 "concurrency",
             )
-        if queued >= self._inflight_max:
+        if self.inflight >= self._inflight_max:
             raise NotReady("this process holds as many requests as it may", "process_bound")
         if queued >= model.rows_max:
             batch_s = model.predicted_s(model.rows_max)

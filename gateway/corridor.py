@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 from gateway.dataplane import Dataplane
-from gateway.errors import GatewayError, Overloaded, VersionUnknown, translate
+from gateway.errors import GatewayError, VersionUnknown, translate
 from gateway.features.client import FeatureClient
 from gateway.features.served import Lookup, ServedFeatures
 from gateway.live import LiveTable, ServedEndpoint
@@ -78,25 +78,12 @@ class PlaneCorridor:
         if self._features is None or not features.needs_lookup(request.inputs):
             return None
         limits = endpoint.route.limits
-        if endpoint.inflight >= limits.concurrency_max:
-            raise Overloaded(
-                f"endpoint '{endpoint.name}': {endpoint.inflight} requests in flight, at most {limits.concurrency_max}",
-                "concurrency",
-            )
         timeout_s = limits.timeout_s if request.timeout_s is None else min(limits.timeout_s, request.timeout_s)
         deadline_ns = request.received_ns + int(timeout_s * 1e9)
-        models = endpoint.models
-        endpoint.inflight += 1
-        for model in models:
-            model.leases += 1
-        try:
+        with self._plane.admission.held_open(endpoint):
             request.inputs, lookup = await features.look_up(
                 self._features, request.inputs, deadline_ns, self._plane.meter.page
             )
-        finally:
-            endpoint.inflight -= 1
-            for model in models:
-                model.leases -= 1
         return lookup
 
     def view(self, endpoint: str, version: str | None = None) -> ModelView:

@@ -60,11 +60,11 @@ class Dataplane:
     ) -> None:
         self.table = LiveTable()
         self.meter = meter
+        self.admission = admission
         self.is_draining = False
         self._loop = loop
         self._recorder = recorder
         self._replies = Replies(loop, recorder, meter, sync_pool, admission)
-        self._admission = admission
         self._threads = ThreadedRuns(loop, pool, clock_ns, self._land, self._expire)
         self._tracer = tracer
         self._minter = minter or Minter()
@@ -144,7 +144,7 @@ class Dataplane:
     def _admit(self, tickets: list[Ticket]) -> None:
         """Gives every ticket an id and a variant and puts it into its model's queue, or refuses it."""
         now_ns = self._clock_ns()
-        enter, queues, tracer = self._admission.enter, self._queues, self._tracer
+        admission, queues, tracer = self.admission, self._queues, self._tracer
         refused: list[Ticket] = []
         for ticket, minted in zip(tickets, self._minter.mint(len(tickets)), strict=True):
             endpoint = ticket.endpoint
@@ -168,24 +168,25 @@ class Dataplane:
                     arm = assign(ticket, self.table, self.meter)
                 model = arm.model
                 queue = queues.get(model)
-                enter(endpoint, model, 0 if queue is None else len(queue))
+                admission.enter(endpoint, model, 0 if queue is None else len(queue))
+                if endpoint.mirror_names:
+                    ticket.mirrors = endpoint.mirrors_drawn(minted[0])
+                timeout_ns = endpoint.timeout_ns
+                if ticket.timeout_s is not None:
+                    timeout_ns = int(min(timeout_ns, ticket.timeout_s * 1e9))  # the caller's may be larger than any int
+                ticket.deadline_ns = ticket.received_ns + timeout_ns
+                if tracer is not None and (tracer.is_on or ticket.traceparent is not None):
+                    ticket.trace = tracer.sample(ticket.traceparent)
+                    if ticket.trace is not None:
+                        ticket.submitted_ns = self._clock_ns()
                 if ticket.heavy_bytes:
-                    self._admission.hold(ticket.heavy_bytes)
+                    admission.hold(ticket.heavy_bytes)
             except Exception as error:  # noqa: BLE001  # one request that nobody expected must not cost the turn its others
                 self._turn_away(ticket, error)
                 refused.append(ticket)
                 continue
-            if endpoint.mirror_names:
-                ticket.mirrors = endpoint.mirrors_drawn(minted[0])
-            timeout_ns = endpoint.timeout_ns
-            if ticket.timeout_s is not None:
-                timeout_ns = min(timeout_ns, int(ticket.timeout_s * 1e9))
-            ticket.deadline_ns = ticket.received_ns + timeout_ns
-            if tracer is not None and (tracer.is_on or ticket.traceparent is not None):
-                ticket.trace = tracer.sample(ticket.traceparent)
-                if ticket.trace is not None:
-                    ticket.submitted_ns = self._clock_ns()
             endpoint.inflight += 1
+            admission.inflight += 1
             model.leases += 1
             if queue is None:
                 queues[model] = deque((ticket,))
@@ -267,6 +268,7 @@ class Dataplane:
             kept = self._settle(batch)
             for tickets in by_endpoint(kept):
                 tickets[0].endpoint.inflight -= len(tickets)
+                self.admission.inflight -= len(tickets)
                 try:
                     self._recorder.add(batch, tickets, offset_us, now_ns)
                     self.meter.finished(batch, tickets, now_ns, unix_ms)
@@ -351,7 +353,7 @@ class Dataplane:
     @property
     def inflight(self) -> int:
         """Requests between `submit` and their reply."""
-        return len(self._arrived) + sum(endpoint.inflight for endpoint in self.table.endpoints.values())
+        return len(self._arrived) + self.admission.inflight
 
     def endpoint(self, name: str | None) -> ServedEndpoint:
         """The endpoint of a name, or the default one; raises EndpointUnknown."""

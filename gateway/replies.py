@@ -99,6 +99,7 @@ class Replies:
     def _after_sync(self, written: Written, tickets: list[Ticket]) -> None:
         """The replies wait for a sync that begins after this; until then they count as in flight, so that a slow disk is bounded."""
         self._recorded(Written(0, written.failed), tickets)
+        self._admission.inflight += len(tickets)
         for ticket in tickets:
             ticket.endpoint.inflight += 1
         self._unsynced.tickets += tickets
@@ -125,6 +126,7 @@ class Replies:
     def _synced(self, group: Group, is_durable: bool) -> None:
         self._is_syncing = False
         self._recorded(Written(group.records, 0) if is_durable else Written(0, group.records), group.tickets)
+        self._admission.inflight -= len(group.tickets)
         for ticket in group.tickets:
             ticket.endpoint.inflight -= 1
         self.now(group.tickets)

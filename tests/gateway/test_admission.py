@@ -34,6 +34,27 @@ async def test_a_fast_model_is_bounded_by_number_alone(plane: Plane) -> None:
     endpoint = plane.serve({"champion": staged})
     model = plane.catalog.load(staged.digest)
     admission = Admission(100)
+    admission.inflight = 99
     admission.enter(endpoint, model, 99)
+    admission.inflight = 100
     with pytest.raises(NotReady, match="as many requests as it may"):
-        admission.enter(endpoint, model, 100)
+        admission.enter(endpoint, model, 0)
+
+
+async def test_a_request_without_a_ticket_is_in_flight_and_holds_its_models_within_the_same_bounds(
+    plane: Plane,
+) -> None:
+    staged = stage_linear(plane.artifacts)
+    endpoint = plane.serve({"champion": staged}, limits={"concurrency_max": 2})
+    model = plane.catalog.load(staged.digest)
+    admission = Admission(1)
+    leases = model.leases
+    with admission.held_open(endpoint):
+        assert (endpoint.inflight, admission.inflight, model.leases) == (1, 1, leases + 1)
+        with pytest.raises(NotReady, match="as many requests as it may"), admission.held_open(endpoint):
+            pass
+        endpoint.inflight = 2
+        with pytest.raises(Overloaded, match="2 requests in flight, at most 2"), admission.held_open(endpoint):
+            pass
+        endpoint.inflight = 1
+    assert (endpoint.inflight, admission.inflight, model.leases) == (0, 0, leases)

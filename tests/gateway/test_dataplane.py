@@ -22,6 +22,7 @@ from gateway.ticket import Batch, Ticket
 from models.errors import InputInvalid
 from routing.errors import PinRefused
 from routing.records import MirrorBlock, PredictionBlock, RequestRow
+from tests.kit.held import hold, settled
 from tests.kit.plane import Plane
 from tests.kit.staged import stage_linear
 
@@ -344,11 +345,11 @@ async def test_an_answered_request_leaves_no_cycle_for_the_collector(plane: Plan
 async def test_large_requests_are_bounded_by_their_bytes_and_let_go_of_them(plane: Plane) -> None:
     wide = stage_linear(plane.artifacts, columns=20_000)
     plane.serve({"champion": wide})
-    plane.data._admission = plane.data._replies._admission = Admission(100, 200_000)
+    plane.data.admission = plane.data._replies._admission = Admission(100, 200_000)
     requests = [plane.corridor.infer(plane.request({"x": np.ones((1, 20_000), np.float32)})) for _ in range(4)]
     answers = await asyncio.gather(*requests, return_exceptions=True)
     assert [type(one) for one in answers].count(NotReady) == 2
-    assert plane.data._admission._heavy_bytes == 0
+    assert plane.data.admission._heavy_bytes == 0
     alone = await plane.corridor.infer(plane.request({"x": np.ones((9, 20_000), np.float32)}))
     assert len(alone.outputs[0]) == 9
     assert len(recorded(plane)) == 3
@@ -408,6 +409,42 @@ async def test_a_request_that_nobody_expected_costs_no_other_its_answer(
 ) -> None:
     plane.serve({"champion": stage_linear(plane.artifacts)})
     doors, seen = [Door(), Door(), Door()], iter((False, True, False))
-    monkeypatch.setattr(plane.data._admission, "enter", lambda *_: 1 / 0 if next(seen) else None)
+    monkeypatch.setattr(plane.data.admission, "enter", lambda *_: 1 / 0 if next(seen) else None)
     await asked_together(plane, *doors)
     assert [type(door.completed[0].error) for door in doors] == [type(None), ZeroDivisionError, type(None)]
+
+
+async def test_a_deadline_beyond_any_number_is_the_routes_and_costs_no_other_its_answer(plane: Plane) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)})
+    asked = [plane.request(row(1, 2), timeout_s=timeout_s) for timeout_s in (None, 1e305, None)]
+    async with asyncio.timeout(5):
+        replies = await asyncio.gather(*map(plane.corridor.infer, asked))
+    assert [reply.variant for reply in replies] == ["champion"] * 3
+
+
+async def test_a_request_that_breaks_after_its_draw_leaves_nothing_held(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = plane.serve({"champion": stage_linear(plane.artifacts, columns=20_000)})
+    endpoint.mirror_names = ("one",)
+    monkeypatch.setattr(type(endpoint), "mirrors_drawn", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        await plane.corridor.infer(plane.request({"x": np.ones((1, 20_000), np.float32)}))
+    assert (plane.data.inflight, plane.data.admission._heavy_bytes) == (0, 0)
+
+
+async def test_requests_are_bounded_over_all_endpoints_also_those_that_run(plane: Plane) -> None:
+    staged = {name: stage_linear(plane.artifacts, name=name) for name in ("slow", "fast")}
+    for name, one in staged.items():
+        plane.serve({"champion": one}, endpoint=name)
+    plane.data.admission = plane.data._replies._admission = Admission(3)
+    model, held = hold(plane, staged["slow"])
+    running = [asyncio.create_task(plane.corridor.infer(plane.request(row(1, 2), endpoint="slow"))) for _ in range(3)]
+    await held.begun()
+    with pytest.raises(NotReady, match="as many requests as it may"):
+        await plane.corridor.infer(plane.request(row(1, 2), endpoint="fast"))
+    held.let_go()
+    await asyncio.gather(*running)
+    await settled(plane, model)
+    await plane.corridor.infer(plane.request(row(1, 2), endpoint="fast"))
+    assert plane.data.inflight == 0

@@ -158,6 +158,16 @@ def floors(servers: contextlib.ExitStack, work: Path) -> list[Contender]:
     traced = {"telemetry_otlp_endpoint": servers.enter_context(collector()), "telemetry_sample_ratio": "0.01"}
     return [
         servers.enter_context(ours("runoff", work / "on", model, script, STICKY, **traced)),
+        servers.enter_context(
+            ours(
+                "runoff, `record: {sample: 0}`",
+                work / "unrecorded",
+                model,
+                script,
+                STICKY | {"record": {"sample": 0}},
+                **traced,
+            )
+        ),
         servers.enter_context(ours("runoff, no records, unit, traces", work / "off", model, script, UNRECORDED)),
         servers.enter_context(ours("runoff, plain ASGI door", work / "asgi", model, script, STICKY, door="asgi")),
         servers.enter_context(floor("handler", model, script)),

@@ -164,7 +164,7 @@ def floors(servers: contextlib.ExitStack, work: Path) -> list[Contender]:
                 work / "unrecorded",
                 model,
                 script,
-                STICKY | {"record": {"sample": 0}},
+                STICKY | UNRECORDED,
                 **traced,
             )
         ),

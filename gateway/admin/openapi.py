@@ -14,6 +14,16 @@ _PROBLEM: Schema = {
     "required": ["path", "code", "message"],
     "properties": {name: {"type": "string"} for name in ("path", "code", "message", "remedy")},
 }
+_ROUTE: Schema = DOCUMENT | {
+    "properties": DOCUMENT["properties"]
+    | {
+        "status": {
+            "type": "object",
+            "readOnly": True,
+            "description": "what of it is served; an answer of GET, ignored where it is sent",
+        }
+    }
+}
 _ERROR: Schema = {
     "type": "object",
     "required": ["error", "code"],
@@ -33,7 +43,7 @@ def openapi(calls: Iterable[Call]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Runoff admin API", "version": version("runoff"), "description": __doc__},
         "paths": paths,
-        "components": {"schemas": {"Problem": _PROBLEM, "Error": _ERROR, "Route": DOCUMENT}},
+        "components": {"schemas": {"Problem": _PROBLEM, "Error": _ERROR, "Route": _ROUTE}},
     }
 
 

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("gateway", "routing", "models", "runoff")
 PATHS = re.compile(r"`((?:gateway|routing|models|runoff|tests|docs|deploy|loadtests)/[\w./-]+)`")
 DOCUMENTS = [ROOT / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "docs/grpc-door.md")]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "loadtests/results/README.md"]
 
 MIRRORED_ELSEWHERE = {
     "routing/records.py": "tests/gateway/test_recorder.py",
@@ -39,6 +40,23 @@ MIRRORED_ELSEWHERE = {
 def test_every_path_that_a_document_names_exists(document: Path) -> None:
     missing = [path for path in PATHS.findall(document.read_text()) if not (ROOT / path).exists() and "/x/" not in path]
     assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
+    lost = []
+    for link in re.findall(r"\]\((?!https?://)([^)\s]+)\)", page.read_text()):
+        path, _, heading = link.partition("#")
+        target = page.parent / path if path else page
+        if not target.exists() or (heading and heading not in headings(target)):
+            lost.append(link)
+    assert not lost
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors that a page's headings have where Markdown is shown."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("page", ["ARCHITECTURE.md", "docs/grpc-door.md"])

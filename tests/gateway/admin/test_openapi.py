@@ -1,7 +1,12 @@
+import jsonschema_rs
+
 from gateway.admin.calls import Call, calls
 from gateway.admin.looking import not_built_yet
 from gateway.admin.openapi import openapi
 from gateway.admin.schemas import PARAMETERS
+from routing.traffic import to_document
+from routing.validate import validate
+from tests.routing.documents import two
 
 CALL = Call(
     method="PUT",
@@ -63,3 +68,11 @@ def test_what_is_referred_to_is_there():
     ):
         body = call["requestBody"]["content"]["application/json"]["schema"]
         assert body == {"$ref": "#/components/schemas/Route"}
+
+
+def test_what_a_get_answers_fits_the_schema_of_a_put():
+    route = openapi(calls())["components"]["schemas"]["Route"]
+    document = to_document(validate(two()))
+
+    assert jsonschema_rs.is_valid(route, document | {"status": {"revision": 3}})
+    assert not jsonschema_rs.is_valid(route, document | {"state": "live"})

@@ -11,9 +11,8 @@ from gateway.control.preparation import aliased
 from gateway.control.ramp import ALARM
 from gateway.state.audit import AuditRow
 from gateway.state.revision import AliasMove, Revision
-from gateway.state.store import StateStore
+from gateway.state.store import StateStore, readable
 from routing.traffic import Route
-from routing.validate import validate
 
 
 def etag(revision: Revision) -> str:
@@ -38,8 +37,11 @@ def route(store: StateStore, fleet: Fleet, current: Revision) -> dict[str, Any]:
     newest = store.revisions(limit=1, endpoint=current.endpoint)[0]
     failed = newest if newest.state == "failed" else None
     answers = fleet.answers(live.number) if live else Answers()
+    served = readable(live)
     refused = sorted(problem for worker, problem in answers.failed.items() if worker in fleet.live)
     problem = "; ".join(str(problem) for problem in failed.problems) if failed else next(iter(refused), None)
+    if live is not None and served is None and problem is None:
+        problem = "this release refuses the stored document: `runoff check` says why, apply another"
     previous = store.previous(current.endpoint)
     status = {
         "revision": current.number,
@@ -56,8 +58,8 @@ def route(store: StateStore, fleet: Fleet, current: Revision) -> dict[str, Any]:
         "versions": {arm: str(model.key) for arm, model in compiled.models.items()} if compiled else {},
         "mirrors": [mirror["name"] for mirror in current.document.get("mirrors", ())],
         "workers": {"live": len(fleet.live), "active": len(answers.active & fleet.live)},
-        "following": following(store, live) if live else None,
-        "steps": steps(store, live) if live else None,
+        "following": following(store, live, served) if live and served else None,
+        "steps": steps(store, live, served) if live and served else None,
         "alias_moves": alias_moves(store, current.endpoint),
     }
     return {**current.document, "status": status}
@@ -68,9 +70,8 @@ def alias_moves(store: StateStore, endpoint: str | None = None) -> list[AliasMov
     return [*store.alias_moves.waiting(endpoint), *store.alias_moves.given_up(endpoint)]
 
 
-def following(store: StateStore, live: Revision) -> dict[str, Any]:
+def following(store: StateStore, live: Revision, route: Route) -> dict[str, Any]:
     """What the arms' aliases name beside what they serve, and what is done about it. `summary` is the same for people, or null."""
-    route = validate(live.document)
     followed = store.followed(live.endpoint)
     now = followed.following
     served = {arm: model.key.version for arm, model in live.resolutions.items()}
@@ -91,9 +92,9 @@ def following(store: StateStore, live: Revision) -> dict[str, Any]:
     }
 
 
-def steps(store: StateStore, live: Revision) -> dict[str, Any] | None:
+def steps(store: StateStore, live: Revision, route: Route) -> dict[str, Any] | None:
     """How far the steps of the live route have come; None where it has none, or they begin in a moment. Steps count from 1."""
-    ramp, route = store.ramp(live.endpoint), validate(live.document)
+    ramp = store.ramp(live.endpoint)
     if ramp is None or not route.steps:
         return None
     until = time_text(ramp.due_unix_us) if ramp.state == "running" else None

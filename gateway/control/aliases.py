@@ -5,6 +5,7 @@ process died between the registry's yes and our note of it.
 """
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -53,7 +54,11 @@ class AliasMover:
     async def run(self) -> None:
         """Until it is cancelled."""
         while True:
-            pause_s = await self.step()
+            try:
+                pause_s = await self.step()
+            except sqlite3.Error as error:  # the state cannot be written now; the move still stands in it
+                log.error("alias_move_not_noted", error=error)
+                pause_s = self._pauses_s[-1]
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._woken.wait()

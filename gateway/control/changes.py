@@ -13,7 +13,7 @@ from gateway.control.preparation import aliased, named_version, pins_of
 from gateway.control.reconcile import Reconciler
 from gateway.state.compiled import CompiledModel, pin_name
 from gateway.state.revision import Action, AliasMove, Draft, Revision
-from gateway.state.store import StateStore
+from gateway.state.store import StateStore, readable
 from models.ref import parse_ref
 from routing import promotion
 from routing.errors import Problem, RouteInvalid
@@ -81,9 +81,9 @@ class Changes:
         current, ramp = self._store.current(endpoint), self._store.ramp(endpoint)
         if current is None or ramp is None or ramp.base != dict(route.weights):
             return route
-        before = validate(current.document)
+        before = readable(current)
         names = [variant.name for variant in route.variants]
-        if before.steps != route.steps or [variant.name for variant in before.variants] != names:
+        if before is None or before.steps != route.steps or [variant.name for variant in before.variants] != names:
             return route
         return promotion.set_weights(route, dict(before.weights))
 
@@ -105,10 +105,14 @@ class Changes:
     def taken(self, route: Route) -> dict[str, CompiledModel]:
         """The versions to take without asking: those that are live, if the route differs from the live one in weights alone."""
         live = self._store.live(route.endpoint)
-        if live is None or live.document is None or self._store.current(route.endpoint) != live:
+        if live is None or self._store.current(route.endpoint) != live:
             return {}
-        served = validate(live.document)
-        if served == route or [arm.name for arm in served.variants] != [arm.name for arm in route.variants]:
+        served = readable(live)
+        if (
+            served is None
+            or served == route
+            or [arm.name for arm in served.variants] != [arm.name for arm in route.variants]
+        ):
             return {}
         return live.resolutions if promotion.set_weights(served, dict(route.weights)) == route else {}
 

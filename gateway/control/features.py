@@ -9,7 +9,7 @@ from gateway.features.fit import fit
 from gateway.features.frames import Described
 from gateway.state.compiled import CompiledFeatures, CompiledRoute
 from models.signature import Signature
-from routing.errors import Problem
+from routing.errors import Problem, RouteInvalid
 from routing.traffic import Route
 from routing.validate import validate
 
@@ -84,6 +84,9 @@ def unchanged(route: Route, signature: Signature, base: CompiledRoute | None) ->
     """What is known of the route's service from a revision that has the same features and inputs; None: nothing."""
     if base is None or base.features is None or base.signature != signature:
         return None
-    before = validate(base.document)
+    try:
+        before = validate(base.document)
+    except RouteInvalid:  # of an older release: whoever changes it is asked for nothing but a good one
+        return None
     is_same = before.features == route.features and before.record.sensitive == route.record.sensitive
     return base.features if is_same else None

@@ -23,7 +23,6 @@ from gateway.telemetry.log import EventLog
 from models.errors import ModelsError
 from routing.following import arm_of, look, refuse
 from routing.traffic import Route
-from routing.validate import validate
 
 Aliases = Mapping[tuple[str, str], str]
 """(registered model, alias) → version."""
@@ -80,7 +79,10 @@ class Follower:
         """Until it is cancelled."""
         try:
             while True:
-                await self.step()
+                try:
+                    await self.step()
+                except Exception as error:  # noqa: BLE001  # a state that cannot be written now must not end following, nor control
+                    log.error("following_broke", error=error)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._poll_s):
                         await self._nudged.wait()
@@ -92,7 +94,7 @@ class Follower:
 
     async def step(self) -> None:
         """One look at the registry, if any live route names an alias."""
-        before = {live.endpoint: live.number for live, arms in self._routes() if arms}
+        before = {live.endpoint: live.number for live, route in self._store.live_routes() if aliased(route)}
         if not before:
             return
         try:
@@ -109,20 +111,14 @@ class Follower:
             log.info("registry_back")
             self._on_return()
         self.heard = Heard(poll_s=self._poll_s, at_unix_us=self._store.now_unix_us())
-        for live, _ in self._routes():
+        for live, route in self._store.live_routes():
             # A route that changed while the registry was asked may know more than the answer; a revision on its way is waited for.
             if before.get(live.endpoint) == live.number and self._store.current(live.endpoint) == live:
-                self._look(live, aliases, is_back)
+                self._look(live, route, aliases, is_back)
 
     # ----------------------------------------------------------------
 
-    def _routes(self) -> list[tuple[Revision, bool]]:
-        """Every live revision, and whether some arm of it names an alias."""
-        found = (self._store.live(endpoint) for endpoint in self._store.endpoints())
-        return [(live, bool(aliased(validate(live.document)))) for live in found if live and live.document]
-
-    def _look(self, live: Revision, aliases: Aliases, is_back: bool) -> None:
-        route = validate(live.document)
+    def _look(self, live: Revision, route: Route, aliases: Aliases, is_back: bool) -> None:
         refs = aliased(route)
         moving = {
             (move.name, move.alias) for move in self._store.alias_moves.waiting()

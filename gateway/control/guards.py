@@ -66,7 +66,8 @@ class Guards:
         settle_s = min(
             _SETTLE_S_MAX, 1.0 + route.limits.timeout_s
         )  # answers of the weights before are still on their way
-        if not self._settings.alarms or self._store.now_unix_us() - live.changed_unix_us < settle_s * 1e6:
+        age_s = (self._store.now_unix_us() - live.changed_unix_us) / 1e6
+        if not self._settings.alarms or 0 <= age_s < settle_s:  # below 0 the clock was set back, for who knows how long
             return None
         now = self._counted(route)
         stretch = self._stretches.get(route.endpoint)

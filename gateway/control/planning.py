@@ -11,14 +11,13 @@ from gateway.control.features import FeatureServices
 from gateway.control.preparation import Preparation, problem_of, references
 from gateway.state.compiled import CompiledModel
 from gateway.state.difference import differences
-from gateway.state.store import StateStore
+from gateway.state.store import StateStore, readable
 from models.errors import ModelsError, RegistryUnavailable
 from models.ref import parse_ref
 from models.staged import StagedModel
 from routing import plan as dry_run
 from routing.errors import Problem, RouteInvalid
 from routing.traffic import Route, to_document
-from routing.validate import validate
 
 
 class ArmPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +49,7 @@ class Planner:
     async def plan(self, endpoint: str, document: object) -> dict[str, Any]:
         """Problems, differences, models to load and their memory, and which units move. A body of None plans the route as it is."""
         current = self._store.current(endpoint)
-        before = validate(current.document) if current else None
+        before = readable(current)
         base: dict[str, Any] = {"endpoint": endpoint, "revision": current.number if current else None}
         try:
             route = self._changes.read(endpoint, current.document if document is None and current else document)
@@ -58,7 +57,9 @@ class Planner:
             return base | {"problems": [*error.problems, *await self._unknown(error)], "changes": []}
         planned = dry_run.plan(before, to_document(route))
         arms, problems = await self._arms(route, current.resolutions if current else {})
-        changes = differences(to_document(before) if before else None, to_document(route))
+        # What an older release has stored, and this one refuses, is compared as it stands.
+        known = to_document(before) if before else current.document if current else None
+        changes = differences(known, to_document(route))
         changes += [
             f"{arm.arm}: {arm.reference} is {arm.model} now (was {arm.was})"
             for arm in arms

@@ -54,7 +54,9 @@ from gateway.streams.tail import LakeStream
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.log import EventLog, configure
 from models.artifacts import Artifacts
+from routing.errors import RouteInvalid
 from routing.records import QualityBlock
+from routing.traffic import Route
 from routing.validate import validate
 
 if TYPE_CHECKING:
@@ -322,8 +324,16 @@ def _evidence(uri: str, answers: StagedAnswers) -> Callable[[], "Evidence"]:
 
 
 def _retention(state_file: Path) -> dict[str, int]:
-    """How long records are kept, by endpoint, in seconds."""
-    return {name: validate(document).record.retention_s for name, document in documents(state_file).items()}
+    """How long records are kept, by endpoint, in seconds; of a document that this release refuses for other reasons too."""
+    found = {}
+    for endpoint, document in documents(state_file).items():
+        try:
+            found[endpoint] = validate(document).record.retention_s
+        except RouteInvalid as error:
+            is_misread = any(problem.path.startswith("record") for problem in error.problems)
+            if isinstance(error.read, Route) and not is_misread:
+                found[endpoint] = error.read.record.retention_s
+    return found
 
 
 def _config(app: ASGIApp, settings: Settings) -> uvicorn.Config:

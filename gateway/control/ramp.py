@@ -9,6 +9,7 @@ Where it stands is stored with every step, so that a restart goes on where it wa
 it: whoever steps in knows something that the schedule does not.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -18,7 +19,7 @@ from gateway.control.changes import Author, Changes
 from gateway.control.reconcile import Reconciler
 from gateway.state.revision import Revision
 from gateway.state.standing import Ramp
-from gateway.state.store import STEPS, StateStore
+from gateway.state.store import STEPS, StateStore, readable
 from gateway.telemetry.log import EventLog
 from routing.errors import RouteInvalid
 from routing.ramp import disturbance, weights_at
@@ -41,25 +42,42 @@ class NothingToPause(Exception):
 
 
 class Ramps:
-    """One task on the event loop. `alarms` are where guards and verdicts speak; the first that does pauses."""
+    """One task on the event loop. `alarms` are where guards and verdicts speak; the first that does pauses. `clock` is monotonic."""
 
     def __init__(
-        self, store: StateStore, changes: Changes, reconciler: Reconciler, *, alarms: Sequence[Alarm] = ()
+        self,
+        store: StateStore,
+        changes: Changes,
+        reconciler: Reconciler,
+        *,
+        alarms: Sequence[Alarm] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._changes = changes
         self._reconciler = reconciler
         self._alarms = tuple(alarms)
+        self._clock = clock
+        self._ends: dict[str, tuple[int, float]] = {}
+        """By endpoint: when its step is due as it was stored, and when that is by `clock`."""
 
     async def run(self) -> None:
         """Until it is cancelled."""
         while True:
-            await self._reconciler.noted(LOOK_S if self.step() else _IDLE_S)
+            try:
+                is_running = self.step()
+            except Exception as error:  # noqa: BLE001  # a state that cannot be written now must not end ramps, nor control
+                log.error("steps_broke", error=error)
+                is_running = True
+            await self._reconciler.noted(LOOK_S if is_running else _IDLE_S)
 
     def step(self) -> bool:
-        """One look at every endpoint; answers whether a ramp runs."""
+        """One look at every endpoint that has steps, or had; answers whether a ramp runs."""
+        ramps = self._store.ramps()
         running = [
-            self._look(endpoint) for endpoint in self._store.endpoints()
+            self._look(live, route, ramps.get(live.endpoint))
+            for live, route in self._store.live_routes()
+            if route.steps or live.endpoint in ramps
         ]  # each is looked at, also after the first
         return any(running)
 
@@ -75,7 +93,7 @@ class Ramps:
         ramp, live = self._store.ramp(endpoint), self._store.live(endpoint)
         if ramp is None or ramp.state != "paused" or live is None:
             return False
-        due = self._store.now_unix_us() + ramp.left_us
+        due = self._due(endpoint, ramp.left_us)
         running = msgspec.structs.replace(ramp, state="running", revision=live.number, due_unix_us=due, reason="")
         self._store.keep_ramp(endpoint, running, author=author.principal, reason=author.reason)
         self._hold(live, validate(live.document), running, f"step {ramp.step + 1} goes on: {author.reason}")
@@ -84,26 +102,26 @@ class Ramps:
 
     # ----------------------------------------------------------------
 
-    def _look(self, endpoint: str) -> bool:
-        live, ramp = self._store.live(endpoint), self._store.ramp(endpoint)
-        if live is None or live.document is None or self._store.current(endpoint) != live:
+    def _look(self, live: Revision, route: Route, ramp: Ramp | None) -> bool:
+        endpoint = live.endpoint
+        if self._store.current(endpoint) != live:
             return ramp is not None and ramp.state == "running"  # what is on its way is waited for
-        route = validate(live.document)
         if not route.steps:
-            if ramp is not None:
-                self._store.keep_ramp(endpoint, None)
+            self._store.keep_ramp(endpoint, None)
             return False
-        if ramp is None or self._is_other(ramp, route):
+        known = None if ramp is None else self._store.revision(ramp.revision)
+        before = route if known == live else readable(known)
+        if ramp is None or known is None or before is None or before.steps != route.steps:
             ramp = self._begun(live, route)
-        elif ramp.revision != live.number:
-            ramp = self._overtaken(live, route, ramp)
+        elif known != live:
+            ramp = self._overtaken(live, route, ramp, known, before)
         if ramp.state != "running":
             return False
         alarm = next(filter(None, (self._raised(alarm, live, route, ramp) for alarm in self._alarms)), None)
         if alarm is not None:
             self._paused(endpoint, ramp, f"{ALARM}{alarm}", Author(STEPS, alarm))
             return False
-        if self._store.now_unix_us() >= ramp.due_unix_us:
+        if self._left_us(endpoint, ramp) <= 0:
             self._advance(live, route, ramp)
         return True
 
@@ -114,11 +132,6 @@ class Ramps:
         except Exception as error:  # noqa: BLE001  # a guard that cannot see must not end control, nor hold up what people have planned
             log.error("alarm_broke", error=error, endpoint=route.endpoint)
             return None
-
-    def _is_other(self, ramp: Ramp, route: Route) -> bool:
-        """Whether the live route has other steps than those that the ramp goes by."""
-        known = self._store.revision(ramp.revision)
-        return known is None or known.document is None or validate(known.document).steps != route.steps
 
     def _begun(self, live: Revision, route: Route) -> Ramp:
         """The first step; after a rollback nothing begins by itself."""
@@ -154,14 +167,12 @@ class Ramps:
         self._store.keep_ramp(live.endpoint, ramp)
         return ramp
 
-    def _overtaken(self, live: Revision, route: Route, ramp: Ramp) -> Ramp:
+    def _overtaken(self, live: Revision, route: Route, ramp: Ramp, known: Revision, before: Route) -> Ramp:
         """Another revision went live: the ramp goes on with it, unless it changed what the steps are about."""
-        known = self._store.revision(ramp.revision)
-        assert known is not None, "a revision is never deleted"
         reason = None
         if live.action != "steps":  # a step of our own, kept before control died
             reason = disturbance(
-                validate(known.document),
+                before,
                 route,
                 versions_before={arm: str(model.key) for arm, model in known.resolutions.items()},
                 versions_after={arm: str(model.key) for arm, model in live.resolutions.items()},
@@ -173,12 +184,27 @@ class Ramps:
         return ramp
 
     def _paused(self, endpoint: str, ramp: Ramp, reason: str, author: Author | None) -> Ramp:
-        left = max(0, ramp.due_unix_us - self._store.now_unix_us())
-        paused = msgspec.structs.replace(ramp, state="paused", left_us=left, reason=reason)
+        left_us = max(0, self._left_us(endpoint, ramp))
+        paused = msgspec.structs.replace(ramp, state="paused", left_us=left_us, reason=reason)
         self._store.keep_ramp(endpoint, paused, author=author.principal if author else STEPS, reason=reason[:1000])
         log.warning("steps_paused", endpoint=endpoint, revision=ramp.revision, problem=reason)
         return paused
 
     def _timed(self, route: Route, ramp: Ramp) -> Ramp:
-        due = self._store.now_unix_us() + route.steps[ramp.step].for_s * 1_000_000
+        due = self._due(route.endpoint, route.steps[ramp.step].for_s * 1_000_000)
         return msgspec.structs.replace(ramp, due_unix_us=due)
+
+    def _due(self, endpoint: str, left_us: int) -> int:
+        """When a step ends that has so much left, by the wall clock, for people and for a next process; noted by this one's own too."""
+        due_unix_us = self._store.now_unix_us() + left_us
+        self._ends[endpoint] = due_unix_us, self._clock() + left_us / 1e6
+        return due_unix_us
+
+    def _left_us(self, endpoint: str, ramp: Ramp) -> int:
+        """What is left of the step. A wall clock that is set meanwhile ends it neither early, without anybody having looked on, nor late."""
+        due_unix_us, ends = self._ends.get(endpoint, (None, 0.0))
+        if due_unix_us != ramp.due_unix_us:  # begun by an earlier process
+            left_us = ramp.due_unix_us - self._store.now_unix_us()
+            ends = self._clock() + left_us / 1e6
+            self._ends[endpoint] = ramp.due_unix_us, ends
+        return int((ends - self._clock()) * 1e6)

@@ -8,6 +8,7 @@ Control may die at any step: what is unfinished in the store is taken up again a
 """
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -19,7 +20,7 @@ from gateway.control.fleet import Fleet
 from gateway.control.preparation import Preparation, Prepared, compile_route, needs_warming, pins_of
 from gateway.state.compiled import CompiledFeatures, CompiledModel, CompiledRoute
 from gateway.state.revision import Revision
-from gateway.state.store import StateStore
+from gateway.state.store import StateStore, readable
 from gateway.telemetry.log import EventLog
 from models.signature import Signature
 from routing.errors import Problem, RouteInvalid
@@ -28,6 +29,8 @@ from routing.validate import validate
 
 WARM_UP_S: Final = 300.0
 """How long all workers together may take to load and warm a revision's models."""
+STATE_RETRY_S: Final = 5.0
+"""Between two tries to write a step of a revision into a state that cannot be written."""
 _UNQUESTIONED: Final = frozenset({"override", "promote", "rollback", "weights", "steps"})
 """What takes versions that were checked before, or that a person wants past the checks."""
 FLEET_KNOWN_S: Final = 5.0
@@ -47,6 +50,7 @@ class Reconciler:
         *,
         features: FeatureServices | None = None,
         warm_up_s: float = WARM_UP_S,
+        retry_s: float = STATE_RETRY_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -55,6 +59,7 @@ class Reconciler:
         self._features = features or FeatureServices(None)
         self._fleet = fleet
         self._warm_up_s = warm_up_s
+        self._retry_s = retry_s
         self._clock = clock
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
@@ -123,23 +128,36 @@ class Reconciler:
     # ----------------------------------------------------------------
 
     async def _work(self, endpoint: str) -> None:
-        """Until this endpoint has nothing unfinished. Each turn of the loop ends one revision, so it ends."""
+        """Until this endpoint has nothing unfinished. Each turn of the loop ends one revision, once the state can be written, so it ends."""
         while True:
             revision = next((found for found in self._store.unfinished() if found.endpoint == endpoint), None)
             if revision is None:
                 return
             try:
                 problems = await self._take_further(revision)
+            except sqlite3.Error as error:
+                await self._wait_for_state(revision, error)
+                continue
             except Exception as error:  # noqa: BLE001  # whatever is wrong, the revision must end and the old one stay
                 log.error("revision_broke", error=error, endpoint=endpoint, revision=revision.number)
                 problems = [
                     Problem("", "internal", "preparation failed unexpectedly; the log of control has the details")
                 ]
-            if problems and self._store.fail(revision.number, problems):
+            try:
+                is_failed = bool(problems) and self._store.fail(revision.number, problems)
+            except sqlite3.Error as error:
+                await self._wait_for_state(revision, error)
+                continue
+            if is_failed:
                 log.warning(
                     "revision_failed", endpoint=endpoint, revision=revision.number, problems=[str(p) for p in problems]
                 )
             self._note()
+
+    async def _wait_for_state(self, revision: Revision, error: sqlite3.Error) -> None:
+        """The disk is full, or somebody holds the file. The revision is as it was, and is gone on with."""
+        log.error("state_not_written", error=error, endpoint=revision.endpoint, revision=revision.number)
+        await asyncio.sleep(self._retry_s)
 
     async def _take_further(self, revision: Revision) -> list[Problem]:
         """One revision to its end; empty when it is live or superseded."""
@@ -184,7 +202,9 @@ class Reconciler:
         base = self._base(revision)
         if base is None or self._live(revision.endpoint) is None:
             return False
-        route = validate(revision.document)
+        route = readable(revision)
+        if route is None:  # written by an older release, and taken up at a start: it fails with its problems
+            return False
         pins = pins_of(revision.resolutions)
         models = {name: model for name, model in revision.resolutions.items() if name in route.models or name in pins}
         if models.keys() != route.models.keys() | pins.keys():

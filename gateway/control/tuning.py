@@ -105,16 +105,17 @@ class Tuning:
 
     async def _measure_reshaped(self) -> None:
         """The models of endpoints whose requests have come to be of another size than those that the model was measured for."""
-        for endpoint in self._store.endpoints():
-            live = self._store.live(endpoint)
-            traffic = await self._on_thread(partial(self._traffic, endpoint)) if live else None
-            if live is None or traffic is None or traffic.requests < _REQUESTS_MIN:
+        for live, _ in self._store.live_routes():
+            traffic = await self._on_thread(partial(self._traffic, live.endpoint))
+            if traffic is None or traffic.requests < _REQUESTS_MIN:
                 continue
             for digest in dict.fromkeys(model.digest for model in live.resolutions.values()):
                 newest = profiles.newest(self._artifacts / digest)
                 if newest is None or digest in self._failed or not is_reshaped(newest.traffic, traffic):
                     continue
-                log.info("traffic_changed", endpoint=endpoint, rows_p50=traffic.rows_p50, rows_p95=traffic.rows_p95)
+                log.info(
+                    "traffic_changed", endpoint=live.endpoint, rows_p50=traffic.rows_p50, rows_p95=traffic.rows_p95
+                )
                 await self._try(digest, newest.ask, traffic)
 
     async def _measure_unknown(self) -> None:
@@ -187,8 +188,8 @@ class Tuning:
 
     def _served(self) -> list[str]:
         """Digests of all live arms."""
-        live = (self._store.live(endpoint) for endpoint in self._store.endpoints())
-        return list(dict.fromkeys(model.digest for one in live if one for model in one.resolutions.values()))
+        live = self._store.live_routes()
+        return list(dict.fromkeys(model.digest for one, _ in live for model in one.resolutions.values()))
 
     async def _on_thread(self, ask: Callable[[], Found]) -> Found:
         return await asyncio.get_running_loop().run_in_executor(self._thread, ask)

@@ -4,6 +4,7 @@ Workers never ask: they read what control has written into the state, and the an
 """
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -39,6 +40,9 @@ class KeySetSource:
                 pause_s = self._settings.refresh_s
             except KeySetUnavailable as error:
                 log.warning("key_set_not_fetched", issuer=self._settings.issuer, problem=str(error))
+                pause_s = min(_RETRY_S, self._settings.refresh_s)
+            except sqlite3.Error as error:  # the state cannot be written now, which is no reason for control to end
+                log.warning("key_set_not_kept", issuer=self._settings.issuer, problem=str(error))
                 pause_s = min(_RETRY_S, self._settings.refresh_s)
             await asyncio.sleep(pause_s)
 

@@ -11,6 +11,7 @@ from typing import Final
 from gateway.state.audit import Audit
 
 SCHEMA_VERSION: Final = 1
+WAIT_S: Final = 5.0
 _ADDED: Final = (("alias_moves", "found", "TEXT"), ("keys", "last_used_unix_us", "INTEGER"))
 
 
@@ -32,7 +33,7 @@ class Database:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)
         self._clock = clock
-        self.connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+        self.connection = sqlite3.connect(path, isolation_level=None, timeout=WAIT_S)
         self.connection.execute("PRAGMA journal_mode = WAL")
         self.connection.execute("PRAGMA synchronous = FULL")  # an acknowledged revision survives power loss
         (version,) = self.connection.execute("PRAGMA user_version").fetchone()
@@ -51,15 +52,22 @@ class Database:
         return int(self._clock() * 1_000_000)
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All of it, or nothing."""
-        self.connection.execute("BEGIN IMMEDIATE")
+    def transaction(self, *, wait_s: float = WAIT_S) -> Iterator[None]:
+        """All of it, or nothing. `wait_s`: for somebody else who writes; the loop stands still meanwhile."""
+        self._waits(wait_s)
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+        finally:
+            self._waits(WAIT_S)
         try:
             yield
         except BaseException:
             self.connection.execute("ROLLBACK")
             raise
         self.connection.execute("COMMIT")
+
+    def _waits(self, seconds: float) -> None:
+        self.connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
 
     def _add_columns(self) -> None:
         """Columns that a file of an earlier build of this version lacks; each may be NULL, so that either build can go on with it."""

@@ -13,6 +13,9 @@ USED_EVERY_US: Final = 60_000_000
 """How exact a last use is: a key in use is written down once a minute, not more often."""
 
 
+_USED_WAIT_S: Final = 0.05
+
+
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One key. `digest` is the SHA-256 of its text.
 
@@ -98,10 +101,10 @@ class KeyTable:
         return self.find(key_id)
 
     def used(self, ids: Iterable[str]) -> None:
-        """These were used in the last seconds."""
+        """These were used in the last seconds. Waits for nobody: it is told again."""
         now = self._database.now_unix_us()
         due = [(now, key_id, now - USED_EVERY_US) for key_id in ids]
-        with self._database.transaction():
+        with self._database.transaction(wait_s=_USED_WAIT_S):
             self._connection.executemany(
                 "UPDATE keys SET last_used_unix_us = ? WHERE id = ? AND coalesce(last_used_unix_us, 0) <= ?", due
             )

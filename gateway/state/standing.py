@@ -65,6 +65,11 @@ class Standings:
         found = self._read("ramps", endpoint)
         return None if found is None else _RAMP.decode(found)
 
+    def ramps(self) -> dict[str, Ramp]:
+        """All that there are, by endpoint."""
+        rows = self._connection.execute("SELECT endpoint, document FROM ramps")
+        return {endpoint: _RAMP.decode(document) for endpoint, document in rows}
+
     def keep_ramp(self, endpoint: str, ramp: Ramp | None) -> None:
         if ramp is None:
             self._connection.execute("DELETE FROM ramps WHERE endpoint = ?", (endpoint,))

@@ -16,7 +16,8 @@ from gateway.state.keys import KeyTable
 from gateway.state.revision import UNFINISHED, Draft, Revision, State
 from gateway.state.staged import StagedNames
 from gateway.state.standing import Followed, Ramp, Standings
-from routing.errors import Problem
+from gateway.telemetry.log import EventLog
+from routing.errors import Problem, RouteInvalid
 from routing.following import activated, resumed
 from routing.traffic import Route
 from routing.validate import validate
@@ -32,6 +33,8 @@ _COMPILED_KEPT: Final = 32
 """Compiled forms kept for one endpoint (64 kB each); older ones are compiled again from their resolutions when needed."""
 _PROBLEMS = msgspec.json.Decoder(tuple[Problem, ...])
 _RESOLUTIONS = msgspec.json.Decoder(dict[str, CompiledModel])
+
+log = EventLog(__name__)
 
 
 class RevisionStale(StateError):
@@ -51,6 +54,8 @@ class StateStore:
         self._database = database = Database(path, clock=clock)
         self._connection = database.connection
         self._standings = Standings(self._connection)
+        self._live: dict[int, tuple[Revision, Route | None]] = {}
+        """What `live_routes` has read: a revision does not change while it is live."""
         self.staged = StagedNames(database)
         self.alias_moves = AliasMoves(database)
         self.keys = KeyTable(database)
@@ -79,9 +84,20 @@ class StateStore:
         return newest if newest is not None and newest.document is not None else None
 
     def routes(self) -> dict[str, Route]:
-        """What a writer would change, of every endpoint."""
-        currents = {endpoint: self.current(endpoint) for endpoint in self.endpoints()}
-        return {endpoint: validate(current.document) for endpoint, current in currents.items() if current}
+        """What a writer would change, of every endpoint whose document this release reads."""
+        routes = {endpoint: readable(self.current(endpoint)) for endpoint in self.endpoints()}
+        return {endpoint: route for endpoint, route in routes.items() if route is not None}
+
+    def live_routes(self) -> list[tuple[Revision, Route]]:
+        """Every live revision with its route, by endpoint.
+
+        One whose document this release refuses (an older one has stored it) is left out and logged once: what control does by itself
+        must not end with it. Workers and callers are told where they meet it.
+        """
+        numbers = self._connection.execute("SELECT live FROM routes WHERE live IS NOT NULL ORDER BY endpoint")
+        live = {number: self._live.get(number) or self._read(number) for (number,) in numbers}
+        self._live = live
+        return [(revision, route) for revision, route in live.values() if route is not None]
 
     def live(self, endpoint: str) -> Revision | None:
         """The revision that workers serve; None when there is none."""
@@ -286,6 +302,10 @@ class StateStore:
             self._standings.keep_followed(endpoint, Followed(following=resumed(), since_unix_us=self.now_unix_us()))
             self._database.audit.append(author, "resume", endpoint=endpoint, reason=reason)
 
+    def ramps(self) -> dict[str, Ramp]:
+        """Those that there are, by endpoint."""
+        return self._standings.ramps()
+
     def ramp(self, endpoint: str) -> Ramp | None:
         """How far the steps of the live route have come; None: it has none, or they have not begun."""
         return self._standings.ramp(endpoint)
@@ -332,6 +352,15 @@ class StateStore:
         """The store's own wall clock, by which all of its times are."""
         return self._database.now_unix_us()
 
+    def _read(self, number: int) -> tuple[Revision, Route | None]:
+        revision = self.revision(number)
+        assert revision is not None, "a revision is never deleted"
+        try:
+            return revision, validate(revision.document)
+        except RouteInvalid as error:
+            log.error("route_unreadable", endpoint=revision.endpoint, revision=number, problem=str(error))
+            return revision, None
+
     def _one(self, where: str, *values: object) -> Revision | None:
         found = self._many(where + " LIMIT 1", *values)
         return found[0] if found else None
@@ -339,6 +368,14 @@ class StateStore:
     def _many(self, where: str, *values: object) -> list[Revision]:
         rows = self._connection.execute(f"SELECT {_COLUMNS} FROM revisions WHERE {where}", values)  # noqa: S608
         return [_revision(row) for row in rows]
+
+
+def readable(revision: Revision | None) -> Route | None:
+    """Its route; None where there is none, or where this release refuses what an older one has stored."""
+    try:
+        return validate(revision.document) if revision is not None and revision.document is not None else None
+    except RouteInvalid:
+        return None
 
 
 def _versions(followed: Followed) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import socket
 import threading
 import time
@@ -142,6 +143,8 @@ class ControlPlane:
         self.recorded = {}
         self.wall = time.time
         """The wall clock of the state; a test may put its own in its place."""
+        self.clock = time.monotonic
+        """The clock of ramps, likewise."""
         self._warm_up_s = warm_up_s
         self._threads = ThreadPoolExecutor(2)
         self.start()
@@ -173,7 +176,7 @@ class ControlPlane:
             poll_s=0.01,
             on_return=self.aliases.wake,
         )
-        self.ramps = Ramps(self.store, self.changes, self.reconciler)
+        self.ramps = Ramps(self.store, self.changes, self.reconciler, clock=lambda: self.clock())  # noqa: PLW0108  # as above
         secret = self.settings.webhook_secret
         self.admin_webhooks = Webhooks(secret, self.follower.nudge) if secret else None
         self.planner = Planner(self.store, self.changes, self.preparation)
@@ -219,6 +222,14 @@ class ControlPlane:
 
     async def ended(self, revision):
         return await self.reconciler.finished(revision.number, 10)
+
+    def spoil(self, endpoint="phishing", **keys):
+        """Its documents become what an older release took and this one refuses, as after an upgrade; `keys` instead of a bad unit."""
+        rows = self.store._connection.execute("SELECT number, document FROM revisions WHERE endpoint = ?", (endpoint,))
+        for number, document in rows.fetchall():
+            old = json.dumps(json.loads(document) | (keys or {"unit": {"header": "authorization"}}))
+            self.store._connection.execute("UPDATE revisions SET document = ? WHERE number = ?", (old, number))
+        self.store._live.clear()
 
     def live(self, endpoint="phishing"):
         """The versions that are served: arm → version."""

@@ -1,4 +1,5 @@
 import asyncio
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -131,3 +132,19 @@ async def test_a_registry_that_is_heard_again_is_tried_at_once(plane):
             await asyncio.sleep(0)
         running.cancel()
     assert champion(plane) == "2"
+
+
+async def test_a_state_that_cannot_be_written_does_not_end_the_moves(plane, mover, monkeypatch):
+    steps = []
+
+    async def full():
+        steps.append(1)
+        mover.wake()
+        if len(steps) == 3:
+            raise asyncio.CancelledError
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(mover, "step", full)
+    with pytest.raises(asyncio.CancelledError):
+        await mover.run()
+    assert len(steps) == 3

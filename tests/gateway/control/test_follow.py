@@ -1,4 +1,5 @@
 import asyncio
+import sqlite3
 
 import numpy as np
 import pytest
@@ -327,3 +328,28 @@ async def test_a_nudge_looks_at_once(plane):
         await plane.reconciler._changed.wait()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_route_that_this_release_refuses_does_not_stop_the_following_of_others(plane):
+    await put(plane, "auto")
+    await plane.put(route("other", **BOTH))
+    plane.spoil("other")
+    move(plane, "3")
+    await step(plane)
+    assert plane.live() == {"champion": "3", "challenger": "2"}
+
+
+async def test_a_state_that_cannot_be_written_does_not_end_following(plane, monkeypatch):
+    looks = []
+
+    async def full():
+        looks.append(1)
+        plane.follower.nudge()
+        if len(looks) == 3:
+            raise asyncio.CancelledError
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(plane.follower, "step", full)
+    with pytest.raises(asyncio.CancelledError):
+        await plane.follower.run()
+    assert len(looks) == 3

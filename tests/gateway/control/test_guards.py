@@ -176,3 +176,12 @@ async def test_alarms_can_be_switched_off(plane, worker, tmp_path):
     worker.answer("champion", 90)
     worker.answer("challenger", 10, code="500")
     assert look(plane).state == "running"
+
+
+async def test_a_clock_set_back_does_not_blind_the_guards(plane, worker, tmp_path):
+    for _ in range(2):
+        plane.wall = lambda at=plane.now: at - 5 * 3600
+        look(plane)
+        worker.answer("champion", 4500)
+        worker.answer("challenger", 500, code="500")
+    assert look(plane).state == "paused"

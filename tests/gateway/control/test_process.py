@@ -9,8 +9,11 @@ import sys
 import httpx
 import pytest
 
+from gateway.control.process import _retention
 from gateway.processes.birth import Birth, new_writer
 from gateway.settings import Settings
+from gateway.state.revision import Draft
+from gateway.state.store import StateStore
 from tests.kit.control import linear
 
 pytestmark = pytest.mark.slow
@@ -87,6 +90,23 @@ def test_control_prepares_real_models_survives_kill_9_and_drains(supervisor, tmp
         assert supervisor.hear("beat")
         supervisor.send({"command": "drain"})
         assert process.wait(20) == 0
+
+
+def test_a_document_that_this_release_refuses_keeps_its_own_retention_and_stops_no_other(tmp_path):
+    store = StateStore(tmp_path / "state.db")
+    variants = {"variants": [{"name": "champion", "model": "models:/m/1", "weight": 1}]}
+    kept = {
+        "good": {"record": {"retention": "1d"}},
+        "old": {"record": {"retention": "2d"}, "unit": {"header": "authorization"}},
+        "misread": {"record": {"retention": "for ever"}},
+    }
+    for endpoint, keys in kept.items():
+        document = {"endpoint": endpoint, **variants, **keys}
+        draft = Draft(endpoint=endpoint, action="put", author="ann", reason="r", document=document)
+        number = store.write(draft).number
+        store._connection.execute("UPDATE routes SET live = ? WHERE endpoint = ?", (number, endpoint))
+    store.close()
+    assert _retention(tmp_path / "state.db") == {"good": 86_400, "old": 2 * 86_400}
 
 
 def test_control_ends_when_its_supervisor_does(supervisor):

@@ -1,3 +1,6 @@
+import asyncio
+import sqlite3
+
 import pytest
 
 from gateway.admin import views
@@ -13,7 +16,7 @@ DOCUMENT = route(**BOTH) | {"steps": STEPS}
 async def plane(tmp_path):
     async with ControlPlane(tmp_path / "var") as made:
         made.now = 1_790_000_000.0
-        made.wall = lambda: made.now
+        made.wall = made.clock = lambda: made.now
         yield made
 
 
@@ -87,7 +90,7 @@ async def test_an_alarm_pauses(begun):
     ramps.step()
     assert (weight(plane), state(plane)) == (1, ("paused", 1))
     assert plane.store.ramp("phishing").reason == "alarm: phishing errs"
-    shown = views.steps(plane.store, plane.store.live("phishing"))
+    shown = views.steps(plane.store, *plane.store.live_routes()[0])
     assert (shown["alarm"], shown["summary"]) == ("phishing errs", "step 1 of 2, paused: alarm: phishing errs")
 
 
@@ -193,6 +196,62 @@ async def test_a_step_written_just_before_the_end_of_control_is_not_taken_twice(
     plane.ramps.step()
     assert (weight(plane), state(plane)) == (10, ("running", 2))
     assert len(plane.store.revisions(limit=9)) == 3
+
+
+async def test_a_wall_clock_that_is_set_takes_no_step_early_and_holds_none_up(begun):
+    plane = begun
+    jumped = plane.now + 5 * 3600
+    plane.wall = lambda: jumped
+    plane.ramps.step()
+    assert (weight(plane), state(plane)) == (1, ("running", 1))
+    plane.ramps.pause("phishing", author=ANN)
+    assert plane.store.ramp("phishing").left_us == 600_000_000
+    plane.ramps.resume("phishing", author=ANN)
+    plane.wall = lambda: jumped - 9 * 3600
+    pass_by(plane, 10.1)
+    assert (weight(plane), state(plane)) == (10, ("running", 2))
+
+
+async def test_a_route_that_this_release_refuses_neither_ends_the_ramps_of_others_nor_its_own_for_good(begun):
+    plane = begun
+    other = DOCUMENT | {"endpoint": "other"}
+    await plane.put(other)
+    plane.spoil()
+    pass_by(plane, 11)
+    assert plane.store.ramp("other").state == "running"
+    assert (weight(plane), state(plane)) == (1, ("running", 1))
+    mended = await plane.put(DOCUMENT, expected=plane.store.current("phishing").number)
+    assert mended.state == "live", mended.problems
+    plane.ramps.step()
+    assert (weight(plane), state(plane)) == (1, ("running", 1))
+
+
+async def test_a_state_that_cannot_be_written_does_not_end_the_ramps(begun, monkeypatch):
+    plane = begun
+    asked = []
+
+    async def noted(timeout_s):
+        asked.append(timeout_s)
+        if len(asked) == 2:
+            raise asyncio.CancelledError
+
+    def full():
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(plane.reconciler, "noted", noted)
+    monkeypatch.setattr(plane.ramps, "step", full)
+    with pytest.raises(asyncio.CancelledError):
+        await plane.ramps.run()
+    assert asked == [1.0, 1.0]
+
+
+async def test_a_look_reads_nothing_of_routes_without_steps(begun):
+    plane = begun
+    await plane.put(route("plain", **BOTH))
+    asked = []
+    plane.store.current = lambda endpoint, current=plane.store.current: asked.append(endpoint) or current(endpoint)
+    plane.ramps.step()
+    assert asked == ["phishing"]
 
 
 async def test_only_what_runs_can_be_paused(plane):

@@ -1,7 +1,9 @@
 import asyncio
+import sqlite3
 
 import pytest
 
+from gateway.admin import views
 from gateway.state.reader import StateReader
 from tests.kit.control import ANN, ControlPlane, route
 
@@ -168,3 +170,47 @@ async def test_an_unexpected_error_ends_the_revision(plane):
     plane.preparation._stage = broken
     ended = await plane.put(route())
     assert (ended.state, ended.problems[0].code) == ("failed", "staging_failed")
+
+
+async def test_an_unfinished_revision_that_this_release_refuses_fails_with_its_problems_at_the_start(plane):
+    await plane.put(route(**SPLIT))
+    workers(plane, "a")
+    plane.shelf.publish("phishing", "3", alias="champion")
+    revision = plane.changes.put("phishing", route(**SPLIT), expected=1, author=ANN)
+    await warming(plane, revision.number)
+    await plane.stop()
+    plane.start()
+    plane.spoil()
+    plane.reconciler.start()
+    ended = await plane.ended(revision)
+    assert (ended.state, [problem.code for problem in ended.problems]) == ("failed", ["secret_header"])
+
+
+async def test_a_route_that_this_release_refuses_is_shown_planned_against_replaced_and_deleted(plane):
+    await plane.put(route(**SPLIT))
+    plane.spoil()
+    shown = views.route(plane.store, plane.fleet, plane.store.current("phishing"))["status"]
+    assert "this release refuses the stored document" in shown["problem"]
+    assert (shown["following"], shown["steps"]) == (None, None)
+    plan = await plane.planner.plan("phishing", route(**SPLIT))
+    assert (plan["problems"], plan["changes"]) == ([], ["unit: header authorization → none"])
+    assert plane.store.routes() == {}
+    replaced = await plane.put(route(**SPLIT), expected=1)
+    assert replaced.state == "live", replaced.problems
+    plane.spoil()
+    assert plane.changes.delete("phishing", expected=replaced.number, author=ANN).state == "live"
+
+
+async def test_a_revision_goes_on_when_the_state_can_be_written_again(plane, monkeypatch):
+    monkeypatch.setattr(plane.reconciler, "_retry_s", 0.01)
+    advance, refused = plane.store.advance, []
+
+    def full(*asked):
+        if len(refused) < 2:
+            refused.append(asked)
+            raise sqlite3.OperationalError("database or disk is full")
+        return advance(*asked)
+
+    monkeypatch.setattr(plane.store, "advance", full)
+    revision = await plane.put(route(**SPLIT))
+    assert (revision.state, len(refused)) == ("live", 2)

@@ -1,4 +1,5 @@
 import asyncio
+import sqlite3
 
 from gateway.keys.usage import tell_used
 
@@ -23,7 +24,9 @@ async def told(ring, answers):
         heard.append(ids)
         if len(heard) == len(answers):
             done.set()
-        return answers[len(heard) - 1]
+        if isinstance(answer := answers[len(heard) - 1], Exception):
+            raise answer
+        return answer
 
     telling = asyncio.create_task(tell_used(ring, tell, every_s=0))
     async with asyncio.timeout(5):
@@ -40,3 +43,8 @@ async def test_what_was_used_is_told():
 
 async def test_what_nobody_took_down_is_told_again():
     assert await told(Ring("a"), [False, True]) == [["a"], ["a"]]
+
+
+async def test_a_state_that_is_full_or_locked_ends_nothing_and_is_told_again():
+    locked = sqlite3.OperationalError("database is locked")
+    assert await told(Ring("a"), [locked, locked, True]) == [["a"], ["a"], ["a"]]

@@ -94,3 +94,14 @@ def test_keys_of_a_file_without_the_newest_column_open_nothing_until_it_is_there
     StateStore(tmp_path / "state.db").close()
     assert reader.keys()[0].id == KEY.id
     reader.close()
+
+
+def test_the_use_of_keys_waits_for_nobody_who_holds_the_state_and_changes_wait_as_before(store, tmp_path):
+    store.keys.add(KEY, author="local:ann", reason="new")
+    other = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        store.keys.used([KEY.id])
+    assert store._database.connection.execute("PRAGMA busy_timeout").fetchone() == (5000,)
+    other.execute("ROLLBACK")
+    other.close()

@@ -180,3 +180,19 @@ def test_a_reader_works_after_control_has_closed_the_database(store, path):
     live(store)
     store.close()
     assert [state.endpoint for state in StateReader(path).routes()] == ["phishing"]
+
+
+def test_live_routes_are_read_once_and_leave_out_what_this_release_refuses(store, caplog):
+    live(store)
+    live(store, endpoint="other")
+    refused = draft(endpoint="old").document | {"unit": {"header": "authorization"}}
+    live(store, endpoint="old", document=refused)
+    for _ in range(3):
+        assert [(revision.endpoint, route.endpoint) for revision, route in store.live_routes()] == [
+            ("other", "other"),
+            ("phishing", "phishing"),
+        ]
+    assert caplog.text.count("route_unreadable") == 1
+    number = live(store, expected=1, weight=2.0)
+    assert store.live_routes()[1][0].number == number
+    assert store.routes().keys() == {"other", "phishing"}

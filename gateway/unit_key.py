@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from models.files import sync
+
 KEY_BYTES: Final = 32
 
 
@@ -40,4 +42,5 @@ def made_once(path: Path, fresh: Callable[[], bytes]) -> bytes:
             pass
         finally:
             draft.unlink()
+        sync(path.parent)  # a key that power loss took would leave what it has hashed without its like
     return path.read_bytes()

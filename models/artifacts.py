@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from models.errors import ArtifactInvalid
+from models.files import replace_file, sync
 from models.staged import MANIFEST, ModelKey, StagedModel
 
 SOURCE: Final = "source"
@@ -88,19 +89,16 @@ class Artifacts:
         target = self.path(incoming.digest)
         if target.exists():
             shutil.rmtree(target)  # without a manifest: `find` did not see it, a crash left it
-        staged.write(incoming.folder)
-        for path in incoming.folder.rglob("*"):
+        for path in (*incoming.folder.rglob("*"), incoming.folder):
             path.chmod(0o700 if path.is_dir() else 0o600)
-        incoming.folder.chmod(0o700)
+            sync(path)
+        staged.write(incoming.folder)  # its folder is synced with it
         incoming.folder.rename(target)
+        sync(self.folder)
         return staged
 
     def remember(self, ref: str, remembered: Remembered) -> None:
-        path = self._ref_path(ref)
-        temporary = path.with_suffix(f".{uuid.uuid4().hex}")
-        temporary.write_bytes(msgspec.json.encode(remembered))
-        temporary.chmod(0o600)
-        temporary.rename(path)
+        replace_file(self._ref_path(ref), msgspec.json.encode(remembered), durable=False)
 
     def recall(self, ref: str) -> Remembered | None:
         """What `remember` stored for the reference; None when nothing, or nothing readable."""

@@ -6,13 +6,13 @@ A profile is advice: whatever is wrong with one, it counts as not being there, a
 import os
 import platform
 import re
-import uuid
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from models.files import replace_file
 from models.runtime.onnx import VERSION
 from models.staged import Profile
 
@@ -68,10 +68,7 @@ def write(artifact: Path, profile: Profile) -> None:
     """Keeps the profile as this machine's, by rename."""
     target = path(artifact)
     target.parent.mkdir(mode=0o700, exist_ok=True)
-    temporary = target.with_suffix(f".{uuid.uuid4().hex}")
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(profile)))
-    temporary.chmod(0o600)
-    temporary.rename(target)
+    replace_file(target, msgspec.json.format(msgspec.json.encode(profile)), durable=False)
 
 
 def stamp(artifact: Path) -> int:

@@ -6,6 +6,7 @@ from typing import Final, Literal
 import msgspec
 
 from models.errors import ArtifactInvalid
+from models.files import replace_file
 from models.signature import Answer, Signature
 
 MANIFEST: Final = "staged.json"
@@ -141,9 +142,7 @@ class StagedModel(msgspec.Struct, frozen=True, kw_only=True):
 
     def write(self, folder: Path) -> None:
         """Writes the manifest into `folder`, last, by rename: a folder with a manifest is whole."""
-        temporary = folder / (MANIFEST + ".new")
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(self)))
-        temporary.rename(folder / MANIFEST)
+        replace_file(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(self)), durable=True)
 
     @staticmethod
     def read(folder: Path) -> "StagedModel":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from models.files import replace_file
 from routing.traffic import Route
 
 if TYPE_CHECKING:
@@ -47,8 +48,5 @@ class References:
         made = self._evidence().reference(endpoint, model, version, now_unix_s)
         if made is not None:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft = path.with_suffix(".new")
-            draft.touch(mode=0o600)
-            draft.write_bytes(msgspec.json.encode(made))
-            draft.replace(path)
+            replace_file(path, msgspec.json.encode(made), durable=False)
         return made

@@ -24,6 +24,7 @@ import msgspec
 from gateway.shadow.draw import Draw
 from gateway.spool.frame import parse
 from gateway.telemetry.log import EventLog
+from models.files import replace_file
 
 _log: Final = EventLog(__name__)
 _OFFSETS: Final = "offsets.json"
@@ -131,10 +132,9 @@ class Progress:
         alive = set(writers)
         low = {writer: sequence for writer, sequence in self._low.items() if writer in alive}
         if low != self._stored:
-            draft = self._folder / (_OFFSETS + ".new")
-            draft.write_bytes(msgspec.json.encode(low))
-            draft.chmod(0o600)
-            draft.replace(self._folder / _OFFSETS)
+            replace_file(
+                self._folder / _OFFSETS, msgspec.json.encode(low), durable=False
+            )  # a sync a second would be felt by workers
             self._low, self._stored = low, dict(low)
         for link, proven in list(self._proofs.items()):
             is_own = link.parent == self._own
@@ -157,6 +157,9 @@ class Progress:
         try:
             return msgspec.json.decode((self._folder / _OFFSETS).read_bytes(), type=Frames)
         except FileNotFoundError:
+            return {}
+        except msgspec.DecodeError as error:  # a power loss may spoil it; what the links prove still holds
+            _log.warning("shadow_offsets_spoilt", reason=str(error))
             return {}
 
     def _can_link(self) -> bool:

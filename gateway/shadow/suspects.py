@@ -15,6 +15,7 @@ from typing import Final, Literal
 import msgspec
 
 from gateway.telemetry.log import EventLog
+from models.files import replace_file
 
 _log: Final = EventLog(__name__)
 
@@ -79,10 +80,7 @@ class Suspects:
             for digest, strikes in self._strikes.items()
             if now - strikes[-1] < QUARANTINE_S
         }
-        draft = self._file.with_suffix(".new")
-        draft.write_bytes(msgspec.json.encode(self._strikes))
-        draft.chmod(0o600)
-        draft.replace(self._file)
+        replace_file(self._file, msgspec.json.encode(self._strikes), durable=False)
         self._marks[:] = bytes(len(self._marks))
 
     def _stored(self) -> dict[str, list[float]]:

@@ -4,6 +4,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from models.files import sync
+
 
 class Files:
     """The system's own calls, bound as they are: a write through here costs what `os.writev` costs.
@@ -23,11 +25,7 @@ class Files:
 
     def sync_folder(self, folder: Path) -> None:
         """Makes the entries of a folder durable: a synced file that no folder names is lost all the same."""
-        file = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
+        sync(folder)
 
     def make_folder(self, folder: Path, *, durable: bool) -> None:
         """Makes a folder and those above it that are missing, for the owner alone. Raises FileExistsError where it is there already.

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from gateway.streams.arrow import times
 from gateway.streams.conversion import TABLES_OF
 from gateway.streams.schema import DEAD_LETTERS, PARTITIONS
-from gateway.streams.shore import sync
 from gateway.streams.table import CommitFailed, LakeTable
+from models.files import replace_file
 
 REDRIVEN: Final = "redrive"
 """First part of the name of a writer whose one frame was a letter: `redrive.<table>.<anything>.<letter>`."""
@@ -75,12 +75,7 @@ class DeadLetters:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._folder / f"{letter.name}.frame"
         for file, data in ((path.with_suffix(".json"), msgspec.json.encode(letter)), (path, payload)):
-            draft = file.with_name(file.name + ".new")
-            draft.touch(mode=0o600)
-            draft.write_bytes(data)
-            sync(draft)
-            draft.replace(file)
-        sync(self._folder)  # its segment will be deleted
+            replace_file(file, data, durable=True)  # its segment will be deleted
         self._waiting.add(letter.name)
         self._counted.add(letter.name)
         self.count += 1

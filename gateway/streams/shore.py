@@ -4,7 +4,6 @@ Segments of the spool are deleted once their rows are committed. Were a commit s
 rows that `durability: disk` had promised to keep; so it is synced first.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Final
 from urllib.parse import unquote
 
 import msgspec
+
+from models.files import sync
 
 _LOG: Final = "_delta_log"
 
@@ -70,12 +71,3 @@ class Shore:
         log = self._table / _LOG
         first = f"{0 if self._version is None else self._version:020d}"  # that version's checkpoint may have come after its sync
         return [path for path in sorted(log.iterdir()) if path.name >= first and path.is_file()]
-
-
-def sync(path: Path) -> None:
-    """Makes a file, or the entries of a folder, durable. Raises OSError."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

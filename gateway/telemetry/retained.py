@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.telemetry.catalogue import METRICS
 from gateway.telemetry.counters import OTHER, Labels, Totals, page_files, read_page
+from models.files import replace_file
 
 SERIES_MAX: Final = 8_192
 _RECORDS: Final = "runoff_records_total"
@@ -127,10 +128,7 @@ def _store(folder: Path, totals: Totals, folded: list[str]) -> None:
         RetainedSeries(name, dict(labels), [int(value) for value in values])
         for (name, labels), values in totals.series.items()
     ]
-    draft = folder / "retained.json.new"
-    draft.write_bytes(msgspec.json.encode(RetainedFile(folded, series)))
-    draft.chmod(0o600)
-    draft.replace(folder / "retained.json")
+    replace_file(folder / "retained.json", msgspec.json.encode(RetainedFile(folded, series)), durable=False)
 
 
 def _writer(page: Path) -> str:

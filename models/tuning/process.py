@@ -15,6 +15,7 @@ import numpy as np
 
 from models import profiles
 from models.artifacts import file_digest
+from models.files import replace_file
 from models.staged import Ask, Profile, StagedModel, Traffic
 from models.tensors import Array
 from models.tuning.job import RESULT_FILE, TWIN_FILE, Done, Refusal, Request, TuningFailed
@@ -107,10 +108,7 @@ def _keep_twin(artifact: Path, made: Path) -> str:
     folder = artifact / profiles.FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
     target = folder / f"{file_digest(made)[:16]}.int8.onnx"
-    temporary = target.with_suffix(".new")
-    temporary.write_bytes(made.read_bytes())
-    temporary.chmod(0o600)
-    temporary.rename(target)
+    replace_file(target, made.read_bytes(), durable=True)  # nothing checks its digest later
     return f"{profiles.FOLDER}/{target.name}"
 
 

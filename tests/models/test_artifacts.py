@@ -147,3 +147,24 @@ def test_recovery_removes_what_a_dead_process_was_fetching_and_spares_the_living
     assert not dead.exists()
     assert living.exists()
     shutil.rmtree(living)
+
+
+def test_a_version_has_its_name_only_once_all_its_files_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def sync(file: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{file}").readlink().name.partition(".json.")[0])
+        fsync(file)
+
+    def renamed(folder: Path, target: Path) -> Path:
+        missing = {path.name.partition(".json")[0] for path in (folder, *folder.rglob("*"))} - set(synced)
+        assert not missing, "an empty manifest or model under a digest would be refused for ever"
+        return rename(folder, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "rename", renamed)
+    keep(Artifacts(tmp_path), "one")
+    assert synced[-1] == tmp_path.name, "and the name is there before it is told of"

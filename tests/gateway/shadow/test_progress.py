@@ -188,3 +188,16 @@ def test_two_processes_never_hold_one_state(live: Callable[..., Life], tmp_path:
 
     with pytest.raises(ShadowRuns):
         Progress(tmp_path / "shadow", tmp_path / "spool", "shadow-other")
+
+
+@pytest.mark.parametrize("left", [b"", bytes(8), b'{"worker-a":'])
+def test_offsets_that_a_power_loss_spoilt_leave_what_the_links_prove(
+    live: Callable[..., Life], tmp_path: Path, left: bytes
+) -> None:
+    life = live()
+    draw = life.begin(1)
+    life.write(draw)
+    (tmp_path / "shadow" / "offsets.json").write_bytes(left)
+    after = live()
+    assert after.progress.low("worker-a") == 0
+    assert after.progress.answered(draw, "candidate-0") == ids(draw)

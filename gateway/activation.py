@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from gateway.dataplane import Dataplane
 from gateway.gauges import RouteGauges
 from gateway.inventory import Place, inventory, loadable
@@ -24,7 +26,7 @@ from gateway.pipe import Line
 from gateway.repository import VersionState
 from gateway.rest.protocol import HotPaths
 from gateway.state.compiled import CompiledModel, CompiledRoute, RouteState
-from gateway.state.reader import StateReader
+from gateway.state.reader import StateReader, follow
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.log import EventLog
 from models.catalog import Catalog, LoadedModel
@@ -82,6 +84,7 @@ class Activation:
         self._prepared: dict[str, ServedEndpoint] = {}
         self._failed: dict[Attempt, float] = {}
         self._problems: dict[Attempt, str] = {}
+        self._unread: set[Attempt] = set()
         self._leaving: dict[Place, str] = {}
         self._working: asyncio.Future[Any] | None = None
         self._has_landed = False
@@ -94,7 +97,8 @@ class Activation:
     @property
     def endpoints(self) -> dict[str, bool]:
         """Every endpoint that is live, and whether this worker serves it."""
-        return {state.endpoint: state.endpoint in self._plane.table.endpoints for state in self._states if state.live}
+        table = self._plane.table.endpoints
+        return {one.endpoint: one.endpoint in table for one in self._states if one.live or one.unread_live}
 
     @property
     def is_settled(self) -> bool:
@@ -115,16 +119,13 @@ class Activation:
 
     async def run(self) -> None:
         """Follows the routes until it is cancelled."""
-        while True:
-            self.look()
-            await asyncio.sleep(POLL_S)
+        await follow(self.look, POLL_S, log)
 
     def look(self) -> None:
         """One look at the state, and what follows from it at once."""
         version = self._reader.data_version()
         if version == self._version and not self._has_landed and not self._is_retry_due():
             return
-        self._has_landed = False
         if version != self._version:
             self._take_in(self._reader.routes())
             self._version = version
@@ -133,6 +134,7 @@ class Activation:
         self._work_next()
         if self._working is None:
             self._let_go()
+        self._has_landed = False  # last: a look that fails is to come again
 
     def close(self) -> None:
         """Waits for a load in progress, not for its turn to load; nothing is switched any more."""
@@ -145,7 +147,7 @@ class Activation:
         before = {
             (route.endpoint, model.key.version): model.digest for route in self._wanted() for model in loadable(route)
         }
-        self._states = states
+        self._states = self._read(states)
         named = {model.digest for route in self._wanted() for model in loadable(route)}
         leaving = self._leaving | before
         self._leaving = {place: digest for place, digest in leaving.items() if digest not in named}
@@ -154,6 +156,22 @@ class Activation:
         self._failed = {attempt: at for attempt, at in self._failed.items() if attempt in wanted}
         self._tables = {attempt: table for attempt, table in self._tables.items() if attempt in wanted}
         self._prepared = {name: built for name, built in self._prepared.items() if (name, built.revision) in wanted}
+
+    def _read(self, states: list[RouteState]) -> list[RouteState]:
+        """Where another release has written what is live, the revision before it stays so; that is told, once."""
+        before = {state.endpoint: state.live for state in self._states}
+        unread: set[Attempt] = set()
+        for state in states:
+            for one in (state.unread_live, state.unread_pending):
+                if one is not None:
+                    unread.add((state.endpoint, one.revision))
+                    if (state.endpoint, one.revision) not in self._unread:
+                        self._tell_failed(state.endpoint, one.revision, one.problem)
+        self._unread = unread
+        return [
+            msgspec.structs.replace(state, live=before.get(state.endpoint)) if state.unread_live else state
+            for state in states
+        ]
 
     # ── switching ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -292,8 +310,11 @@ class Activation:
             return
         self._failed[_attempt(route)] = self._clock()
         problem = self._problems[_attempt(route)] = f"{type(error).__name__}: {error}"
-        log.error("route_failed", endpoint=route.endpoint, revision=route.revision, problem=problem)
-        self._tell({"event": "failed", "endpoint": route.endpoint, "revision": route.revision, "problem": problem})
+        self._tell_failed(route.endpoint, route.revision, problem)
+
+    def _tell_failed(self, endpoint: str, revision: int, problem: str) -> None:
+        log.error("route_failed", endpoint=endpoint, revision=revision, problem=problem)
+        self._tell({"event": "failed", "endpoint": endpoint, "revision": revision, "problem": problem})
 
     def _is_retry_due(self) -> bool:
         """Forgets the failure of live revisions after a while, so that they are tried again."""

@@ -1,13 +1,15 @@
 """Keeps a key ring as the state and the bootstrap file have it: a look costs 5 µs while nothing changes."""
 
-import asyncio
+import sqlite3
 from typing import Final
+
+import msgspec
 
 from gateway.keys.bootstrap import BootstrapFile
 from gateway.keys.ring import KeyRing
 from gateway.keys.tokens import TokenReader
 from gateway.settings import Settings
-from gateway.state.reader import StateReader
+from gateway.state.reader import StateReader, follow
 from gateway.telemetry.log import EventLog
 
 log = EventLog(__name__)
@@ -27,15 +29,16 @@ class KeyWatch:
         self._seen: tuple[int, bytes | None] | None = None
         self._needs_keys = "keys" in (settings.auth.data, settings.auth.admin)
         self.ring = KeyRing(self._tokens)
-        self.look()
+        try:
+            self.look()
+        except (sqlite3.Error, msgspec.MsgspecError) as error:  # nobody comes in until a look succeeds
+            log.error("keys_not_read", problem=str(error))
 
     async def run(self) -> None:
         """Follows the state until it is cancelled."""
         if self._needs_keys and self.ring.is_empty and self._tokens is None:
             log.warning("no_keys", remedy="make one with `runoff keys create … --local`, or set bootstrap_key_file")
-        while True:
-            await asyncio.sleep(POLL_S)
-            self.look()
+        await follow(self.look, POLL_S, log)
 
     def look(self) -> None:
         """Takes in what has changed; at once, for whoever has just changed it."""

@@ -71,13 +71,25 @@ class CompiledRoute(msgspec.Struct, frozen=True, kw_only=True):
         return {variant["name"]: self.split.count(place) / BUCKETS for place, variant in variants}
 
 
+class Unread(msgspec.Struct, frozen=True):
+    """A revision whose compiled form this release cannot read, and why."""
+
+    revision: int
+    problem: str
+
+
 class RouteState(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker should hold for one endpoint: serve `live`, warm `pending` (its models are staged), keep `previous` warm."""
+    """What a worker should hold for one endpoint: serve `live`, warm `pending` (its models are staged), keep `previous` warm.
+
+    Where another release has written what is live or pending, that stands in `unread_live` or `unread_pending` instead.
+    """
 
     endpoint: str
     live: CompiledRoute | None = None
     pending: CompiledRoute | None = None
     previous: CompiledRoute | None = None
+    unread_live: Unread | None = None
+    unread_pending: Unread | None = None
 
 
 def pin_name(pin: CompiledModel) -> str:

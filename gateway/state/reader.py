@@ -1,16 +1,19 @@
 """How workers and the shadow process see the state: read only, polled by one pragma, never waiting for the writer."""
 
+import asyncio
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
 
-from gateway.state.compiled import CompiledRoute, RouteState
+from gateway.state.compiled import CompiledRoute, RouteState, Unread
 from gateway.state.keys import KeyRecord, KeySet, read_key_set, read_keys
+from gateway.telemetry.log import EventLog
 
 _ROUTES: Final = """
-    SELECT routes.endpoint, live.compiled, warming.compiled, previous.compiled
+    SELECT routes.endpoint, live.number, live.compiled, warming.number, warming.compiled, previous.number, previous.compiled
     FROM routes
     LEFT JOIN revisions AS live ON live.number = routes.live
     LEFT JOIN revisions AS previous ON previous.number = routes.previous
@@ -48,15 +51,20 @@ class StateReader:
             if "no such table" in str(error):  # control is just making it
                 return []
             raise
-        return [
-            RouteState(
-                endpoint=endpoint,
-                live=self._compiled(live),
-                pending=self._compiled(warming),
-                previous=self._compiled(previous),
+        states = []
+        for endpoint, *numbered in rows:
+            live, pending, previous = (self._compiled(*numbered[place : place + 2]) for place in (0, 2, 4))
+            states.append(
+                RouteState(
+                    endpoint=endpoint,
+                    live=_read(live),
+                    pending=_read(pending),
+                    previous=_read(previous),
+                    unread_live=_unread(live),
+                    unread_pending=_unread(pending),
+                )
             )
-            for endpoint, live, warming, previous in rows
-        ]
+        return states
 
     def keys(self) -> list[KeyRecord]:
         """Every key, those that open nothing any more included."""
@@ -85,8 +93,11 @@ class StateReader:
         """Whether control has made this table: it may be just starting."""
         return connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is not None
 
-    def _compiled(self, blob: bytes | None) -> CompiledRoute | None:
-        return None if blob is None else self._decoder.decode(blob)
+    def _compiled(self, number: int, blob: bytes | None) -> CompiledRoute | Unread | None:
+        try:
+            return None if blob is None else self._decoder.decode(blob)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            return Unread(number, f"another release has written it: {error}")
 
     def _opened(self) -> sqlite3.Connection | None:
         if self._connection is None and self._path.exists():
@@ -96,3 +107,28 @@ class StateReader:
                 uri, uri=True, timeout=0.05, isolation_level=None, check_same_thread=False
             )
         return self._connection
+
+
+def _read(found: CompiledRoute | Unread | None) -> CompiledRoute | None:
+    return found if isinstance(found, CompiledRoute) else None
+
+
+def _unread(found: CompiledRoute | Unread | None) -> Unread | None:
+    return found if isinstance(found, Unread) else None
+
+
+async def follow(look: Callable[[], None], poll_s: float, log: EventLog) -> NoReturn:
+    """Looks again and again until it is cancelled. A look that fails is told once, and what was there before it goes on."""
+    problem = None
+    while True:
+        try:
+            look()
+        except Exception as error:  # noqa: BLE001  # a busy or damaged file, another release's words: no reason to stop serving
+            if problem is None or type(error) is not type(problem):
+                log.error("look_failed", error=error)
+            problem = error
+        else:
+            if problem is not None:
+                log.info("look_succeeded")
+            problem = None
+        await asyncio.sleep(poll_s)

@@ -1,7 +1,9 @@
 import asyncio
 import fcntl
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from gateway.state.compiled import CompiledModel, CompiledRoute
 from gateway.state.reader import StateReader
 from gateway.state.revision import Draft
 from gateway.state.store import StateStore
+from models.errors import NotWarm
 from models.staged import StagedModel
 from routing.split import compile_split
 from routing.traffic import to_document
@@ -24,11 +27,12 @@ class World:
 
     def __init__(self, folder: Path):
         self.plane = Plane(folder)
-        self.store = StateStore(folder / "state.db")
+        self.path = folder / "state.db"
+        self.store = StateStore(self.path)
         self.lines: list[dict] = []
         self.now = 0.0
         self.activation = Activation(
-            reader=StateReader(folder / "state.db"),
+            reader=StateReader(self.path),
             catalog=self.plane.catalog,
             plane=self.plane.data,
             paths=self.plane.paths,
@@ -197,9 +201,54 @@ async def test_an_endpoint_that_cannot_be_loaded_does_not_hold_up_the_others(wor
     await world.until(lambda: world.activation.is_settled)
     assert world.served() == {"b": good}
     assert world.activation.endpoints == {"a": False, "b": True}
+    table = world.plane.data.table
+    assert (table.cold, table.default) == ({"a": ("1",)}, None)
+    with pytest.raises(NotWarm):
+        table.endpoint("a")
     path.write_bytes(content)
     world.now += RETRY_S + 1
     await world.until(lambda: "a" in world.served())
+    assert not world.plane.data.table.cold
+
+
+async def test_the_only_endpoint_is_the_default_one_also_while_it_is_not_loaded(world):
+    world.written("a", {"champion": stage(world, "1")})
+    world.activation.look()
+    assert (world.plane.data.table.cold, world.plane.data.table.default) == ({"a": ("1",)}, "a")
+    with pytest.raises(NotWarm):
+        world.plane.data.endpoint(None)
+    await world.until(world.served)
+
+
+async def test_what_is_kept_for_a_rollback_answers_for_its_version(world):
+    old = world.written("a", {"champion": stage(world, "1")})
+    await world.until(lambda: world.served() == {"a": old})
+    new = world.written("a", {"champion": stage(world, "2")})
+    await world.until(lambda: world.served() == {"a": new})
+    served = world.plane.data.table.endpoints["a"]
+    assert served.variant_names == ("champion", "pin-1")
+    assert served.pins["1"].model.staged.key.version == "1"
+    assert [one.state for one in world.activation.index()] == ["READY", "READY"]
+
+
+async def test_what_is_kept_for_a_rollback_answers_after_a_restart_too_and_nobody_is_told_twice(world):
+    world.written("a", {"champion": stage(world, "1")})
+    number = world.written("a", {"champion": stage(world, "2")})
+    await world.until(lambda: "1" in world.plane.data.table.endpoints["a"].pins if world.served() else False)
+    assert world.events() == [("active", "a", number)]
+    for _ in range(3):
+        endpoint = world.plane.data.table.endpoints["a"]
+        world.activation.look()
+        assert world.plane.data.table.endpoints["a"] is endpoint
+
+
+async def test_what_is_kept_for_a_rollback_and_does_not_fit_the_endpoint_any_more_answers_nobody(world):
+    world.written("a", {"champion": stage(world, "1", columns=3)})
+    await world.until(world.served)
+    number = world.written("a", {"champion": stage(world, "2")})
+    await world.until(lambda: world.served() == {"a": number})
+    assert list(world.plane.data.table.endpoints["a"].pins) == ["2"]
+    assert {one.version: one.state for one in world.activation.index()} == {"1": "UNAVAILABLE", "2": "READY"}
 
 
 async def test_a_split_that_this_process_computes_otherwise_is_refused(world):
@@ -243,3 +292,57 @@ async def test_weights_and_revision_are_on_the_scrape_as_they_serve(world):
     assert sum(shares) == 1.0
     assert abs(shares[0] - 0.5) < 0.02
     assert totals.value("runoff_model_state", model="line", version="1", state="warm") == 1
+
+
+def spoil(world: World, endpoint: str) -> None:
+    """Another release has written what is live and warming of an endpoint."""
+    with closing(sqlite3.connect(world.path)) as connection, connection:
+        connection.execute("UPDATE revisions SET compiled = x'80' WHERE endpoint = ?", (endpoint,))
+
+
+async def test_what_another_release_wrote_leaves_the_revision_before_it_serving(world):
+    old = world.written("a", {"champion": stage(world, "1")})
+    other = world.written("b", {"champion": stage(world, "1")})
+    await world.until(lambda: len(world.served()) == 2)
+    new = world.written("a", {"champion": stage(world, "2")})
+    next_one = world.written("b", {"champion": stage(world, "2")}, live=False)
+    for endpoint in ("a", "b"):
+        spoil(world, endpoint)
+    for _ in range(3):
+        world.activation.look()
+    assert world.served() == {"a": old, "b": other}
+    assert world.activation.endpoints == {"a": True, "b": True}
+    failed = [event for event in world.events() if event[0] == "failed"]
+    assert failed == [("failed", "a", new), ("failed", "b", other), ("failed", "b", next_one)]
+    assert "another release" in world.lines[-1]["problem"]
+
+
+async def test_a_worker_that_starts_on_what_another_release_wrote_serves_the_rest(world):
+    new = world.written("a", {"champion": stage(world, "1")})
+    other = world.written("b", {"champion": stage(world, "1")})
+    spoil(world, "a")
+    await world.until(lambda: world.activation.is_settled)
+    assert world.served() == {"b": other}
+    assert world.plane.data.table.cold == {"a": ()}
+    assert world.activation.endpoints == {"a": False, "b": True}
+    assert ("failed", "a", new) in world.events()
+
+
+async def test_while_the_state_cannot_be_read_the_worker_goes_on(world, caplog):
+    old = world.written("a", {"champion": stage(world, "1")})
+    await world.until(world.served)
+    following = asyncio.create_task(world.activation.run())
+    with closing(sqlite3.connect(world.path)) as connection:
+        connection.execute("ALTER TABLE routes RENAME COLUMN live TO lively")
+        async with asyncio.timeout(20):
+            while "look_failed" not in caplog.text:  # noqa: ASYNC110 - a look is what is waited for
+                await asyncio.sleep(0.001)
+        assert (following.done(), world.served()) == (False, {"a": old})
+        connection.execute("ALTER TABLE routes RENAME COLUMN lively TO live")
+    new = world.written("a", {"champion": stage(world, "2")})
+    async with asyncio.timeout(20):
+        while world.served() != {"a": new}:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.001)
+    following.cancel()
+    with suppress(asyncio.CancelledError):
+        await following

@@ -1,4 +1,7 @@
+import asyncio
+import sqlite3
 import time
+from contextlib import closing, suppress
 
 import pytest
 
@@ -74,3 +77,51 @@ def test_a_look_at_what_has_not_changed_forgets_nothing(watch, store):
     principal = watch.ring.principal(made.key)
     watch.look()
     assert watch.ring.seen(made.key.encode()) is principal
+
+
+async def test_while_the_state_cannot_be_read_keys_hold_as_before(watch, store, settings, caplog):
+    desk = KeyDesk(store.keys)
+    made = desk.make(Order(name="app", scopes=("predict",)), author="a", reason="r")
+    watch.look()
+    following = asyncio.create_task(watch.run())
+    with closing(sqlite3.connect(settings.state_file)) as connection:
+        connection.execute("UPDATE keys SET scopes = 'no JSON'")
+        connection.commit()
+        await until(lambda: "look_failed" in caplog.text)
+        assert not following.done()
+        assert watch.ring.principal(made.key)
+        connection.execute("UPDATE keys SET scopes = '[\"predict\"]'")
+        connection.commit()
+    desk.revoke(made.record.id, author="a", reason="r")
+    await until(lambda: watch.ring.is_empty or not opens(watch, made.key))
+    following.cancel()
+    with suppress(asyncio.CancelledError):
+        await following
+
+
+def test_a_process_starts_also_while_keys_cannot_be_read_and_lets_nobody_in(settings, store):
+    made = KeyDesk(store.keys).make(Order(name="app", scopes=("predict",)), author="a", reason="r")
+    with closing(sqlite3.connect(settings.state_file)) as connection:
+        connection.execute("UPDATE keys SET scopes = 'no JSON'")
+        connection.commit()
+        watch = KeyWatch(settings)
+        assert not opens(watch, made.key)
+        connection.execute("UPDATE keys SET scopes = '[\"predict\"]'")
+        connection.commit()
+    watch.look()
+    assert opens(watch, made.key)
+    watch.close()
+
+
+def opens(watch: KeyWatch, key: str) -> bool:
+    try:
+        watch.ring.principal(key)
+    except Unauthenticated:
+        return False
+    return True
+
+
+async def until(claim) -> None:
+    async with asyncio.timeout(10):
+        while not claim():  # noqa: ASYNC110 - looks are what is waited for
+            await asyncio.sleep(0.001)

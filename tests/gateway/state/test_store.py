@@ -1,9 +1,15 @@
+import asyncio
+import logging
+import sqlite3
+from contextlib import closing, suppress
+
 import pytest
 
 from gateway.state.compiled import CompiledModel, CompiledRoute
-from gateway.state.reader import StateReader
+from gateway.state.reader import StateReader, follow
 from gateway.state.revision import Draft
 from gateway.state.store import RevisionStale, StateStore
+from gateway.telemetry.log import EventLog
 from models.signature import Signature
 from models.staged import ModelKey
 from routing.errors import Problem
@@ -196,3 +202,35 @@ def test_live_routes_are_read_once_and_leave_out_what_this_release_refuses(store
     number = live(store, expected=1, weight=2.0)
     assert store.live_routes()[1][0].number == number
     assert store.routes().keys() == {"other", "phishing"}
+
+
+def test_a_revision_that_a_reader_cannot_read_costs_no_other_its_own(store, path):
+    number = live(store)
+    other = live(store, endpoint="churn")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE revisions SET compiled = x'80' WHERE endpoint = 'phishing'")
+    churn, phishing = StateReader(path).routes()
+    assert (churn.live.revision, churn.unread_live) == (other, None)
+    assert (phishing.live, phishing.pending, phishing.unread_live.revision) == (None, None, number)
+    assert "endpoint" in phishing.unread_live.problem
+
+
+async def test_a_look_that_fails_is_told_once_and_the_next_one_comes(caplog):
+    caplog.set_level(logging.INFO)
+    looks = []
+
+    def look():
+        looks.append(1)
+        if len(looks) < 5:
+            raise sqlite3.OperationalError("database is locked")
+
+    following = asyncio.create_task(follow(look, 0.001, EventLog("gateway.test")))
+    async with asyncio.timeout(10):
+        while len(looks) < 8:  # noqa: ASYNC110 - looks are what is waited for
+            await asyncio.sleep(0.001)
+    assert not following.done()
+    following.cancel()
+    with suppress(asyncio.CancelledError):
+        await following
+    assert [record.msg["event"] for record in caplog.records] == ["look_failed", "look_succeeded"]
+    assert "database is locked" in caplog.text

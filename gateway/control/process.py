@@ -66,6 +66,7 @@ if TYPE_CHECKING:
 log = EventLog(__name__)
 
 BEAT_S: Final = 1.0
+_COMPARED_S: Final = 10.0
 _STAGERS: Final = 2
 _ASKERS: Final = 4
 
@@ -200,7 +201,7 @@ class Control:
             lives.append(KeySetSource(oidc, partial(self._store.keys.keep_key_set, oidc.issuer)).run())
         tasks = [asyncio.create_task(life) for life in lives]
         self._reconciler.start()
-        lake = asyncio.create_task(self._lake.run(self._lake_stop))
+        lake = asyncio.create_task(self._carry_to_lake())
         stopping = asyncio.create_task(self._stopping.wait())
         done, _ = await asyncio.wait({serving, stopping, lake, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         for task in done - {stopping}:
@@ -230,6 +231,12 @@ class Control:
         self._store.close()
         self._page.close()
         self._pipe.close()
+
+    async def _carry_to_lake(self) -> None:
+        """From the spool, once sinks have held their positions to the lake as it was found: one restored from a backup lies before them."""
+        if self._relays:
+            await asyncio.wait([asyncio.create_task(relay.begin()) for relay in self._relays], timeout=_COMPARED_S)
+        await self._lake.run(self._lake_stop)
 
     async def _listen(self) -> None:
         """The supervisor's lines; when they end, so do we."""
@@ -297,6 +304,8 @@ class Control:
             self._page.floats[lag] = relay.figures.lag_s
             stored = self._page.counter("runoff_sink_rows_total", {"sink": relay.name, "outcome": "stored"})
             self._page.cells[stored] = relay.figures.rows
+            too_large = self._page.counter("runoff_sink_rows_total", {"sink": relay.name, "outcome": "too_large"})
+            self._page.cells[too_large] = relay.figures.too_large
 
 
 def main() -> None:

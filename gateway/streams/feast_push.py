@@ -35,11 +35,11 @@ class FeastSink:
                 f"the feature repository {repo} has no push source of an endpoint: run `feast apply` there"
             )
 
-    def send(self, table: str, rows: pa.Table) -> None:
+    def send(self, table: str, rows: pa.Table) -> Sequence[int]:
         """Answered rows with a unit, and measures; of several of one unit or variant only the newest. A repetition changes nothing."""
         keys = {"predictions": (_UNIT,), "metrics": _ARM}.get(table)
         if keys is None:
-            return
+            return ()
         known = rows[_UNIT if table == "predictions" else "labelled"]
         told = rows.filter(pc.and_(pc.is_valid(known), pc.is_valid(rows["variant"])))
         for (of, endpoint), (source, columns) in self._sources.items():
@@ -52,6 +52,7 @@ class FeastSink:
                     self._store.push(source, mine.select(columns).to_pandas(), to=PushMode.ONLINE)
                 except Exception as error:  # Feast raises whatever its parts raise
                     raise SinkFailed(f"{source}: {error}") from error
+        return ()
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -1,16 +1,16 @@
 """Kafka as a sink: one JSON message a row, keyed by its prediction, acknowledged by all replicas. The only room of confluent_kafka."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
-import msgspec
 import pyarrow as pa
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
+from gateway.streams.messages import Message, messages
 from gateway.streams.relay import SinkFailed
 
 _FLUSH_S: Final = 60.0
-_ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
 _OURS: Final = {
     "enable.idempotence": True,
     "acks": "all",
@@ -34,13 +34,28 @@ class KafkaSink:
         except KafkaException as error:
             raise SinkFailed(str(error)) from error
         self._failure: str | None = None
+        self._too_large: list[Message] = []
 
-    def send(self, table: str, rows: pa.Table) -> None:
-        """Waits until every row is acknowledged. Raises SinkFailed."""
-        self._failure = None
+    def send(self, table: str, rows: pa.Table) -> Sequence[int]:
+        """Waits until every row is acknowledged, or found too large. Raises SinkFailed."""
+        self._failure, self._too_large = None, []
         topic = self._prefix + table
-        for row in rows.to_pylist():
-            self._produce(topic, table, row)
+        for portion in messages(table, rows):
+            for message in portion:
+                self._produce(topic, message)
+        self._flush()
+        # A broker refuses a batch as a whole: which of its messages is too large shows when each is sent alone.
+        doubtful, self._too_large = sorted(self._too_large, key=lambda one: one.sequence), []
+        for message in doubtful:
+            self._produce(topic, message)
+            self._flush()
+        return [message.sequence for message in self._too_large]
+
+    def close(self) -> None:
+        self._producer.purge()
+        self._producer.flush(1.0)
+
+    def _flush(self) -> None:
         left = self._producer.flush(_FLUSH_S)
         if left:
             self._producer.purge()
@@ -48,27 +63,29 @@ class KafkaSink:
         if self._failure is not None:
             raise SinkFailed(self._failure)
 
-    def close(self) -> None:
-        self._producer.purge()
-        self._producer.flush(1.0)
-
-    def _produce(self, topic: str, table: str, row: dict[str, Any]) -> None:
-        key = row.get("prediction_id") or row.get("request_id") or row.get("endpoint") or ""
-        headers = [("id", f"{table}:{row['sequence']}".encode()), ("endpoint", (row.get("endpoint") or "").encode())]
-        value = _ENCODER.encode({name: one for name, one in row.items() if one is not None})
+    def _produce(self, topic: str, message: Message) -> None:
+        headers: dict[str, str | bytes | None] = {"id": message.id, "endpoint": message.endpoint}
+        delivered = partial(self._delivered, message)
         while True:
             try:
-                self._producer.produce(topic, value, key, headers=headers, on_delivery=self._delivered)
+                self._producer.produce(topic, message.value, message.key, headers=headers, on_delivery=delivered)
             except BufferError:  # its own bound: wait until some are delivered
                 self._producer.poll(0.5)
                 if self._failure is not None:
                     raise SinkFailed(self._failure) from None
             except KafkaException as error:
-                raise SinkFailed(str(error)) from error
+                self._delivered(message, error.args[0], None)
+                if self._failure is not None:
+                    raise SinkFailed(self._failure) from error
+                break
             else:
                 break
         self._producer.poll(0)
 
-    def _delivered(self, error: Any, _message: Any) -> None:
-        if error is not None:
+    def _delivered(self, message: Message, error: Any, _message: Any) -> None:
+        if error is None:
+            return
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            self._too_large.append(message)
+        else:
             self._failure = str(error)

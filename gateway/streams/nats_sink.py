@@ -5,23 +5,26 @@ import threading
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
-import msgspec
 import nats
 import pyarrow as pa
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
-from nats.js.errors import NotFoundError
+from nats.js.errors import APIError, NotFoundError
 
+from gateway.streams.messages import Message, messages
 from gateway.streams.relay import SinkFailed
 
 _Result = TypeVar("_Result")
 _TIMEOUT_S: Final = 60.0
 _CONNECT_S: Final = 5.0
 _ACK_S: Final = 5.0
-_UNACKNOWLEDGED_MAX: Final = 256
 _DUPLICATES_S: Final = 120.0
-_ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
+_UNACKNOWLEDGED_MAX: Final = 256
+_HEADERS_BYTES: Final = 1024
+"""What the server counts as part of a message's size beside its value, at most: two headers of ours with their names."""
+_TOO_LARGE: Final = 10054
+"""JetStream's code for a message above the stream's own `max_msg_size`."""
 
 
 class NatsSink:
@@ -42,9 +45,9 @@ class NatsSink:
             self._end()
             raise
 
-    def send(self, table: str, rows: pa.Table) -> None:
-        """Waits until the stream has acknowledged every row. Raises SinkFailed."""
-        self._wait(self._publish(table, rows))
+    def send(self, table: str, rows: pa.Table) -> Sequence[int]:
+        """Waits until the stream has acknowledged every row, or found it too large. Raises SinkFailed."""
+        return self._wait(self._publish(table, rows))
 
     def close(self) -> None:
         """Gives the connection back; one that is broken is let go as it is."""
@@ -53,14 +56,25 @@ class NatsSink:
         finally:
             self._end()
 
-    async def _publish(self, table: str, rows: pa.Table) -> None:
-        for portion in rows.to_batches(_UNACKNOWLEDGED_MAX):
-            await asyncio.gather(*[self._one(table, row) for row in portion.to_pylist()])
+    async def _publish(self, table: str, rows: pa.Table) -> Sequence[int]:
+        subject, too_large = self._prefix + table, []
+        for portion in messages(table, rows):
+            taken = await asyncio.gather(*[self._one(subject, message) for message in portion])
+            too_large += [message.sequence for message, is_taken in zip(portion, taken, strict=True) if not is_taken]
+        return too_large
 
-    async def _one(self, table: str, row: dict[str, Any]) -> None:
-        headers = {"Nats-Msg-Id": f"{table}:{row['sequence']}", "endpoint": row.get("endpoint") or ""}
-        value = _ENCODER.encode({name: one for name, one in row.items() if one is not None})
-        await self._stream.publish(f"{self._prefix}{table}", value, timeout=_ACK_S, headers=headers)
+    async def _one(self, subject: str, message: Message) -> bool:
+        """Whether it was small enough. A server closes the connection of who sends more than it takes, so that is not tried."""
+        if len(message.value) + _HEADERS_BYTES > self._client.max_payload:
+            return False
+        headers = {"Nats-Msg-Id": message.id, "endpoint": message.endpoint}
+        try:
+            await self._stream.publish(subject, message.value, timeout=_ACK_S, headers=headers)
+        except APIError as error:
+            if error.err_code != _TOO_LARGE:
+                raise
+            return False
+        return True
 
     def _wait(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         running = asyncio.run_coroutine_threadsafe(work, self._loop)

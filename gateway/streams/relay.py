@@ -17,6 +17,7 @@ import pyarrow as pa
 from gateway.streams.feed import Feed, Portion
 from gateway.streams.table import CommitFailed
 from gateway.telemetry.log import EventLog
+from models.files import replace_file
 
 _log: Final = EventLog(__name__)
 _IDLE_S: Final = 1.0
@@ -30,18 +31,25 @@ class SinkFailed(Exception):
 class Sink(Protocol):
     """Where rows go. Blocking; called from one thread."""
 
-    def send(self, table: str, rows: pa.Table) -> None:
-        """On return all rows are stored. Each bears its `sequence`: the same one again is the same row. Raises SinkFailed."""
+    def send(self, table: str, rows: pa.Table) -> Sequence[int]:
+        """On return all rows are stored but those whose `sequence` it answers: they are larger than the sink ever takes.
+
+        The same sequence again is the same row. Raises SinkFailed.
+        """
 
     def close(self) -> None:
         """Gives back connections."""
 
 
 class RelayFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """`lag_s`: the age of the oldest row that the sink has not stored, 0 when it has all. `failure`: why it stands still, None: it moves."""
+    """`lag_s`: the age of the oldest row that the sink has not stored, 0 when it has all. `failure`: why it stands still, None: it moves.
+
+    `rows` were stored; `too_large` were stepped over.
+    """
 
     lag_s: float = 0.0
     rows: int = 0
+    too_large: int = 0
     failure: str | None = None
 
 
@@ -73,6 +81,11 @@ class Relay:
         self._waiting: Portion | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"sink-{name}")
         self.figures = RelayFigures()
+
+    async def begin(self) -> None:
+        """Reads the positions and holds them to the lake, which should not grow meanwhile. What goes wrong is told by the first step."""
+        with suppress(Exception):
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._known)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Steps until `stop` is set."""
@@ -116,38 +129,58 @@ class Relay:
         if portion is None:
             return False
         self._waiting = portion
-        sink.send(table, portion.rows)
+        too_large = sink.send(table, portion.rows)
         positions[table] = portion.last
         self._write(positions)
-        self.figures = msgspec.structs.replace(self.figures, rows=self.figures.rows + portion.rows.num_rows)
+        if too_large:
+            _log.warning("sink_rows_too_large", sink=self.name, table=table, rows=len(too_large), first=too_large[0])
+        self.figures = msgspec.structs.replace(
+            self.figures,
+            rows=self.figures.rows + portion.rows.num_rows - len(too_large),
+            too_large=self.figures.too_large + len(too_large),
+        )
         return True
 
     def _known(self) -> dict[str, int]:
         """The position in each table; one that the sink never had begins as `start` says, and is written at once."""
         if self._positions is None:
-            try:
-                known = msgspec.json.decode(self._path.read_bytes(), type=dict[str, int])
-            except FileNotFoundError:
-                known = {}
-            new = {
-                table: feed.end() if self._start == "new" else 0
+            known = self._stored()
+            positions = {
+                table: self._within(table, feed, known[table])
+                if table in known
+                else feed.end()
+                if self._start == "new"
+                else 0
                 for table, feed in self._feeds.items()
-                if table not in known
             }
-            self._positions = known | new
-            self._write(self._positions)
+            self._write(known | positions)
+            self._positions = known | positions
         return self._positions
+
+    def _stored(self) -> dict[str, int]:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, int])
+        except FileNotFoundError:
+            return {}
+        except msgspec.MsgspecError as error:
+            remedy = f"restore it, or delete it: the sink then begins as sinks.start says ({self._start})"
+            raise SinkFailed(f"{self._path} holds no positions ({error}); {remedy}") from error
+
+    def _within(self, table: str, feed: Feed, position: int) -> int:
+        """The position, or the lake's end where that lies before it: a lake restored from a backup gives numbers out anew."""
+        given = feed.given()
+        if position <= given:
+            return position
+        _log.error("sink_ahead_of_lake", sink=self.name, table=table, position=position, lake=given)
+        return given
 
     def _write(self, positions: dict[str, int]) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = self._path.with_suffix(".new")
-        draft.touch(mode=0o600)
-        draft.write_bytes(msgspec.json.encode(positions))
-        draft.replace(self._path)
+        replace_file(self._path, msgspec.json.encode(positions), durable=True)
 
     def _show(self, failure: str | None) -> None:
         lag_s = 0.0 if self._waiting is None else max(0.0, self._wall() - self._waiting.oldest_unix_s)
-        self.figures = RelayFigures(lag_s=lag_s, rows=self.figures.rows, failure=failure)
+        self.figures = msgspec.structs.replace(self.figures, lag_s=lag_s, failure=failure)
 
     def _close(self) -> None:
         if self._sink is not None:

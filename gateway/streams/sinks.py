@@ -1,5 +1,6 @@
 """Which further sinks the settings ask for, each as a relay. Their libraries are extras, imported on the sink's own thread."""
 
+from functools import partial
 from pathlib import Path
 
 from gateway.settings import Settings
@@ -11,44 +12,23 @@ _HINT = "install the extra: pip install 'runoff[{extra}]'"
 def relays(settings: Settings) -> list[Relay]:
     """One relay for each sink that is set; none by default."""
     sinks, folder = settings.sinks, settings.state_path / "sinks"
-    found = []
-    if sinks.feast.repo is not None:
-        position = folder / "feast.json"
-        found.append(
-            Relay(
-                "feast",
-                settings.lake_uri,
-                ("predictions", "metrics"),
-                lambda: _feast(settings),
-                position=position,
-                start=sinks.start,
-            )
+    known = (
+        ("feast", sinks.feast.repo is not None, ("predictions", "metrics"), _feast),
+        ("kafka", sinks.kafka.brokers is not None, sinks.kafka.tables, _kafka),
+        ("nats", bool(sinks.nats.servers), sinks.nats.tables, _nats),
+    )
+    return [
+        Relay(
+            name,
+            settings.lake_uri,
+            tables,
+            partial(connect, settings),
+            position=folder / f"{name}.json",
+            start=sinks.start,
         )
-    if sinks.kafka.brokers is not None:
-        position = folder / "kafka.json"
-        found.append(
-            Relay(
-                "kafka",
-                settings.lake_uri,
-                sinks.kafka.tables,
-                lambda: _kafka(settings),
-                position=position,
-                start=sinks.start,
-            )
-        )
-    if sinks.nats.servers:
-        position = folder / "nats.json"
-        found.append(
-            Relay(
-                "nats",
-                settings.lake_uri,
-                sinks.nats.tables,
-                lambda: _nats(settings),
-                position=position,
-                start=sinks.start,
-            )
-        )
-    return found
+        for name, is_set, tables, connect in known
+        if is_set
+    ]
 
 
 def _feast(settings: Settings) -> Sink:

@@ -239,6 +239,10 @@ class TableView:
             self._dataset = version, self._delta.to_pyarrow_dataset()
         return self._dataset
 
+    def committed(self, name: str) -> int:
+        """The version of an application transaction, as of the last call of `dataset`; 0: there was none."""
+        return 0 if self._delta is None else int(self._delta.transaction_version(name) or 0)
+
     def spans(self, column: str) -> list[tuple[int, int]]:
         """The least and largest value of a whole-numbered column in each file, as of the last call of `dataset`; from the log alone."""
         files = self._files()

@@ -4,6 +4,7 @@ from deltalake import DeltaTable
 from gateway.streams import feed as feeds
 from gateway.streams.feed import Feed
 from gateway.streams.upkeep import forget
+from routing.records import Column
 from tests.kit.spooled import START_UNIX_US, Place, label, labels, predictions, request
 
 
@@ -63,3 +64,35 @@ def test_a_table_that_is_not_there_yet_has_nothing(place):
     assert feed.after(0) is None
     place.store(predictions([request(0)], [0.5]))
     assert feed.after(0).rows.num_rows == 1
+
+
+def test_portions_of_large_rows_are_bounded_by_their_bytes_and_grow_again(place, monkeypatch):
+    monkeypatch.setattr(feeds, "_BYTES_MAX", 300_000)
+    monkeypatch.setattr(feeds, "_WINDOW", 40)
+    monkeypatch.setattr(feeds, "_BATCH_ROWS", 4)
+    large = Column("blob", "BYTES", (1,), ["x" * 60_000] * 20)
+    place.store(predictions([request(n) for n in range(20)], [0.5] * 20, inputs=[large]))
+    place.store(predictions([request(n) for n in range(20, 120)], [0.5] * 100), writer="worker-2")
+    feed, position, sizes, numbers = Feed(place.uri, "predictions"), 0, [], []
+    while (portion := feed.after(position)) is not None:
+        sizes.append((portion.rows.num_rows, portion.rows.nbytes))
+        numbers += portion.rows["sequence"].to_pylist()
+        position = portion.last
+    assert numbers == stored(place)
+    assert max(size for _, size in sizes) <= 300_000
+    assert max(rows for rows, _ in sizes[-3:]) > 10
+
+
+def test_a_single_row_above_the_bound_is_a_portion_of_its_own(place, monkeypatch):
+    monkeypatch.setattr(feeds, "_BYTES_MAX", 1000)
+    large = Column("blob", "BYTES", (1,), ["x" * 60_000] * 3)
+    place.store(predictions([request(n) for n in range(3)], [0.5] * 3, inputs=[large]))
+    assert drained(Feed(place.uri, "predictions")) == [1, 2, 3]
+
+
+def test_numbers_that_were_given_outlast_their_rows(place):
+    place.store(predictions([request(0), request(1, unit="gone")], [0.5] * 2))
+    lake = place.lake()
+    forget(lake._tables, lake._letters, ["gone"])
+    feed = Feed(place.uri, "predictions")
+    assert (feed.end(), feed.given()) == (1, 2)

@@ -2,7 +2,7 @@ import json
 
 import pyarrow as pa
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, KafkaError, Producer
 
 from gateway.streams import kafka_sink
 from gateway.streams.feed import Feed
@@ -73,3 +73,43 @@ def test_a_full_queue_waits_for_deliveries(brokers):
     sink.send("labels", pa.table({"sequence": list(range(200)), "prediction_id": [str(n) for n in range(200)]}))
     sink.close()
     assert len(consumed(brokers, "t.labels", 200)) == 200
+
+
+def sized(*sizes):
+    values = {"sequence": list(range(len(sizes))), "prediction_id": [str(n) for n in range(len(sizes))]}
+    return pa.table(values | {"label_text": ["x" * size for size in sizes]})
+
+
+def test_a_row_above_the_producers_bound_costs_no_other_its_place(brokers):
+    sink = KafkaSink(brokers, "t.", {"message.max.bytes": "20000"})
+    assert sink.send("labels", sized(10, 30_000, 10, 40_000, 10)) == [1, 3]
+    sink.close()
+    assert sorted(message.key() for message in consumed(brokers, "t.labels", 3)) == [b"0", b"2", b"4"]
+
+
+class Refusing:
+    """A producer whose broker refuses the batch of a row that is above its own bound, as brokers do: as a whole."""
+
+    def __init__(self, size_max):
+        self._size_max, self._batch, self.stored = size_max, [], []
+
+    def produce(self, topic, value, key, *, headers, on_delivery):
+        self._batch.append((value, key, on_delivery))
+
+    def poll(self, timeout):
+        return 0
+
+    def flush(self, timeout):
+        is_refused = any(len(value) > self._size_max for value, _, _ in self._batch)
+        for _, key, on_delivery in self._batch:
+            on_delivery(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE) if is_refused else None, None)
+            self.stored += [] if is_refused else [key]
+        self._batch = []
+        return 0
+
+
+def test_a_batch_that_the_broker_refuses_is_sent_row_by_row(brokers):
+    sink = KafkaSink(brokers, "t.", {})
+    sink._producer = producer = Refusing(20_000)
+    assert sink.send("labels", sized(10, 30_000, 10)) == [1]
+    assert producer.stored == ["0", "2"]

@@ -7,6 +7,7 @@ import socket
 import subprocess
 
 import nats
+import pyarrow as pa
 import pytest
 from nats.js.api import AckPolicy, ConsumerConfig
 
@@ -121,3 +122,26 @@ def test_a_server_that_is_not_there_and_a_stream_that_takes_nothing_are_failures
     with pytest.raises(SinkFailed):
         sink.send("labels", Feed(place.uri, "labels").after(0).rows)
     sink.close()
+
+
+def sized(*sizes):
+    return pa.table({"sequence": list(range(len(sizes))), "label_text": ["x" * size for size in sizes]})
+
+
+def test_a_row_above_the_servers_bound_or_the_streams_costs_no_other_its_place(server):
+    sink = NatsSink([server.url], "RUNOFF", "runoff.")
+    just_above = (1 << 20) - 60  # with its headers
+    assert sink.send("labels", sized(10, 2 << 20, 10, just_above, 10)) == [1, 3]
+
+    async def bound():
+        client = await nats.connect(server.url)
+        context = client.jetstream()
+        found = await context.stream_info("RUNOFF")
+        await context.update_stream(found.config.evolve(max_msg_size=5000))
+        await client.close()
+
+    asyncio.run(bound())
+    assert sink.send("shadows", sized(10, 6000, 10)) == [1]
+    sink.close()
+    assert [key for key, _ in stored(server.url, "runoff.labels")] == ["labels:0", "labels:2", "labels:4"]
+    assert [key for key, _ in stored(server.url, "runoff.shadows")] == ["shadows:0", "shadows:2"]

@@ -1,10 +1,14 @@
 import asyncio
 import json
+import os
+import shutil
+from pathlib import Path
 
 import pytest
 
 from gateway.streams.relay import Relay, SinkFailed
-from tests.kit.spooled import START_UNIX_US, Place, label, labels, predictions, request
+from gateway.streams.upkeep import forget
+from tests.kit.spooled import START_UNIX_US, Place, label, labels, pid_text, predictions, request
 
 
 @pytest.fixture
@@ -20,13 +24,19 @@ class Store:
         self.given = 0
         self.refuses = False
         self.closed = 0
+        self.size_max = None
 
     def send(self, table, rows):
         self.given += rows.num_rows
         if self.refuses:
             raise SinkFailed("down")
+        too_large = []
         for row in rows.to_pylist():
-            self.rows[row["sequence"]] = (table, row)
+            if self.size_max is not None and row["input_x"] > self.size_max:
+                too_large.append(row["sequence"])
+            else:
+                self.rows[row["sequence"]] = (table, row)
+        return too_large
 
     def close(self):
         self.closed += 1
@@ -109,6 +119,69 @@ def test_a_connection_that_cannot_be_made_is_tried_again(place, tmp_path):
     assert ours.step() is None
     assert "whatever" in ours.figures.failure
     assert ours.step() is True
+
+
+def test_rows_that_the_sink_never_takes_are_stepped_over_and_counted(place, tmp_path, caplog):
+    place.store(block(0, 1, 2, 3))
+    store = Store()
+    store.size_max = 1.0
+    ours = relay(place, store, tmp_path)
+    assert ours.step() is True
+    assert ours.step() is False
+    assert (ours.figures.rows, ours.figures.too_large, ours.figures.failure) == (2, 2, None)
+    assert sorted(store.rows) == [1, 2]
+    assert "sink_rows_too_large" in caplog.text
+    assert "'first': 3" in caplog.text
+
+
+def test_a_position_ahead_of_a_lake_that_was_restored_begins_anew_at_its_end(place, tmp_path, caplog):
+    place.store(block(0, 1))
+    shutil.copytree(place.uri, tmp_path / "backup")
+    place.store(block(2, 3, 4), writer="worker-2")
+    store = Store()
+    assert relay(place, store, tmp_path).step() is True
+    shutil.rmtree(place.uri)
+    shutil.copytree(tmp_path / "backup", place.uri)
+    ours = relay(place, store, tmp_path)
+    asyncio.run(ours.begin())
+    assert "sink_ahead_of_lake" in caplog.text
+    place.store(block(5), writer="worker-3")
+    assert ours.step() is True
+    assert store.rows[3][1]["prediction_id"] == pid_text(5)
+
+
+def test_a_lake_whose_newest_rows_were_forgotten_is_no_lake_that_was_restored(place, tmp_path, caplog):
+    place.store(block(0), predictions([request(1, unit="gone")], [0.5]))
+    store = Store()
+    assert relay(place, store, tmp_path).step() is True
+    lake = place.lake()
+    forget(lake._tables, lake._letters, ["gone"])
+    assert relay(place, store, tmp_path).step() is False
+    assert store.given == 2
+    assert "sink_ahead_of_lake" not in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"{}garbage", b'{"predictions": "x"}'])
+def test_a_position_file_that_is_none_stops_the_sink_and_says_what_to_do(place, tmp_path, content):
+    place.store(block(0))
+    path = tmp_path / "mine.json"
+    path.write_bytes(content)
+    ours = relay(place, Store(), tmp_path, position=path, start="new")
+    assert ours.step() is None
+    assert f"{path} holds no positions" in ours.figures.failure
+    assert "begins as sinks.start says (new)" in ours.figures.failure
+    path.unlink()
+    assert ours.step() is False
+
+
+def test_a_position_is_synced_before_the_next_rows_are_sent(place, tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(str(Path(f"/proc/self/fd/{fd}").readlink())))
+    place.store(block(0))
+    synced.clear()
+    relay(place, Store(), tmp_path).step()
+    assert any("mine.json" in path for path in synced)
+    assert str(tmp_path / "sinks") in synced
 
 
 async def test_it_runs_until_it_is_told_to_stop(place, tmp_path):

@@ -106,35 +106,44 @@ def mirror(
     name: Annotated[str, typer.Argument(help="name of the mirror")],
     reason: Reason,
     model: Annotated[str | None, typer.Argument(help="models:/phishing/7; with --remote the name it has there")] = None,
-    sample: Annotated[float, typer.Option(min=0, max=1, help="share of requests that it sees")] = 1.0,
+    sample: Annotated[
+        float | None, typer.Option(min=0, max=1, help="share of requests that it sees; a new mirror: 1")
+    ] = None,
     remote: Annotated[str | None, typer.Option(help="address of another server that answers")] = None,
-    protocol: Annotated[str, typer.Option(help="what it speaks: v2, v2-grpc or mlflow")] = "v2",
+    protocol: Annotated[
+        str | None, typer.Option(help="what it speaks: v2, v2-grpc or mlflow; a new address: v2")
+    ] = None,
     auth: Annotated[str | None, typer.Option(help="env:NAME of the gateway's variable with its token")] = None,
-    priority: Annotated[int, typer.Option(min=1, max=1000, help="1 is shed last")] = 1,
-    until: Annotated[str | None, typer.Option(help="when it ends by itself, RFC 3339")] = None,
+    priority: Annotated[int | None, typer.Option(min=1, max=1000, help="1 is shed last, and a new mirror's")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="when it ends by itself, RFC 3339; `never` takes an end back")
+    ] = None,
+    body_bytes_max: Annotated[
+        int | None, typer.Option(min=1, help="requests with larger inputs are not shown to it")
+    ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="take the mirror away")] = False,
     wait: Wait = WAIT_S,
     url: Url = None,
     key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """Show every request, or a share of them, to a candidate off to the side."""
+    """Show every request, or a share of them, to a candidate off to the side. A mirror that there is keeps what is not named."""
     from gateway.commands.talk import CommandFailed
 
-    if (model is None) != remove:
-        raise CommandFailed("wanted either a model or --remove")
-    more: dict[str, object] = {"priority": priority} | ({"until": until} if until else {})
+    elsewhere = {"url": remote, "model": model, "protocol": protocol, "auth": auth}
+    keys = {"sample": sample, "priority": priority, "until": until, "body_bytes_max": body_bytes_max}
+    named: dict[str, object] = {key: value for key, value in keys.items() if value is not None}
+    if until == "never":
+        named["until"] = None
     if remote is not None:
-        more["remote"] = {"url": remote, "model": model, "protocol": protocol} | ({"auth": auth} if auth else {})
-    there = None if remote is not None else model
-    _change(
-        lambda client: client.mirror(
-            endpoint, name, there, sample=sample, reason=reason, wait_s=wait, **({} if remove else more)
-        ),
-        url,
-        key_file,
-        as_json,
-    )
+        named["remote"] = {key: value for key, value in elsewhere.items() if value is not None}
+    elif protocol or auth:
+        raise CommandFailed("--protocol and --auth are of another server: wanted --remote with its address too")
+    elif model is not None:
+        named["model"] = model
+    if bool(named) == remove:
+        raise CommandFailed("wanted a model, an option of the mirror to change, or --remove")
+    _change(lambda client: client.mirror(endpoint, name, reason=reason, wait_s=wait, **named), url, key_file, as_json)
 
 
 @app.command()

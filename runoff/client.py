@@ -116,20 +116,23 @@ class Runoff:
         model: str | None = None,
         *,
         reason: str,
-        sample: float = 1.0,
         wait_s: float = WAIT_S,
         **more: Any,
     ) -> Reply:
-        """Mirrors requests to a model, as `name`, or to another server (`remote={"url": …, "model": …}`); neither takes that mirror away.
+        """Mirrors requests to a model, as `name`, or to another server (`remote={"url": …, "model": …}`).
 
-        `more` are the other keys of a mirror, such as `priority`, `until` and `body_bytes_max`.
+        `more` are the other keys of a mirror: `sample`, `priority`, `until`, `body_bytes_max`. What is not named stays as it is in a
+        mirror that there is already (None: as by default); with nothing named at all that mirror is taken away.
         """
         document = self.route(endpoint)
         tag = f'"{document.pop("status")["revision"]}"'
-        mirrors = [mirror for mirror in document.get("mirrors", ()) if mirror["name"] != name]
-        if model is not None or "remote" in more:
-            mirrors.append({"name": name, "sample": sample} | ({"model": model} if model else {}) | more)
-        document["mirrors"] = mirrors
+        mirrors = {mirror["name"]: mirror for mirror in document.get("mirrors", ())}
+        named = more | ({} if model is None else {"model": model})
+        if named:
+            mirrors[name] = _mirror(mirrors.get(name, {"name": name}), named)
+        else:
+            mirrors.pop(name, None)
+        document["mirrors"] = list(mirrors.values())
         path = f"/admin/v1/routes/{_quoted(endpoint)}"
         return self._change("PUT", path, body=document, reason=reason, headers={"If-Match": tag}, wait_s=wait_s)
 
@@ -267,7 +270,7 @@ class Runoff:
         return Reply(self._admin.call("GET", f"/admin/v1/endpoints/{_quoted(endpoint)}/ledger", query=query).json())
 
     def quality(self, endpoint: str, **query: Any) -> Reply:
-        """How right each variant and mirror was, with the coverage of labels."""
+        """How right each variant (`by="assigned"` or `"answered"`) and mirror was, with the coverage of labels."""
         return Reply(self._admin.call("GET", f"/admin/v1/endpoints/{_quoted(endpoint)}/quality", query=query).json())
 
     def prediction(self, prediction_id: str) -> Reply:
@@ -370,6 +373,19 @@ class Runoff:
             url = self._data_url or str(self.status()["listeners"]["rest"])
             self._data = Transport(url, key=self._key, timeout_s=self._timeout_s)
         return self._data
+
+
+def _mirror(before: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """A mirror with these keys set. It has a model here or a server elsewhere, whichever was named last.
+
+    A server at the same address keeps what is not named of it; at another one it keeps nothing, least of all a token.
+    """
+    gone = {"remote"} if "model" in named else {"model"} if "remote" in named else set()
+    kept = {key: value for key, value in before.items() if key not in gone}
+    remote = named.get("remote")
+    if isinstance(remote, Mapping) and kept.get("remote", {}).get("url") == remote.get("url"):
+        named = {**named, "remote": {**kept["remote"], **remote}}
+    return {key: value for key, value in {**kept, **named}.items() if value is not None}
 
 
 def _verdict(audit: Mapping[str, Any]) -> str:

@@ -175,6 +175,16 @@ def test_mirrors_of_every_kind_come_and_go(run, applied, served):
     assert (candidate["model"], candidate["sample"], candidate["priority"]) == ("models:/phishing/7", 0.5, 3)
     assert staging["remote"] == {"url": "http://127.0.0.1:9", "model": "theirs", "protocol": "mlflow"}
     assert staging["until"] == "2030-01-01T00:00:00Z"
+    less = run("mirror", "phishing", "candidate", "-m", "less", "--sample", "0.1", "--body-bytes-max", "4096")[1]
+    assert "mirrors.candidate.sample: 0.5 → 0.1" in less
+    assert "mirrors.candidate.body_bytes_max: added (4096)" in less
+    assert "priority" not in less
+    ends = run("mirror", "phishing", "candidate", "-m", "end", "--until", "2037-01-02T00:00:00Z")[1]
+    assert "mirrors.candidate.until: added (2037-01-02T00:00:00Z)" in ends
+    assert "until: removed" in run("mirror", "phishing", "candidate", "-m", "no end", "--until", "never")[1]
+    assert run("mirror", "phishing", "candidate", "-m", "what?")[0] == 1
+    assert run("mirror", "phishing", "candidate", "--remove", "--sample", "1", "-m", "both")[0] == 1
+    assert "--remote" in run("mirror", "phishing", "candidate", "--auth", "env:KEY", "-m", "where?")[2]
     assert "mirrors.candidate: removed" in run("mirror", "phishing", "candidate", "--remove", "-m", "enough")[1]
     refused = run("mirror", "phishing", "away", "m", "--remote", "http://evil.example", "-m", "x")
     assert refused[0] == 1

@@ -119,6 +119,38 @@ def test_a_mirror_is_put_up_and_taken_down(client, served, made):
     assert client.routes()[0]["mirrors"] == []
 
 
+def test_a_mirror_keeps_what_is_not_named(client, served, made):
+    def mirror():
+        (found,) = client.route("phishing")["mirrors"]
+        return {key: found.get(key) for key in ("model", "sample", "priority", "until", "body_bytes_max")}
+
+    served.shelf.publish("phishing", "7")
+    more = {"priority": 3, "until": "2037-01-02T00:00:00Z", "body_bytes_max": 4096}
+    client.mirror("phishing", "candidate", "models:/phishing/2", sample=0.5, reason="look at it", **more)
+    client.mirror("phishing", "candidate", sample=0.25, reason="less of it")
+    assert mirror() == {"model": "models:/phishing/2", "sample": 0.25} | more
+    client.mirror("phishing", "candidate", "models:/phishing/7", reason="the next one")
+    assert mirror() == {"model": "models:/phishing/7", "sample": 0.25} | more
+    client.mirror("phishing", "candidate", until=None, reason="for good")
+    assert mirror() == {"model": "models:/phishing/7", "sample": 0.25} | more | {"until": None}
+
+
+def test_another_server_keeps_nothing_of_the_one_before_and_the_same_one_what_is_not_named(client, made):
+    def remote():
+        (found,) = client.route("phishing")["mirrors"]
+        return found.get("model"), found.get("remote")
+
+    here = {"url": "http://127.0.0.1:9000", "model": "theirs", "protocol": "mlflow"}
+    client.mirror("phishing", "staging", remote=here, sample=0.5, reason="elsewhere")
+    client.mirror("phishing", "staging", remote={"url": here["url"], "model": "next"}, reason="their next one")
+    assert remote() == (None, here | {"model": "next"})
+    client.mirror("phishing", "staging", remote={"url": "http://127.0.0.1:9001", "model": "x"}, reason="moved")
+    assert remote() == (None, {"url": "http://127.0.0.1:9001", "model": "x", "protocol": "v2"})
+    client.mirror("phishing", "staging", "models:/phishing/2", reason="here now")
+    assert remote() == ("models:/phishing/2", None)
+    assert client.route("phishing")["mirrors"][0]["sample"] == 0.5
+
+
 def test_what_an_alias_proposes_is_shown_and_followed(client, served, made):
     served.shelf.publish("phishing", "3", alias="champion")
     served.look()

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Self
 
 from gateway.errors import NotReady, Overloaded
 from gateway.live import ServedEndpoint
+from gateway.ticket import HEAVY_BYTES_MIN
 from models.catalog import LoadedModel
 
 
@@ -18,14 +20,18 @@ class Admission:
         self._bytes_max = inflight_bytes_max
         self._heavy_bytes = 0
 
-    def hold(self, heavy_bytes: int) -> None:
-        """Takes in a large request. Raises NotReady where the worker holds too many bytes of such; one is always taken alone."""
-        if self._heavy_bytes and self._heavy_bytes + heavy_bytes > self._bytes_max:
+    def has_room(self, heavy_bytes: int, already: int = 0) -> bool:
+        """Whether so much more of a large request may be held, of which some is `already`; one is always taken alone."""
+        return self._heavy_bytes <= already or self._heavy_bytes + heavy_bytes <= self._bytes_max
+
+    def hold(self, heavy_bytes: int, already: int = 0) -> None:
+        """Takes in a large request, or more of it. Raises NotReady where the worker holds too many bytes of such."""
+        if not self.has_room(heavy_bytes, already):
             raise NotReady("this process holds as many bytes of large requests as it may", "process_bound")
         self._heavy_bytes += heavy_bytes
 
     def release(self, heavy_bytes: int) -> None:
-        """A large request is answered."""
+        """A large request is answered, or goes on as a ticket, which holds for itself."""
         self._heavy_bytes -= heavy_bytes
 
     @contextmanager
@@ -68,3 +74,36 @@ class Admission:
                     "queue_wait",
                     max(1, round(wait_s)),
                 )
+
+
+class Holding:
+    """What of one body is here before it is a ticket: counted as it arrives, so that nobody holds a place with bytes that he does not send."""
+
+    __slots__ = ("_admission", "_size")
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def expect(self, size: int) -> None:
+        """So much is announced. Raises NotReady where there is no room for it now."""
+        if size >= HEAVY_BYTES_MIN:
+            self._admission.hold(size)
+            self._admission.release(size)
+
+    def grow_to(self, size: int) -> None:
+        """So much is here now. Raises NotReady; small bodies are not counted."""
+        if size >= HEAVY_BYTES_MIN and size > self._size:
+            self._admission.hold(size - self._size, self._size)
+            self._size = size
+
+    def release(self) -> None:
+        if self._size:
+            self._admission.release(self._size)
+            self._size = 0

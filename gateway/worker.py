@@ -133,6 +133,7 @@ class Worker:
             doorkeeper=self._doorkeeper,
             statistics=self._statistics,
             repository=self._repository,
+            admission=self._plane.admission,
         )
         hot_keys = None if is_open else self._doorkeeper
         protocol = WireProtocol.bind(self._plane, paths, settings.limits, hot_keys) if settings.door == "wire" else None

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from gateway.admission import Admission
 from gateway.errors import NotAllowed
 from gateway.keys.doorkeeper import Doorkeeper, OpenDoor
 from gateway.keys.policy import PATHS
@@ -33,9 +34,10 @@ def build(
     doorkeeper: Doorkeeper = _OPEN_DOOR,
     statistics: Statistics | None = None,
     repository: Repository | None = None,
+    admission: Admission | None = None,
 ) -> Starlette:
     """The app. It holds no state of its own and starts nothing, so that any ASGI server may run it."""
-    entrance = Entrance(settings, doorkeeper, corridor.refused)
+    entrance = Entrance(settings, doorkeeper, corridor.refused, admission)
     app = Starlette(
         routes=[
             route if route.path in PATHS else _undeclared(route)

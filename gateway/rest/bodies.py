@@ -2,50 +2,66 @@
 
 import asyncio
 import zlib
+from contextlib import suppress
 from typing import Final
 
 from starlette.requests import Request
 
+from gateway.admission import Holding
 from gateway.errors import BodyTooLarge, DecodedTooLarge, RequestMalformed, RequestTooSlow
 
 _WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}
 """zlib's names of the two formats; `deflate` over HTTP means the zlib format (RFC 9110, 8.4.1.2)."""
 COMPRESS_FROM_BYTES: Final = 256
-_OFF_LOOP_BYTES: Final = 64 << 10
+_OFF_LOOP_BYTES: Final = 256 << 10
+"""More than this is decompressed on a thread."""
+_MEMBERS_MAX: Final = 64
+"""Of one gzip body. Each copies what lies behind it: of tiny ones, 4 MB took 5 s."""
 
 
-async def read_body(request: Request, *, bytes_max: int, seconds_max: float) -> bytes:
-    """The whole body, decompressed. Refuses on Content-Length alone where that is too much already.
+async def read_body(request: Request, holding: Holding, *, bytes_max: int, seconds_max: float) -> bytes:
+    """The whole body, decompressed and counted in `holding`. Refuses on Content-Length alone where that is too much already.
 
-    Raises BodyTooLarge, DecodedTooLarge, RequestTooSlow, RequestMalformed.
+    Raises BodyTooLarge, DecodedTooLarge, RequestTooSlow, RequestMalformed, NotReady.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity" and encoding not in _WINDOW_BITS:
         raise RequestMalformed("Content-Encoding: wanted gzip, deflate or identity")
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:19]) > bytes_max:
-        raise BodyTooLarge(f"the body is larger than {bytes_max} bytes")
+    if declared.isdecimal():
+        if int(declared[:19]) > bytes_max:
+            raise BodyTooLarge(f"the body is larger than {bytes_max} bytes")
+        holding.expect(int(declared))
     try:
         async with asyncio.timeout(seconds_max):
-            body = await _read(request, bytes_max)
+            body = await _read(request, holding, bytes_max)
     except TimeoutError:
         raise RequestTooSlow(f"the body did not arrive within {seconds_max:g} s") from None
     if encoding == "identity":
         return body
-    if len(body) > _OFF_LOOP_BYTES:
-        return await asyncio.to_thread(decompress, body, encoding, bytes_max)
-    return decompress(body, encoding, bytes_max)
+    body = await _decompressed(body, encoding, bytes_max)
+    holding.grow_to(len(body))
+    return body
 
 
-async def _read(request: Request, bytes_max: int) -> bytes:
+async def _read(request: Request, holding: Holding, bytes_max: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > bytes_max:
             raise BodyTooLarge(f"the body is larger than {bytes_max} bytes")
+        holding.grow_to(size)
         chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _decompressed(body: bytes, encoding: str, bytes_max: int) -> bytes:
+    """On the loop what is small in both its forms; a small one may become very large."""
+    if len(body) <= _OFF_LOOP_BYTES:
+        with suppress(DecodedTooLarge):
+            return decompress(body, encoding, min(bytes_max, _OFF_LOOP_BYTES))
+    return await asyncio.to_thread(decompress, body, encoding, bytes_max)
 
 
 def decompress(body: bytes, encoding: str, bytes_max: int) -> bytes:
@@ -65,6 +81,8 @@ def decompress(body: bytes, encoding: str, bytes_max: int) -> bytes:
             raise RequestMalformed(f"the {encoding} body ends too early")
         parts.append(part)
         body = stream.unused_data
+        if body and len(parts) == _MEMBERS_MAX:
+            raise RequestMalformed(f"the {encoding} body has more than {_MEMBERS_MAX} members")
     return b"".join(parts)
 
 

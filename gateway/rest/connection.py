@@ -4,6 +4,7 @@ Replies leave in the order of requests, hot and cold alike: a cold request waits
 is cold too until that one is done. What a proxy and a server could read in two ways is refused here.
 """
 
+import asyncio
 import time
 from collections import deque
 from typing import Any, Final
@@ -13,14 +14,19 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from gateway.admission import Holding
 from gateway.dataplane import Dataplane
 from gateway.rest import wire
+from gateway.rest.flow import Flow
 from gateway.rest.heads import COLD_NAMES, bearer_of
 from gateway.settings import Limits
 from gateway.ticket import Ticket
 
 SLOTS_MAX: Final = 16
 """Hot requests of one connection in flight; more wait decoded in `_held`, whose size one read of the socket bounds."""
+
+
+_CODES: Final = {408: "request_too_slow", 413: "body_too_large", 500: "internal", 503: "not_ready"}
 
 
 class Refusal:
@@ -39,12 +45,14 @@ class Connection(HttpToolsProtocol):
     plane: Dataplane
     limits: Limits
 
+    flow: Flow
     _is_leaving = False
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._slots: deque[Ticket | Refusal] = deque()
-        self._held: deque[Ticket] = deque()
+        self._held: deque[Ticket | Refusal] = deque()
+        self._arrived = Holding(self.plane.admission)
         self._header_bytes = 0
         self._received_ns = 0
         self._request_id: bytes | None = None
@@ -56,6 +64,10 @@ class Connection(HttpToolsProtocol):
         self._is_refused = False
         self._phase = "idle"
         self._phase_since = time.monotonic()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own narrowing
+        super().connection_made(transport)
+        self.flow = Flow(transport)
 
     # ── replies in order ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -89,9 +101,13 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
             return
         while self._held and len(slots) < SLOTS_MAX:
-            ticket = self._held.popleft()
-            slots.append(ticket)
-            self.plane.submit(ticket)
+            waited = self._held.popleft()
+            slots.append(waited)
+            if type(waited) is Ticket:
+                self.plane.submit(waited)
+            elif len(slots) == 1:  # the refusal alone is left: no ticket will come back to let it go
+                self.flush()
+                return
         if not slots:
             self._phase_since = time.monotonic()
             if self.pipeline and self._is_cold_busy():
@@ -155,7 +171,10 @@ class Connection(HttpToolsProtocol):
             self._stop(431, "the request target is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value.rstrip(b" \t")))  # the parser leaves white space behind a value
+        if (
+            self._phase == "header"
+        ):  # else it is a trailer, which nobody reads: a proxy would have looked for it in the head
+            self.headers.append((name.lower(), value.rstrip(b" \t")))  # the parser leaves white space behind a value
         self._header_bytes += len(name) + len(value) + 4
         if self._header_bytes > self.limits.header_bytes_max:
             self._stop(431, f"headers: at most {self.limits.header_bytes_max} bytes")
@@ -222,10 +241,12 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, status: int, message: str) -> None:
         """Answers an unreadable or unacceptable request and closes; what was asked before it is answered first."""
         self._is_refused = True
-        code = "body_too_large" if status == 413 else "request_too_slow" if status == 408 else "request_malformed"
+        self._arrived.release()
+        code = _CODES.get(status, "request_malformed")
         self.plane.meter.refused("", code)
         body = orjson.dumps({"error": message, "code": code})
-        refusal = Refusal(wire.encode_error(status, body, (("connection", "close"),)))
+        more = (("retry-after", "1"), ("x-runoff-reason", "process_bound")) if status == 503 else ()
+        refusal = Refusal(wire.encode_error(status, body, (("connection", "close"), *more)))
         if self._is_cold_busy():
             # The application may wait for the rest of this very body: it is told that the caller has gone, and we answer for it.
             is_alone = not self.pipeline and not self.cycle.response_started
@@ -235,7 +256,7 @@ class Connection(HttpToolsProtocol):
                 self.transport.write(refusal.reply)
             self.transport.close()
             return
-        self._slots.append(refusal)
+        (self._held or self._slots).append(refusal)
         self.flush()
 
     # ── ends ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -243,9 +264,17 @@ class Connection(HttpToolsProtocol):
     def sweep(self, now: float) -> None:
         """Called about twice a second for every connection: closes what is too slow or idle too long.
 
-        A header or body that does not arrive in time is answered 408. Deadlines by sweep cost a request nothing.
+        A header or body that does not arrive in time is answered 408, but for the time in which we did not read; who takes nothing of his
+        replies for as long is cut off. Deadlines by sweep cost a request nothing.
         """
-        waited = now - self._phase_since
+        if self.flow.stuck_s(now) > self.limits.body_s:
+            self.transport.abort()
+        elif self.flow.is_stopped:
+            self._phase_since = now
+        elif not self._is_refused and not self.transport.is_closing():
+            self._close_late(now - self._phase_since)
+
+    def _close_late(self, waited: float) -> None:
         if self._phase == "header" and waited > self.limits.header_s:
             self._refuse(408, f"the headers did not arrive within {self.limits.header_s:g} s")
         elif self._phase == "body" and waited > self.limits.body_s:
@@ -260,9 +289,9 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
-        """The end of an idle connection, at once; what is in flight is answered first."""
+        """The end of an idle connection, at once; what is in flight, or still arriving, is answered first."""
         self._is_leaving = True
-        if not self._slots and not self._held:
+        if not self._slots and not self._held and self._phase == "idle":
             super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -272,17 +301,8 @@ class Connection(HttpToolsProtocol):
                 self.plane.cancel(slot)
         self._slots.clear()
         self._held.clear()
+        self._arrived.release()
         super().connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """The caller reads slower than it asks: stop reading its requests until it has caught up."""
-        super().pause_writing()
-        self.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if not self.flow.read_paused:
-            self.transport.resume_reading()
 
 
 class _Stopped(Exception):

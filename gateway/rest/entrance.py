@@ -9,6 +9,7 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from gateway.admission import Admission, Holding
 from gateway.errors import GatewayError, MediaTypeUnsupported, RequestMalformed
 from gateway.keys.doorkeeper import Doorkeeper, Visitor, credential_of
 from gateway.keys.scopes import Scope
@@ -34,8 +35,12 @@ WATCH_AFTER_S: Final = 0.005
 class Entrance:
     """Shared by the doors of one app."""
 
-    def __init__(self, settings: Settings, doorkeeper: Doorkeeper, refused: Refused) -> None:
-        self._limits = settings.limits
+    def __init__(
+        self, settings: Settings, doorkeeper: Doorkeeper, refused: Refused, admission: Admission | None = None
+    ) -> None:
+        """`admission` counts the bodies that arrive; None: nobody else's are counted with them."""
+        self._limits = limits = settings.limits
+        self._admission = admission or Admission(limits.inflight_max, limits.inflight_bytes_max)
         self._doorkeeper = doorkeeper
         self._refused = refused
 
@@ -60,12 +65,31 @@ class Entrance:
         return read_headers(request.headers.items())
 
     async def body(self, request: Request, *, binary: bool = False, own_max: int | None = None) -> bytes:
-        """The body within the bounds of its kind, or within the route's own."""
+        """The body as it is."""
+        return await self.decoded(request, bytes, binary=binary, is_light=True, own_max=own_max)
+
+    async def decoded(
+        self,
+        request: Request,
+        decode: Callable[..., T],
+        *arguments: object,
+        binary: bool = False,
+        is_light: bool = False,
+        own_max: int | None = None,
+    ) -> T:
+        """What `decode` makes of the body and the arguments; on a thread where that is large, unless it `is_light` at any size.
+
+        The body is within the bounds of its kind, or within the route's own, and counted as held until it is decoded.
+        """
         limits = self._limits
         bytes_max = limits.body_bytes_binary_max if binary else limits.body_bytes_json_max
         if own_max is not None:
             bytes_max = min(own_max, limits.body_bytes_binary_max)
-        return await read_body(request, bytes_max=bytes_max, seconds_max=limits.body_s)
+        with Holding(self._admission) as holding:
+            body = await read_body(request, holding, bytes_max=bytes_max, seconds_max=limits.body_s)
+            if len(body) > OFF_LOOP_BYTES and not is_light:
+                return await asyncio.to_thread(decode, body, *arguments)
+            return decode(body, *arguments)
 
     @contextmanager
     def reading(self, endpoint: str = "") -> Iterator[None]:

@@ -1,7 +1,6 @@
 """MLflow's scoring paths: `/invocations` for the default endpoint or a named one, Databricks' form of it, `/ping`, `/health`, `/version`."""
 # ruff: noqa: ARG002  # Starlette calls every handler with its request
 
-import asyncio
 import time
 from typing import Final
 
@@ -10,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.request import Corridor, InferRequest
-from gateway.rest.entrance import JSON, OFF_LOOP_BYTES, Entrance, infer_reply, unless_gone
+from gateway.rest.entrance import JSON, Entrance, infer_reply, unless_gone
 from gateway.rest.headers import Caller
 from gateway.rest.metadata import package_version
 from gateway.rest.refusals import guarded, respond
@@ -50,12 +49,8 @@ class ScoringDoor:
         with self._entrance.reading():
             view = self._corridor.view(endpoint)
         with self._entrance.reading(view.endpoint):
-            body = await self._entrance.body(request, own_max=view.body_bytes_max)
-            content_type = request.headers.get("content-type")
-            if len(body) > OFF_LOOP_BYTES:
-                scored = await asyncio.to_thread(decode, body, content_type, view.signature)
-            else:
-                scored = decode(body, content_type, view.signature)
+            media = request.headers.get("content-type")
+            scored = await self._entrance.decoded(request, decode, media, view.signature, own_max=view.body_bytes_max)
         asked = request_of(view.endpoint, scored, caller, received_ns=received_ns)
         asked.may_explain = caller.explain and self._entrance.may(request, "read", view.endpoint)
         reply = await unless_gone(request, self._corridor.infer(asked))

@@ -1,9 +1,9 @@
 """The truth, when it arrives: `POST /v1/labels`, one object or a list, each accepted or rejected for itself, durable before the reply."""
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated, Final
 
 import msgspec
@@ -15,7 +15,7 @@ from starlette.routing import Route
 from gateway.errors import RequestMalformed
 from gateway.ids import bytes_of
 from gateway.request import LabelSink
-from gateway.rest.entrance import OFF_LOOP_BYTES, Entrance, json_reply, only_json
+from gateway.rest.entrance import Entrance, json_reply, only_json
 from gateway.rest.headers import request_id_of
 from gateway.rest.json_tensors import UNREADABLE, malformed
 from gateway.rest.refusals import guarded
@@ -69,11 +69,8 @@ class LabelDoor:
         with self._entrance.reading():
             only_json(request)
             received_unix_us = self._clock_unix_ns() // 1000
-            body = await self._entrance.body(request)
-            if len(body) > OFF_LOOP_BYTES:
-                rows, rejected = await asyncio.to_thread(decode, body, received_unix_us, keyed=keyed)
-            else:
-                rows, rejected = decode(body, received_unix_us, keyed=keyed)
+            read = partial(decode, received_unix_us=received_unix_us, keyed=keyed)
+            rows, rejected = await self._entrance.decoded(request, read)
         if keyed:
             rows, rejected = self._only_granted(request, rows, rejected)
         if rows:

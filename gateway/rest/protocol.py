@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from gateway.dataplane import Dataplane
-from gateway.errors import translate
+from gateway.errors import INTERNAL, NotReady, translate
 from gateway.keys.doorkeeper import KeyDoor
 from gateway.keys.ring import Principal
 from gateway.live import LiveTable, ServedEndpoint
@@ -24,8 +24,11 @@ from gateway.rest.connection import Connection
 from gateway.rest.forms import SCORING, TENSORFLOW, V2, Form
 from gateway.rest.heads import Head, Heads, Shape
 from gateway.settings import Limits
+from gateway.telemetry.log import EventLog
 from gateway.ticket import HEAVY_BYTES_MIN, Ticket
 from routing.records import PROTOCOLS
+
+log = EventLog(__name__)
 
 _V2_REST: Final = PROTOCOLS.index("v2-rest")
 
@@ -93,20 +96,23 @@ class WireProtocol(Connection):
             return
         self._received_ns = time.monotonic_ns()
         cycle: RequestResponseCycle | None = self.cycle
-        if self._phase == "idle" and (cycle is None or cycle.response_complete) and not self.pipeline:
-            taken = self._take_hot(data)
-            if taken == len(data):
-                self._phase_since = self._received_ns / 1e9
-                return
-            if taken:
-                data = data[taken:]
         try:
+            if self._phase == "idle" and (cycle is None or cycle.response_complete) and not self.pipeline:
+                taken = self._take_hot(data)
+                if taken == len(data):
+                    self._phase_since = self._received_ns / 1e9
+                    return
+                if taken:
+                    data = data[taken:]
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._refuse(400, "this server does not upgrade connections")
         except httptools.HttpParserError:
             if not self._is_refused:
                 self._refuse(400, "the bytes are not a valid HTTP request")
+        except Exception as error:  # noqa: BLE001  # a mistake of ours costs the request that met it, not those before it
+            log.error("request_broke", error=error)
+            self._refuse(500, INTERNAL.message)
         if self._phase == "idle" and self._hot is None and not self._slots and self.parser is not None:
             self._phase_since = self._received_ns / 1e9
 
@@ -127,6 +133,7 @@ class WireProtocol(Connection):
             and not self.pipeline
             and (self.keys is None or self._is_let_in(self._credential, target[0]))
             and self._is_taken(target, length)
+            and (length < HEAVY_BYTES_MIN or self.plane.admission.has_room(length))
         ):
             self._hot = target
             self._body = b""
@@ -146,12 +153,17 @@ class WireProtocol(Connection):
             if type(self._body) is bytes:
                 self._body = bytearray(self._body)
             self._body += body  # amortised growth; bounded by Content-Length, which was checked
+            try:
+                self._arrived.grow_to(len(self._body))
+            except NotReady as error:
+                self._stop(503, str(error))
 
     def on_message_complete(self) -> None:
         self._phase = "idle"
         if self._hot is None:
             super().on_message_complete()
             return
+        self._arrived.release()
         wanted = self._hot[0].header_names
         head = Head(0, _picked(self.headers, wanted) if wanted else {}, self._request_id, self._traceparent)
         head.json_length, head.content_type, head.encodings = self._json_length, self._content_type, self._encodings
@@ -264,12 +276,16 @@ class WireProtocol(Connection):
 
     def complete(self, ticket: Ticket) -> None:
         """The corridor answers: the reply is encoded, and waits for its turn."""
-        if ticket.slot is not None:
-            ticket.reply = forms.replied(ticket)
-        elif ticket.error is None:
-            ticket.reply = wire.encode(ticket)
-        else:
-            ticket.reply = self._error(ticket.error, ticket.prediction_id)
+        try:
+            if ticket.slot is not None:
+                ticket.reply = forms.replied(ticket)
+            elif ticket.error is None:
+                ticket.reply = wire.encode(ticket)
+            else:
+                ticket.reply = self._error(ticket.error, ticket.prediction_id)
+        except Exception as error:  # noqa: BLE001  # without a reply, it and all behind it on this connection would wait for ever
+            log.error("reply_broke", prediction_id=ticket.prediction_id, error=error)
+            ticket.reply = self._error(error, ticket.prediction_id)
 
     def _error(self, error: Exception, prediction_id: str) -> bytes:
         wired = translate(error)

@@ -15,6 +15,7 @@ import orjson
 import simdjson
 
 from gateway.live import Arm, ServedEndpoint
+from gateway.rest.json_tensors import UNREADABLE
 from gateway.ticket import Ticket
 from models.batching import FlatRows, Part
 from models.signature import Signature, TensorSpec
@@ -62,11 +63,12 @@ class HotSignature:
 
     @staticmethod
     def of(signature: Signature) -> "HotSignature | None":
-        """None when the signature has anything that the hot form does not read."""
+        """None when the signature has anything that the hot form does not read, or outputs without a row for each of the inputs'."""
+        if not signature.is_batched:
+            return None
         for spec in signature.inputs:
             fixed = spec.shape[1:]
-            is_free = bool(spec.shape) and spec.shape[0] == -1
-            if spec.datatype not in ("FP32", "FP64") or not is_free or any(dim < 0 for dim in fixed):
+            if spec.datatype not in ("FP32", "FP64") or any(dim < 0 for dim in fixed):
                 return None
         return HotSignature(signature)
 
@@ -94,7 +96,7 @@ def decode(body: bytes | bytearray, hot: HotSignature) -> Decoded | None:
             return large
     try:
         request = _decode_floats(body)
-    except (msgspec.MsgspecError, RecursionError):
+    except UNREADABLE:
         return None
     tensors = request.inputs
     if len(tensors) != hot.count or request.parameters or request.outputs:

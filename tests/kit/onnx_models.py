@@ -94,6 +94,18 @@ def echo(datatype: str, shape: Sequence[int] = (-1, -1)) -> MadeModel:
     return MadeModel(_model([node], signature, []), signature, Answer(scoring_outputs=("y",), scoring_form="columns"))
 
 
+def whole() -> MadeModel:
+    """`x` FP32 [-1, 2] → `total` FP32 [], the sum of all rows, and `four` FP32 [4], four times that: no output has a row for each row."""
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["total"], keepdims=0),
+        helper.make_node("Expand", ["total", "size"], ["four"]),
+    ]
+    signature = Signature(inputs=(spec("x", "FP32", -1, 2),), outputs=(spec("total", "FP32"), spec("four", "FP32", 4)))
+    size = numpy_helper.from_array(np.array([4], np.int64), "size")
+    answer = Answer(scoring_outputs=("four",), scoring_form="columns")
+    return MadeModel(_model(nodes, signature, [size]), signature, answer)
+
+
 def failing() -> MadeModel:
     """`x` INT64 [-1, 1] → `y`: fails inside ONNX Runtime for any index above 1, by reading outside a table of two."""
     node = helper.make_node("Gather", ["table", "x"], ["y"], axis=0)

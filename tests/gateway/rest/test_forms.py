@@ -20,7 +20,7 @@ from gateway.rest.protocol import WireProtocol
 from gateway.settings import Limits, Settings
 from models.staged import ModelKey
 from routing.records import PROTOCOLS, PredictionBlock
-from tests.kit.onnx_models import classifier, columns, echo, failing
+from tests.kit.onnx_models import classifier, columns, echo, failing, whole
 from tests.kit.plane import Plane
 from tests.kit.staged import stage_linear, stage_made
 
@@ -41,6 +41,7 @@ class World:
             ("fragile", failing()),
             ("text", echo("BYTES")),
             ("bits", echo("BOOL")),
+            ("whole", whole()),
         ):
             self.plane.serve({"champion": stage_made(artifacts, made, ModelKey(name, "1"))}, endpoint=name)
         deep = stage_made(artifacts, echo("FP32", (-1, 2, 3)), ModelKey("deep", "1"))
@@ -160,6 +161,8 @@ CHURN = {"columns": ["age", "visits", "plan"], "data": [[41.5, 3, "gold"], [20, 
 HOT: dict[str, Said] = {
     "plain": v2(tensor([1.0, 2.0], 1, 2)),
     "plain with content-type of its own": v2(tensor([1.0, 2.0], 1, 2), headers={"content-type": "text/plain"}),
+    "outputs without rows": v2(tensor([1.0, 2.0], 1, 2), model="whole"),
+    "outputs without rows for several": v2(tensor([1.0, 2.0, 3.0, 4.0], 2, 2), model="whole"),
     "nested": v2(tensor([[1.0, 2.0]], 1, 2)),
     "wanted output": v2(tensor([1.0, 2.0], 1, 2), outputs=[{"name": "probabilities"}]),
     "outputs in the caller's order": v2(
@@ -228,6 +231,11 @@ COLD: dict[str, Said] = {
         JSON,
         b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[NaN,1]}]}',
     ),
+    "a name that is no text": (
+        "/v2/models/line/infer",
+        JSON,
+        b'{"inputs":[{"name":"\xff","shape":[1,2],"datatype":"FP32","data":[1,1]}]}',
+    ),
     "wrong shape": v2(tensor([1.0, 2.0, 3.0], 1, 3)),
     "unknown output": v2(tensor([1.0, 2.0], 1, 2), outputs=[{"name": "nope"}]),
     "bad timeout": v2(tensor([1.0, 2.0], 1, 2), parameters={"timeout": -1}),
@@ -276,6 +284,12 @@ async def test_a_form_is_read_by_the_wire_door_and_answered_as_the_app_does(worl
     assert world.cold == []
     await both(world, HOT[case], pieces=max(40, len(HOT[case][2]) // 4))
     assert world.cold == []
+
+
+async def test_outputs_without_rows_are_answered_whole(world: World) -> None:
+    _, _, body = await both(world, HOT["outputs without rows for several"])
+    outputs = {one["name"]: (one["shape"], one["data"]) for one in orjson.loads(body)["outputs"]}
+    assert outputs == {"total": ([], [10.0]), "four": ([4], [10.0] * 4)}
 
 
 @pytest.mark.parametrize("case", COLD)

@@ -132,7 +132,15 @@ def test_a_large_body_that_is_no_request_is_left_to_the_ordinary_path(given: byt
 
 def test_bodies_that_are_no_request_are_left_to_the_ordinary_path() -> None:
     assert HOT is not None
-    for bad in (b"", b"{", b"[]", b'{"inputs": []}', b"[" * 100_000, b'{"inputs": [{"name":"x","data":[NaN]}]}'):
+    for bad in (
+        b"",
+        b"{",
+        body().replace(b"x", b"\xff"),
+        b"[]",
+        b'{"inputs": []}',
+        b"[" * 100_000,
+        b'{"inputs": [{"name":"x","data":[NaN]}]}',
+    ):
         assert decode(bad, HOT) is None
 
 
@@ -160,6 +168,12 @@ def test_columns_may_come_in_any_order_but_each_once() -> None:
 )
 def test_signatures_with_anything_else_are_not_hot(spec: TensorSpec) -> None:
     assert HotSignature.of(signature(spec)) is None
+
+
+def test_outputs_without_a_row_for_each_of_the_inputs_are_not_hot() -> None:
+    for shape in ((4,), ()):
+        outputs = (TensorSpec(name="y", datatype="FP32", shape=shape),)
+        assert HotSignature.of(Signature(inputs=(X,), outputs=outputs)) is None
 
 
 def test_a_value_too_large_for_its_datatype_is_infinite_as_numpy_has_it() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -132,7 +132,7 @@ def mirror(
 
     elsewhere = {"url": remote, "model": model, "protocol": protocol, "auth": auth}
     keys = {"sample": sample, "priority": priority, "until": until, "body_bytes_max": body_bytes_max}
-    named: dict[str, object] = {key: value for key, value in keys.items() if value is not None}
+    named: dict[str, Any] = {key: value for key, value in keys.items() if value is not None}
     if until == "never":
         named["until"] = None
     if remote is not None:

@@ -179,28 +179,39 @@ class Activation:
         """Makes the newest live revision of every endpoint the served one, where its models are loaded. All in one new table."""
         before = self._plane.table.endpoints
         after: dict[str, ServedEndpoint] = {}
+        cold: dict[str, tuple[str, ...]] = {}
         for state in self._states:
             if state.live is None:
+                if state.unread_live is not None:
+                    cold[state.endpoint] = ()
                 continue
             served = before.get(state.endpoint)
-            if served is None or served.revision != state.live.revision:
-                served = self._built(state.live) or served
+            if served is None or served.revision != state.live.revision or self._keeps_more(served, state.previous):
+                served = self._built(state.live, state.previous) or served
             if served is not None:
                 after[state.endpoint] = served
+            else:
+                cold[state.endpoint] = tuple(dict.fromkeys(model.key.version for model in loadable(state.live)))
         changed = [endpoint for name, endpoint in after.items() if before.get(name) is not endpoint]
-        default = self._default or (next(iter(after)) if len(after) == 1 else None)
-        if not changed and after.keys() == before.keys() and default == self._plane.table.default:
+        names = [*after, *cold]
+        table = LiveTable(after, self._default or (names[0] if len(names) == 1 else None), cold)
+        if not changed and after.keys() == before.keys() and table == self._plane.table:
             return
-        self._plane.table = LiveTable(after, default)
-        self._paths.rebuild(self._plane.table)
+        self._plane.table = table
+        self._paths.rebuild(table)
         self._gauges.show(after, gone=before.keys() - after.keys())
         for endpoint in changed:
             self._prepared.pop(endpoint.name, None)
+            if (was := before.get(endpoint.name)) is not None and was.revision == endpoint.revision:
+                continue
             log.info("route_active", endpoint=endpoint.name, revision=endpoint.revision)
             self._tell({"event": "active", "endpoint": endpoint.name, "revision": endpoint.revision})
 
-    def _built(self, route: CompiledRoute) -> ServedEndpoint | None:
-        """The endpoint at a revision, None while a model or its split is missing or when it cannot be built here (which is told)."""
+    def _built(self, route: CompiledRoute, previous: CompiledRoute | None) -> ServedEndpoint | None:
+        """The endpoint at a revision, None while a model or its split is missing or when it cannot be built here (which is told).
+
+        `previous`: the revision that a rollback would go to, whose models answer for their versions as pins do.
+        """
         prepared = self._prepared.get(route.endpoint)
         if prepared is not None and prepared.revision == route.revision:
             return prepared
@@ -208,10 +219,19 @@ class Activation:
         if table is None or _attempt(route) in self._failed or self._missing(route) is not None:
             return None
         try:
-            return ServedEndpoint(route, self._catalog, table)
+            return ServedEndpoint(route, self._catalog, table, self._kept(previous))
         except Exception as error:  # noqa: BLE001  # another release's document may break anything; the old revision goes on
             self._fail(route, error)
             return None
+
+    def _keeps_more(self, served: ServedEndpoint, previous: CompiledRoute | None) -> bool:
+        """Whether models for a rollback were loaded after the endpoint was built, as at a start, where they come last."""
+        return any(model.digest not in served.kept for model in self._kept(previous))
+
+    def _kept(self, previous: CompiledRoute | None) -> list[CompiledModel]:
+        """What of a previous revision is loaded here."""
+        models = loadable(previous) if previous else []
+        return [model for model in models if self._catalog.get(model.digest) is not None]
 
     # ── warming ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -222,7 +242,7 @@ class Activation:
             prepared = self._prepared.get(state.endpoint)
             if route is None or (prepared is not None and prepared.revision == route.revision):
                 continue
-            built = self._built(route)
+            built = self._built(route, state.live)
             if built is not None:
                 self._prepared[state.endpoint] = built
                 self._tell({"event": "warm", "endpoint": route.endpoint, "revision": route.revision})

@@ -8,9 +8,10 @@ from gateway.errors import GatewayError, VersionUnknown, translate
 from gateway.features.client import FeatureClient
 from gateway.features.served import Lookup, ServedFeatures
 from gateway.live import LiveTable, ServedEndpoint
-from gateway.request import InferReply, InferRequest, ModelView
+from gateway.request import InferReply, InferRequest, ModelState, ModelView
 from gateway.ticket import HEAVY_BYTES_MIN, Door, Ticket
 from models.errors import InputInvalid
+from models.ref import parse_ref
 from models.signature_check import check, refuse_nonfinite
 
 
@@ -87,11 +88,24 @@ class PlaneCorridor:
         return lookup
 
     def view(self, endpoint: str, version: str | None = None) -> ModelView:
-        """Metadata of an endpoint; raises EndpointUnknown or VersionUnknown."""
+        """Metadata of an endpoint; raises EndpointUnknown, VersionUnknown or NotWarm."""
         served = self._plane.endpoint(endpoint)
         if version is not None:
             self._plane.table.arm_of_version(served, version)
         return _view(self._plane.table, served)
+
+    def state(self, endpoint: str, version: str | None = None) -> ModelState:
+        """Whether this worker may be sent requests of an endpoint; raises EndpointUnknown or VersionUnknown."""
+        versions = self._plane.table.cold.get(endpoint)
+        if versions is None:
+            return ModelState(self.is_ready, self.view(endpoint, version).versions)
+        if version is not None and version not in versions:
+            raise VersionUnknown(f"unknown version '{version}' of model '{endpoint}', which is not warm here")
+        return ModelState(False, versions)
+
+    def version_of(self, endpoint: str, alias: str) -> str:
+        """The version that a TensorFlow Serving label means; raises EndpointUnknown, VersionUnknown or NotWarm."""
+        return _version_of(self._plane.endpoint(endpoint), alias)
 
     def views(self) -> list[ModelView]:
         """Every endpoint of the live table."""
@@ -144,7 +158,8 @@ def ticket_of(door: Door, endpoint: ServedEndpoint, request: InferRequest, looku
 def _version_of(endpoint: ServedEndpoint, alias: str) -> str:
     """A TensorFlow Serving label is an alias that a variant follows."""
     for variant in endpoint.route.variants:
-        if variant.model.endswith(f"@{alias}"):
+        ref = parse_ref(variant.model)
+        if ref.kind == "alias" and ref.detail == alias:
             return endpoint.variant_places[variant.name].model.staged.key.version
     raise VersionUnknown(
         f"unknown label '{alias}' of model '{endpoint.name}': no variant follows an alias of this name"
@@ -157,7 +172,6 @@ def _view(table: LiveTable, served: ServedEndpoint) -> ModelView:
         signature=served.signature if served.features is None else served.features.asked,
         champion=served.champion.model.staged,
         versions=tuple(sorted(served.pins, key=lambda version: (len(version), version))),
-        is_ready=True,
         revision=served.revision,
         allow_pin=served.route.allow_pin,
         default=table.default == served.name,

@@ -21,7 +21,7 @@ def inventory(
     problem_of: Callable[[CompiledRoute], str | None],
     leaving: Iterable[Place],
 ) -> list[VersionState]:
-    """By endpoint and version. READY is what requests can reach; what is kept for a rollback is loaded and UNAVAILABLE.
+    """By endpoint and version. READY is what requests can reach, what is kept for a rollback too; where that does not fit the endpoint, it is UNAVAILABLE.
 
     `is_loaded` asks by digest; `problem_of` says why a revision cannot be served here; `leaving` is loaded still, and nobody's any more.
     """
@@ -51,7 +51,12 @@ def inventory(
                     note(name, model.key.version, "UNAVAILABLE", problem)
         for model in loadable(route_state.previous) if route_state.previous else ():
             if is_loaded(model.digest):
-                note(name, model.key.version, "UNAVAILABLE", "kept warm for a rollback")
+                note(
+                    name,
+                    model.key.version,
+                    "UNAVAILABLE",
+                    "kept warm for a rollback; it does not fit what the endpoint declares now",
+                )
     return [found[place] for place in sorted(found, key=lambda place: (place[0], len(place[1]), place[1]))]
 
 

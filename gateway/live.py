@@ -6,9 +6,10 @@ import msgspec
 
 from gateway.errors import EndpointUnknown, VersionUnknown
 from gateway.features.served import Lookup, ServedFeatures
-from gateway.state.compiled import CompiledRoute
+from gateway.state.compiled import CompiledModel, CompiledRoute
 from models.batching import Part, to_array
 from models.catalog import Catalog, LoadedModel
+from models.compatibility import differences
 from models.errors import NotWarm
 from models.signature import Signature
 from models.tensors import Array
@@ -53,6 +54,7 @@ class ServedEndpoint:
         "header_names",
         "inflight",
         "is_plain",
+        "kept",
         "mirror_names",
         "mirrors_running",
         "name",
@@ -67,8 +69,13 @@ class ServedEndpoint:
         "variant_places",
     )
 
-    def __init__(self, compiled: CompiledRoute, catalog: Catalog, table: EndpointTable) -> None:
-        """`table`: what `table_of` answered for this revision. Raises NotWarm when a model of the revision is not loaded here."""
+    def __init__(
+        self, compiled: CompiledRoute, catalog: Catalog, table: EndpointTable, kept: Sequence[CompiledModel] = ()
+    ) -> None:
+        """`table`: what `table_of` answered for this revision; `kept`: what is held for a rollback, reached as pins are where it fits.
+
+        Raises NotWarm when a model of the revision is not loaded here.
+        """
         route = table.route
         self.name = compiled.endpoint
         self.revision = compiled.revision
@@ -87,9 +94,12 @@ class ServedEndpoint:
         self.pins: dict[str, Arm] = {}
         for arm in (self.champion, *self.arms):
             self.pins.setdefault(arm.model.staged.key.version, arm)
-        for pin in compiled.pins:
+        self.kept = frozenset(model.digest for model in kept)
+        for pin in (*compiled.pins, *kept):
             model = catalog.get(pin.digest, pin.key)
-            if model is not None and pin.key.version not in self.pins:
+            if model is None or pin.key.version in self.pins:
+                continue
+            if pin.role == "pin" or not differences(self.signature, self.champion.model.staged.answer, model.staged):
                 arm = Arm(len(self.arms), f"pin-{pin.key.version}", model, self.signature, fallback=False)
                 self.arms.append(arm)
                 self.pins[pin.key.version] = arm
@@ -131,11 +141,15 @@ class LiveTable(msgspec.Struct, frozen=True):
 
     endpoints: dict[str, ServedEndpoint] = {}
     default: str | None = None
+    cold: dict[str, tuple[str, ...]] = {}
+    """The endpoints that are live and not served here, with the versions of their variants: not loaded yet, or they cannot be."""
 
     def endpoint(self, name: str) -> ServedEndpoint:
-        """Raises EndpointUnknown."""
+        """Raises EndpointUnknown, or NotWarm."""
         found = self.endpoints.get(name)
         if found is None:
+            if name in self.cold:
+                raise NotWarm(f"model '{name}' is not warm here: its live revision is not loaded in this worker")
             raise EndpointUnknown(f"unknown model '{name}': no endpoint of this name is served here")
         return found
 

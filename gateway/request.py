@@ -66,11 +66,17 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     signature: Signature
     champion: StagedModel
     versions: tuple[str, ...]
-    is_ready: bool
     revision: int
     allow_pin: bool
     default: bool
     body_bytes_max: int | None = None
+
+
+class ModelState(msgspec.Struct, frozen=True):
+    """Whether requests of an endpoint are answered here, and the versions that are or will be warm."""
+
+    is_ready: bool
+    versions: tuple[str, ...]
 
 
 class Corridor(Protocol):
@@ -81,7 +87,15 @@ class Corridor(Protocol):
         ...
 
     def view(self, endpoint: str, version: str | None = None) -> ModelView:
-        """Metadata; raises EndpointUnknown or VersionUnknown."""
+        """Metadata; raises EndpointUnknown, VersionUnknown or NotWarm."""
+        ...
+
+    def state(self, endpoint: str, version: str | None = None) -> ModelState:
+        """The same question where the answer may be that it is not warm; raises EndpointUnknown or VersionUnknown."""
+        ...
+
+    def version_of(self, endpoint: str, alias: str) -> str:
+        """The version that a registry alias means here; raises EndpointUnknown, VersionUnknown or NotWarm."""
         ...
 
     def views(self) -> list[ModelView]:

@@ -111,12 +111,7 @@ def repository_index(states: Sequence[VersionState], *, ready_only: bool) -> lis
 def warm_versions(views: Sequence[ModelView]) -> list[VersionState]:
     """The index where nothing is known but what is served."""
     return [
-        VersionState(
-            endpoint=view.endpoint,
-            version=version,
-            state="READY" if view.is_ready else "UNAVAILABLE",
-            reason="" if view.is_ready else "the live revision is not warm in this worker",
-        )
+        VersionState(endpoint=view.endpoint, version=version, state="READY")
         for view in views
         for version in view.versions
     ]

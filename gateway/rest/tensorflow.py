@@ -4,7 +4,6 @@ https://www.tensorflow.org/tfx/serving/api_rest. Labels in the path are MLflow a
 values leave as null, where TensorFlow Serving writes JSON that nobody can read.
 """
 
-import asyncio
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -18,7 +17,7 @@ from starlette.routing import Route
 
 from gateway.errors import RequestMalformed
 from gateway.request import Corridor, InferReply, ModelView
-from gateway.rest.entrance import JSON, OFF_LOOP_BYTES, Entrance, infer_reply, json_reply, unless_gone
+from gateway.rest.entrance import JSON, Entrance, infer_reply, json_reply, unless_gone
 from gateway.rest.json_tensors import UNREADABLE, malformed, read_json
 from gateway.rest.refusals import guarded
 from models.errors import InputInvalid
@@ -67,14 +66,12 @@ class TensorflowDoor:
 
     async def predict(self, request: Request) -> Response:
         received_ns = time.monotonic_ns()
-        view = self._admitted(request, None)  # whether the version may be asked for is the corridor's question
+        endpoint = self._caller_of(request)
+        with self._entrance.reading():
+            view = self._corridor.view(endpoint)  # whether the version may be asked for is the corridor's question
         with self._entrance.reading(view.endpoint):
             caller = self._entrance.caller(request)
-            body = await self._entrance.body(request, own_max=view.body_bytes_max)
-            if len(body) > OFF_LOOP_BYTES:
-                inputs, by_row = await asyncio.to_thread(decode, body, view.signature)
-            else:
-                inputs, by_row = decode(body, view.signature)
+            inputs, by_row = await self._entrance.decoded(request, decode, view.signature, own_max=view.body_bytes_max)
         asked = caller.asks(view.endpoint, inputs, protocol=TF, received_ns=received_ns)
         asked.version, asked.alias = request.path_params.get("v"), request.path_params.get("l")
         asked.may_explain = caller.explain and self._entrance.may(request, "read", view.endpoint)
@@ -82,27 +79,37 @@ class TensorflowDoor:
         return infer_reply(request, reply, [JSON], encode(reply, by_row=by_row))
 
     async def status(self, request: Request) -> Response:
-        view = self._admitted(request, request.path_params.get("v"))
-        wanted = request.path_params.get("v")
-        state = "AVAILABLE" if view.is_ready else "LOADING"
+        endpoint = self._caller_of(request)
+        with self._entrance.reading():
+            wanted = self._version(request)
+            state = self._corridor.state(endpoint, wanted)
+        text = "AVAILABLE" if state.is_ready else "LOADING"
         return json_reply(
             {
                 "model_version_status": [
-                    {"version": text, "state": state, "status": {"error_code": "OK", "error_message": ""}}
-                    for text in view.versions
-                    if wanted in (None, text)
+                    {"version": version, "state": text, "status": {"error_code": "OK", "error_message": ""}}
+                    for version in state.versions
+                    if wanted in (None, version)
                 ]
             },
         )
 
     async def metadata(self, request: Request) -> Response:
-        return json_reply(model_metadata(self._admitted(request, request.path_params.get("v"))))
-
-    def _admitted(self, request: Request, version: str | None) -> ModelView:
-        endpoint = request.path_params["m"]
-        self._entrance.admit(request, "predict", endpoint)
+        endpoint = self._caller_of(request)
         with self._entrance.reading():
-            return self._corridor.view(endpoint, version)
+            return json_reply(model_metadata(self._corridor.view(endpoint, self._version(request))))
+
+    def _caller_of(self, request: Request) -> str:
+        """The endpoint in the path, for a caller who may ask it."""
+        endpoint: str = request.path_params["m"]
+        self._entrance.admit(request, "predict", endpoint)
+        return endpoint
+
+    def _version(self, request: Request) -> str | None:
+        """The version that the path names by its number or by a label; raises what `Corridor.version_of` raises."""
+        label: str | None = request.path_params.get("l")
+        named: str | None = request.path_params.get("v")
+        return named if label is None else self._corridor.version_of(request.path_params["m"], label)
 
 
 def decode(body: bytes, signature: Signature) -> tuple[dict[str, Array], bool]:
@@ -124,14 +131,17 @@ def decode(body: bytes, signature: Signature) -> tuple[dict[str, Array], bool]:
 
 
 def encode(reply: InferReply, *, by_row: bool) -> bytes:
-    """`{"predictions": [one a row]}` or `{"outputs": …}`; a single output stands without its name, as TensorFlow Serving has it."""
+    """`{"predictions": [one a row]}` or `{"outputs": …}`; a single output stands without its name, as TensorFlow Serving has it.
+
+    Beside it the prediction id, by which labels name the answer: clients of this form read the key that they asked for.
+    """
     outputs = {
         spec.name: array.tolist() for spec, array in zip(reply.model.signature.outputs, reply.outputs, strict=True)
     }
     values: object = outputs if len(outputs) > 1 else next(iter(outputs.values()))
     if by_row and len(outputs) > 1:
         values = [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=False)]
-    document: dict[str, object] = {"predictions" if by_row else "outputs": values}
+    document: dict[str, object] = {"predictions" if by_row else "outputs": values, "prediction_id": reply.prediction_id}
     if reply.explain is not None:
         document["explain"] = reply.explain
     return orjson.dumps(document)

@@ -1,10 +1,9 @@
 """The Open Inference Protocol's paths, with Triton's extensions, as ordinary ASGI over the corridor."""
 # ruff: noqa: ARG002  # Starlette calls every handler with its request
 
-import asyncio
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -14,8 +13,9 @@ from starlette.routing import Route
 from gateway.errors import NotReady, RequestMalformed
 from gateway.repository import Repository, pins_in
 from gateway.request import Corridor, InferRequest, ModelView
-from gateway.rest.entrance import OFF_LOOP_BYTES, Entrance, infer_reply, json_reply, unless_gone, whole_number
+from gateway.rest.entrance import Entrance, infer_reply, json_reply, unless_gone, whole_number
 from gateway.rest.headers import Caller, earliest, request_id_of
+from gateway.rest.json_tensors import UNREADABLE
 from gateway.rest.metadata import model_config, model_metadata, repository_index, server_metadata, warm_versions
 from gateway.rest.open_inference import Decoded, Parameter, decode, encode
 from gateway.rest.refusals import guarded, respond
@@ -24,6 +24,7 @@ from gateway.statistics import Statistics
 from models.errors import InputInvalid
 from routing.records import PROTOCOLS
 
+T = TypeVar("T")
 _V2_REST: Final = PROTOCOLS.index("v2-rest")
 
 
@@ -79,12 +80,15 @@ class OpenInferenceDoor:
             caller = self._entrance.caller(request)
             name = "Inference-Header-Content-Length"
             header_length = whole_number(request.headers.get(name), name)
-            binary = header_length is not None
-            body = await self._entrance.body(request, binary=binary, own_max=view.body_bytes_max)
-            if len(body) > OFF_LOOP_BYTES and header_length != 0:
-                decoded = await asyncio.to_thread(decode, body, header_length, view.signature)
-            else:
-                decoded = decode(body, header_length, view.signature)
+            decoded = await self._entrance.decoded(
+                request,
+                decode,
+                header_length,
+                view.signature,
+                binary=header_length is not None,
+                is_light=header_length == 0,
+                own_max=view.body_bytes_max,
+            )
             asked = request_of(
                 view.endpoint,
                 decoded,
@@ -113,15 +117,13 @@ class OpenInferenceDoor:
         return json_reply(model_metadata(self._admitted(request, request.path_params.get("v"))))
 
     async def model_ready(self, request: Request) -> Response:
-        view = self._admitted(request, request.path_params.get("v"))
-        if view.is_ready:
-            return json_reply({"name": view.endpoint, "ready": True})
-        document = {
-            "error": f"'{view.endpoint}' is not warm here",
-            "code": "not_warm",
-            "name": view.endpoint,
-            "ready": False,
-        }
+        endpoint = request.path_params["m"]
+        self._entrance.admit(request, "predict", endpoint)
+        with self._entrance.reading():
+            state = self._corridor.state(endpoint, request.path_params.get("v"))
+        if state.is_ready:
+            return json_reply({"name": endpoint, "ready": True})
+        document = {"error": f"'{endpoint}' is not warm here", "code": "not_warm", "name": endpoint, "ready": False}
         return json_reply(document, status=503)
 
     async def config(self, request: Request) -> Response:
@@ -137,11 +139,7 @@ class OpenInferenceDoor:
 
     async def index(self, request: Request) -> Response:
         self._entrance.admit(request, "predict")
-        body = await self._entrance.body(request)
-        try:
-            asked = msgspec.json.decode(body, type=_IndexRequest) if body.strip() else _IndexRequest()
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise RequestMalformed('wanted an empty body or {"ready": true|false}') from None
+        asked = await self._entrance.decoded(request, _optional, _IndexRequest(), '{"ready": true|false}')
         states = self._repository.index() if self._repository else warm_versions(self._corridor.views())
         seen = [one for one in states if self._entrance.may(request, "predict", one.endpoint)]
         return json_reply(repository_index(seen, ready_only=asked.ready))
@@ -149,11 +147,7 @@ class OpenInferenceDoor:
     async def load(self, request: Request) -> Response:
         """A revision that resolves the endpoint's aliases now; answered when it is live, with an empty body, as Triton does."""
         endpoint, author = self._writer(request)
-        body = await self._entrance.body(request)
-        try:
-            asked = msgspec.json.decode(body, type=_LoadRequest) if body.strip() else _LoadRequest()
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise RequestMalformed('wanted an empty body or {"parameters": {…}}') from None
+        asked = await self._entrance.decoded(request, _optional, _LoadRequest(), '{"parameters": {…}}')
         await self._loader().load(endpoint, pins_in(asked.parameters), author)
         return respond(200, [], b"")
 
@@ -184,6 +178,14 @@ class OpenInferenceDoor:
         self._entrance.admit(request, "predict", endpoint)
         with self._entrance.reading():
             return self._corridor.view(endpoint, version)
+
+
+def _optional(body: bytes, absent: T, form: str) -> T:
+    """A body that may be left out, of the type of `absent`, which then stands for it. Raises RequestMalformed."""
+    try:
+        return msgspec.json.decode(body, type=type(absent)) if body.strip() else absent
+    except UNREADABLE:
+        raise RequestMalformed(f"wanted an empty body or {form}") from None
 
 
 def request_of(

@@ -101,7 +101,12 @@ class InferenceService:
         return pb.ServerReadyResponse(ready=self._corridor.is_ready)
 
     async def model_ready(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
-        return pb.ModelReadyResponse(ready=self._view(request.name, request.version, context).is_ready)
+        self._admit(context, "predict", request.name)
+        try:
+            return pb.ModelReadyResponse(ready=self._corridor.state(request.name, request.version or None).is_ready)
+        except GatewayError as error:
+            self._corridor.refused("", error)
+            raise
 
     async def server_metadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
         self._admit(context, "predict", None)
@@ -196,7 +201,7 @@ class InferenceService:
         self._admit(context, "predict", endpoint)
         try:
             return self._corridor.view(endpoint, version or None)
-        except GatewayError as error:
+        except (GatewayError, ModelsError) as error:
             self._corridor.refused("", error)
             raise
 

@@ -63,7 +63,7 @@ class HealthService:
             is_ready = self._corridor.is_ready
         else:
             try:
-                is_ready = self._corridor.view(service).is_ready
+                is_ready = self._corridor.state(service).is_ready
             except EndpointUnknown:
                 return None
         response = health_pb2.HealthCheckResponse

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from gateway.errors import EndpointUnknown, RequestMalformed, VersionUnknown
-from models.errors import InputInvalid
+from gateway.request import ModelState
+from models.errors import InputInvalid, NotWarm
 from tests.kit.plane import Plane
 from tests.kit.staged import stage_linear
 
@@ -76,8 +78,9 @@ async def test_an_alias_in_the_path_means_the_variant_that_follows_it(plane: Pla
     )
     reply = await plane.corridor.infer(plane.request(ROW, alias="next"))
     assert reply.model.key.version == "2"
-    with pytest.raises(VersionUnknown):
-        await plane.corridor.infer(plane.request(ROW, alias="other"))
+    for alias in ("other", "hampion", "2"):
+        with pytest.raises(VersionUnknown):
+            await plane.corridor.infer(plane.request(ROW, alias=alias))
 
 
 async def test_metadata_shows_the_champion_and_every_warm_version(plane: Plane) -> None:
@@ -90,6 +93,29 @@ async def test_metadata_shows_the_champion_and_every_warm_version(plane: Plane) 
         plane.corridor.view("other")
     with pytest.raises(VersionUnknown):
         plane.corridor.view("line", "7")
+    assert plane.corridor.state("line", "2") == ModelState(True, ("1", "2"))
+    plane.corridor.leave()
+    assert plane.corridor.state("line") == ModelState(False, ("1", "2"))
+
+
+async def test_an_endpoint_that_is_live_and_not_loaded_here_is_not_warm_and_an_unknown_one_stays_unknown(
+    plane: Plane,
+) -> None:
+    plane.serve({"champion": stage_linear(plane.artifacts)})
+    plane.data.table = msgspec.structs.replace(plane.data.table, default="late", cold={"late": ("3",)})
+    for ask in (plane.corridor.view, plane.data.endpoint, lambda name: plane.corridor.version_of(name, "champion")):
+        with pytest.raises(NotWarm, match="'late' is not warm here"):
+            ask("late")
+        with pytest.raises(EndpointUnknown):
+            ask("other")
+    with pytest.raises(NotWarm):
+        plane.corridor.default_endpoint()
+    with pytest.raises(NotWarm):
+        await plane.corridor.infer(plane.request(ROW, endpoint="late"))
+    assert [plane.corridor.state("late"), plane.corridor.state("late", "3")] == [ModelState(False, ("3",))] * 2
+    with pytest.raises(VersionUnknown):
+        plane.corridor.state("late", "4")
+    assert [view.endpoint for view in plane.corridor.views()] == ["line"]
 
 
 async def test_a_key_that_may_read_the_endpoint_is_told_why_where_the_route_does_not_say(plane: Plane) -> None:

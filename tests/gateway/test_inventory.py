@@ -33,9 +33,17 @@ async def test_a_version_is_loading_until_requests_can_reach_it_and_kept_after_i
     await world.until(lambda: ("warm", "a", second) in world.events())
     world.activate(second)
     await world.until(lambda: world.served() == {"a": second})
+    assert shown(world) == {"1": "READY", "2": "READY"}
+
+
+async def test_what_is_kept_for_a_rollback_and_does_not_fit_any_more_is_unavailable_and_says_why(world):
+    world.written("a", {"champion": stage(world, "1", columns=3)})
+    await world.until(world.served)
+    number = world.written("a", {"champion": stage(world, "2")})
+    await world.until(lambda: world.served() == {"a": number})
     assert shown(world) == {"1": "UNAVAILABLE", "2": "READY"}
     reasons = {one.version: one.reason for one in world.activation.index()}
-    assert reasons["1"] == "kept warm for a rollback"
+    assert reasons["1"].startswith("kept warm for a rollback; it does not fit")
 
 
 async def test_a_version_that_cannot_be_loaded_is_unavailable_and_says_why(world):
@@ -57,7 +65,7 @@ async def test_what_requests_hold_open_after_its_time_is_unloading(world):
     number = world.written("a", {"champion": stage(world, "3")})
     await world.until(lambda: world.served() == {"a": number})
     await asyncio.sleep(0)
-    assert shown(world) == {"1": "UNLOADING", "2": "UNAVAILABLE", "3": "READY"}
+    assert shown(world) == {"1": "UNLOADING", "2": "READY", "3": "READY"}
     held.leases -= 1
     world.written("b", {"champion": stage(world, "4")})
     await world.until(lambda: world.served().keys() == {"a", "b"})

@@ -16,9 +16,9 @@ from gateway.errors import (
     translate,
 )
 from gateway.ids import Minter
-from gateway.request import InferReply, InferRequest, ModelView
+from gateway.request import InferReply, InferRequest, ModelState, ModelView
 from gateway.statistics import BatchStatistics, Duration, ModelStatistics, Wanted, added
-from models.errors import ModelFailed
+from models.errors import ModelFailed, NotWarm
 from models.signature_check import check
 from models.staged import ModelKey, Profile, StagedModel
 from routing.errors import PinRefused
@@ -68,6 +68,7 @@ class SmallCorridor:
         self.refusals: list[tuple[str, str]] = []
         self.body_bytes_max: int | None = None
         self.is_ready = True
+        self.cold: set[str] = set()
         self.allow_pin = True
         self.fallback_from: str | None = None
         self.overloaded: Exception | None = None
@@ -112,6 +113,8 @@ class SmallCorridor:
         versions = self.loaded.get(endpoint)
         if versions is None:
             raise EndpointUnknown(f"unknown model '{endpoint}'")
+        if endpoint in self.cold:
+            raise NotWarm(f"model '{endpoint}' is not warm here")
         if version is not None and version not in versions:
             raise VersionUnknown(f"unknown version '{version}' of model '{endpoint}'")
         champion = next(iter(versions.values())).staged
@@ -120,12 +123,22 @@ class SmallCorridor:
             signature=champion.signature,
             champion=champion,
             versions=tuple(versions),
-            is_ready=self.is_ready,
             revision=7,
             allow_pin=self.allow_pin,
             default=endpoint == self._default,
             body_bytes_max=self.body_bytes_max,
         )
+
+    def state(self, endpoint: str, version: str | None = None) -> ModelState:
+        if endpoint in self.cold:
+            return ModelState(False, tuple(self.loaded[endpoint]))
+        return ModelState(self.is_ready, self.view(endpoint, version).versions)
+
+    def version_of(self, endpoint: str, alias: str) -> str:
+        versions = self.view(endpoint).versions
+        if alias != "canary":
+            raise VersionUnknown(f"unknown label '{alias}' of model '{endpoint}'")
+        return versions[-1]
 
     def views(self) -> list[ModelView]:
         return [self.view(endpoint) for endpoint in self.loaded]

@@ -63,8 +63,15 @@ async def test_a_prediction_by_row_and_by_column(client):
 
 async def test_a_single_output_stands_without_its_name(client):
     sent = await client.post("/v1/models/echo-fp32:predict", json={"instances": [[1, None]]})
-    assert sent.json() == {"predictions": [[1.0, None]]}
-    assert (await client.post("/v1/models/echo-fp32:predict", json={"inputs": [[1]]})).json() == {"outputs": [[1.0]]}
+    assert sent.json()["predictions"] == [[1.0, None]]
+    assert (await client.post("/v1/models/echo-fp32:predict", json={"inputs": [[1]]})).json()["outputs"] == [[1.0]]
+
+
+@pytest.mark.parametrize(("form", "key"), [("instances", "predictions"), ("inputs", "outputs")])
+async def test_the_prediction_id_stands_beside_the_answer(client, form, key):
+    sent = await client.post("/v1/models/echo-fp32:predict", json={form: [[1]]})
+    assert sent.json().keys() == {key, "prediction_id"}
+    assert sent.json()["prediction_id"] == sent.headers["x-prediction-id"]
 
 
 async def test_a_version_is_a_pin_and_a_label_an_alias(client, corridor):
@@ -82,7 +89,17 @@ async def test_status_and_metadata(client):
     metadata = (await client.get("/v1/models/phishing/metadata")).json()
     inputs = metadata["metadata"]["signature_def"]["signature_def"]["serving_default"]["inputs"]
     assert inputs["x"]["dtype"] == "DT_FLOAT"
+    label = (await client.get("/v1/models/phishing/labels/canary")).json()["model_version_status"]
+    assert [one["version"] for one in label] == ["2"]
+    for path in ("labels/nobody", "labels/nobody/metadata", "versions/9", "versions/9/metadata"):
+        assert (await client.get(f"/v1/models/phishing/{path}")).status_code == 404, path
     assert [dim["size"] for dim in inputs["x"]["tensor_shape"]["dim"]] == ["-1", "4"]
+
+
+async def test_what_is_not_warm_here_is_loading(client, corridor):
+    corridor.is_ready = False
+    status = (await client.get("/v1/models/phishing")).json()["model_version_status"]
+    assert [(one["version"], one["state"]) for one in status] == [("3", "LOADING"), ("2", "LOADING")]
 
 
 async def test_errors_are_json(client):

@@ -218,6 +218,24 @@ async def test_health_and_readiness(client, corridor):
         assert sent.json()["error"]
 
 
+async def test_an_endpoint_that_is_not_warm_here_is_503_everywhere_but_in_health(client, corridor):
+    corridor.cold.add("phishing")
+    ready = await client.get("/v2/models/phishing/ready")
+    assert (ready.status_code, ready.json()["code"], ready.json()["ready"]) == (503, "not_warm", False)
+    refused = [
+        await client.post(INFER, json=body()),
+        await client.get("/v2/models/phishing"),
+        await client.post("/v1/models/phishing:predict", json={"instances": [[1, 1, 1, 1]]}),
+        await client.post("/endpoints/phishing/invocations", json={"inputs": [[1, 1, 1, 1]]}),
+    ]
+    assert [sent.status_code for sent in refused] == [503] * 4
+    assert {sent.headers["x-runoff-reason"] for sent in refused} == {"not_warm"}
+    assert all(sent.headers["retry-after"] for sent in refused)
+    assert (await client.get("/v2/health/ready")).status_code == 200
+    assert (await client.get("/v2/models/churn/ready")).status_code == 200
+    assert (await client.get("/v2/models/nope/ready")).status_code == 404
+
+
 async def test_metadata_configuration_and_statistics(client):
     assert (await client.get("/v2")).json()["name"] == "runoff"
     assert (await client.get("/v2/models/phishing/versions/2")).json()["versions"] == ["3", "2"]
@@ -234,10 +252,7 @@ async def test_the_index_lists_endpoint_by_version(client, content):
     assert {"name": "phishing", "version": "2", "state": "READY", "reason": ""} in rows
 
 
-async def test_the_index_shows_what_is_not_ready(client, corridor):
-    corridor.is_ready = False
-    assert (await client.post("/v2/repository/index")).json()[0]["state"] == "UNAVAILABLE"
-    assert (await client.post("/v2/repository/index", json={"ready": True})).json() == []
+async def test_an_index_that_nobody_can_read_is_refused(client):
     assert (await client.post("/v2/repository/index", content=b"[")).status_code == 400
 
 

@@ -141,6 +141,17 @@ async def test_health_metadata_configuration_statistics_and_index(call, corridor
     assert not (await call("ModelReady")(pb.ModelReadyRequest(name="phishing"))).ready
 
 
+async def test_an_endpoint_that_is_not_warm_here_is_unavailable_and_not_ready(call, corridor):
+    corridor.cold.add("phishing")
+    assert not (await call("ModelReady")(pb.ModelReadyRequest(name="phishing"))).ready
+    for asking in (call("ModelInfer")(asked()), call("ModelMetadata")(pb.ModelMetadataRequest(name="phishing"))):
+        assert (await refused(asking)).code() is grpc.StatusCode.UNAVAILABLE
+    assert corridor.refusals == [("", "not_warm")] * 2
+    assert (await call("ModelReady")(pb.ModelReadyRequest(name="churn"))).ready
+    error = await refused(call("ModelReady")(pb.ModelReadyRequest(name="nope")))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+
+
 @pytest.mark.parametrize("verb", ["Load", "Unload"])
 async def test_loading_needs_a_key(call, verb):
     request = getattr(pb, f"RepositoryModel{verb}Request")(model_name="phishing")

@@ -21,6 +21,12 @@ async def test_health_is_what_the_corridor_says_now(health, corridor, service):
     assert (await health.Check(request)).status == Status.NOT_SERVING
 
 
+async def test_an_endpoint_that_is_not_warm_here_is_not_serving_and_the_server_is(health, corridor):
+    corridor.cold.add("phishing")
+    told = {name: (await health.Check(health_pb2.HealthCheckRequest(service=name))).status for name in ("phishing", "")}
+    assert told == {"phishing": Status.NOT_SERVING, "": Status.SERVING}
+
+
 async def test_an_unknown_service_is_not_found_and_when_watched_unknown(health):
     request = health_pb2.HealthCheckRequest(service="nope")
     with pytest.raises(grpc.aio.AioRpcError) as caught:

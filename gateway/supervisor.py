@@ -122,7 +122,7 @@ class Supervisor:
         """Until a signal, or until no worker can be brought up at all. 0: stopped in order; 1: gave up."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._signalled, number)
-        fold_dead(self._run_folder)
+        self._fold()
         self._describe()
         responder = Responder({"/livez": self._livez, "/readyz": self._readyz, "/metrics": self._scrape})
         await responder.start(self._metrics, tls_context(self._settings, "metrics"))
@@ -134,7 +134,7 @@ class Supervisor:
         watching.cancel()
         await asyncio.gather(watching, *lives.values(), return_exceptions=True)
         await responder.stop()
-        fold_dead(self._run_folder)
+        self._fold()
         log.info("gateway_stopped")
         return 1 if self._is_hopeless else 0
 
@@ -148,18 +148,26 @@ class Supervisor:
         """One life of a place after another, until the gateway stops."""
         while not self._stopping.is_set():
             try:
-                child = await place.start(self._settings, self._clock())
-            except OSError as error:  # no memory, no descriptors: later there may be
-                log.error("process_not_started", child=place.name, problem=str(error))
-                pause_s = self._buried(place)
-            else:
-                self._greet(place, child)
-                end = await child.live(partial(self._hear, place))
-                if not self._stopping.is_set():
-                    log.warning("process_exited", child=place.name, writer=child.writer, end=end)
-                pause_s = self._buried(place)
+                await self._live(place)
+            except Exception as error:  # noqa: BLE001  # whatever it was: a place that is not kept any more is never started again
+                log.error("process_lost", child=place.name, error=error)
+                if place.child is not None:
+                    place.child.kill()
+            pause_s = self._buried(place)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause_s)
+
+    async def _live(self, place: Place) -> None:
+        """One life, from its start to its end."""
+        try:
+            child = await place.start(self._settings, self._clock())
+        except OSError as error:  # no memory, no descriptors: later there may be
+            log.error("process_not_started", child=place.name, problem=str(error))
+            return
+        self._greet(place, child)
+        end = await child.live(partial(self._hear, place))
+        if not self._stopping.is_set():
+            log.warning("process_exited", child=place.name, writer=child.writer, end=end)
 
     def _greet(self, place: Place, child: Child) -> None:
         """What a newborn is told, and others of it."""
@@ -197,10 +205,19 @@ class Supervisor:
                 log.error("gateway_gave_up", problem="no worker could be started; the lines above say why")
                 self._is_hopeless = True
                 self._stopping.set()
-        for writer, lost in fold_dead(self._run_folder).items():
+        self._fold()
+        return pause_s
+
+    def _fold(self) -> None:
+        """Keeps what dead processes have counted."""
+        try:
+            losses = fold_dead(self._run_folder)
+        except Exception as error:  # noqa: BLE001  # a full disk, a spoilt file: counts may be late, processes may not
+            log.error("counters_not_folded", error=error)
+            return
+        for writer, lost in losses.items():
             if lost:
                 log.warning("records_lost", writer=writer, count=lost)
-        return pause_s
 
     async def _watch(self) -> None:
         """Kills what hangs: it is then restarted like anything that ended."""

@@ -70,7 +70,7 @@ class Child:
             finally:
                 self._pipe.close()
                 self._sweep()
-        return f"status {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+        return f"status {code}" if code >= 0 else f"signal {_signal_name(-code)}"
 
     def kill(self) -> None:
         """Ends it and all that it started, at once."""
@@ -80,7 +80,10 @@ class Child:
     async def _read(self, hear: Callable[[Line], None]) -> None:
         try:
             async for line in self._pipe:
-                hear(line)
+                try:
+                    hear(line)
+                except Exception as error:  # noqa: BLE001  # one line of another build, say, must not end the life that it is of
+                    log.error("line_refused", child=self.name, line=line.get("event"), error=error)
         except PipeBroken as error:
             log.error("pipe_broken", child=self.name, problem=str(error))
             self.kill()
@@ -88,3 +91,11 @@ class Child:
     def _sweep(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def _signal_name(number: int) -> str:
+    """Most real-time signals have none but their number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)

@@ -1,7 +1,6 @@
 """The metrics and probes listener: a few GET paths, answered by asyncio alone, so that it answers whatever else is wrong."""
 
 import asyncio
-import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -11,7 +10,8 @@ from typing import Final
 import msgspec
 
 _HEAD_BYTES_MAX: Final = 8_192
-_HEAD_S: Final = 5.0
+_ANSWER_S: Final = 5.0
+"""For a TLS handshake; then for a request to come and its reply to be taken."""
 _CONNECTIONS_MAX: Final = 64
 
 
@@ -37,12 +37,20 @@ class Responder:
 
     async def start(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Answers on a bound socket; `tls` None: in plain text."""
-        self._server = await asyncio.start_server(self._serve, sock=sock, limit=_HEAD_BYTES_MAX, ssl=tls)
+        handshake_s = None if tls is None else _ANSWER_S
+        self._server = await asyncio.start_server(
+            self._serve, sock=sock, limit=_HEAD_BYTES_MAX, ssl=tls, ssl_handshake_timeout=handshake_s
+        )
 
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
+
+    @property
+    def connections(self) -> int:
+        """How many are open; at most a fixed number."""
+        return self._open
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._open >= _CONNECTIONS_MAX:
@@ -50,17 +58,16 @@ class Responder:
             return
         self._open += 1
         try:
-            async with asyncio.timeout(_HEAD_S):
+            async with asyncio.timeout(_ANSWER_S):
                 head = await reader.readuntil(b"\r\n\r\n")
                 writer.write(self._reply(head))
-                await writer.drain()
+                writer.close()
+                await writer.wait_closed()  # until the last byte is taken
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             pass  # a prober that left, or one that is no prober: nothing to tell it
         finally:
+            writer.transport.abort()  # who never reads would keep its connection for ever
             self._open -= 1
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
 
     def _reply(self, head: bytes) -> bytes:
         request, *lines = head.decode("latin-1").split("\r\n")

@@ -159,3 +159,30 @@ def test_a_worker_that_never_comes_up_ends_the_gateway_with_status_1(start):
     gateway = start(worker="import sys; sys.exit(1)")
     assert gateway.process.wait(20) == 1
     assert gateway.events("gateway_gave_up")
+
+
+def test_a_worker_whose_lines_make_no_sense_is_served_by_and_restarted_like_any_other(start):
+    nonsense = 'pipe.send({"event": "beat", "loop_lag_s": "x"})\n    pipe.send({"event": "answer"})\n    '
+    gateway = start(worker=CHILD.replace('pipe.send({"event": "ready"})', nonsense + 'pipe.send({"event": "ready"})'))
+    eventually(gateway.ready)
+    assert gateway.events("line_refused")
+    with pytest.raises(httpx.RemoteProtocolError):
+        gateway.ask("/die")
+    eventually(lambda: gateway.ask().isdigit())
+    assert gateway.metric("runoff_process_restarts_total", process="worker-0") == 1
+
+
+def test_whatever_is_wrong_with_the_end_of_a_life_the_next_one_follows(start):
+    gateway = start(worker=CHILD.replace("signal.SIGKILL", "35"))  # a signal without a name
+    eventually(gateway.ready)
+    retained = gateway.state / "run" / "retained.json"
+    retained.unlink(missing_ok=True)
+    retained.mkdir()  # what dead workers counted cannot be kept
+    with pytest.raises(httpx.RemoteProtocolError):
+        gateway.ask("/die")
+    eventually(gateway.ready)
+    assert gateway.ask().isdigit()
+    assert gateway.events("process_exited")[0]["end"] == "signal 35"
+    assert gateway.events("counters_not_folded")
+    retained.rmdir()
+    assert gateway.stop() == 0

@@ -103,3 +103,20 @@ async def test_a_program_that_is_not_there_leaves_no_open_pipe(spawn, ends, tmp_
         await spawn("", program=str(tmp_path / "nix"))
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(ends[0])
+
+
+async def test_a_signal_without_a_name_is_told_by_its_number(spawn):
+    child = await spawn("os.kill(os.getpid(), 35)")
+    assert await child.live(lambda line: None) == "signal 35"
+
+
+async def test_a_line_that_its_hearer_cannot_take_costs_no_other_line_and_no_life(spawn, caplog):
+    child = await spawn("""for n in range(3): say('{"event": "beat", "n": %d}' % n)""")
+    heard = []
+
+    def hear(line):
+        heard.append(1 / (1 - line["n"]))
+
+    assert await child.live(hear) == "status 0"
+    assert heard == [1, -1]
+    assert "line_refused" in caplog.text

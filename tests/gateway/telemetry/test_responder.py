@@ -62,3 +62,23 @@ async def test_connections_above_the_bound_are_closed_at_once(port):
     for _, writer in silent:
         writer.close()
         await writer.wait_closed()
+
+
+async def test_who_never_reads_is_cut_and_holds_no_place(monkeypatch):
+    monkeypatch.setattr("gateway.telemetry.responder._ANSWER_S", 0.3)
+    sock = socket.create_server(("127.0.0.1", 0))
+    responder = Responder({"/metrics": lambda accept: Answer(200, bytes(64 << 20), "text/plain")})
+    await responder.start(sock)
+    greedy = socket.create_connection(sock.getsockname())
+    greedy.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+    async with asyncio.timeout(10):
+        while not responder.connections:  # noqa: ASYNC110 - the reply's beginning is what is waited for
+            await asyncio.sleep(0.01)
+        while responder.connections:  # noqa: ASYNC110 - its end is
+            await asyncio.sleep(0.01)
+    with greedy:
+        greedy.settimeout(5.0)
+        parts = await asyncio.to_thread(list, iter(lambda: greedy.recv(1 << 20), b""))  # to the connection's end
+    taken = sum(map(len, parts))
+    assert 0 < taken < 64 << 20
+    await responder.stop()

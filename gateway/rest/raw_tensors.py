@@ -41,8 +41,7 @@ def read_raw(name: str, datatype: str, shape: Sequence[int], data: bytes | bytea
 def write_raw(array: Array) -> bytes:
     """The bytes of an array."""
     if array.dtype.kind in "OUS":
-        encoded = [value if isinstance(value, bytes) else str(value).encode() for value in array.ravel().tolist()]
-        return b"".join(part for value in encoded for part in (_LENGTH.pack(len(value)), value))
+        return b"".join(part for value in encoded_texts(array) for part in (_LENGTH.pack(len(value)), value))
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
@@ -56,6 +55,11 @@ def shaped(name: str, array: Array, shape: Sequence[int]) -> Array:
 def datatype_unknown(name: str, datatype: str) -> str:
     """The message for a datatype that no model here takes; BF16 is one."""
     return f"input '{name}': datatype '{datatype[:16]}' is not taken here; known are {', '.join(NUMPY_OF)}"
+
+
+def encoded_texts(array: Array) -> list[bytes]:
+    """Elements as BYTES travel: UTF-8 text, and bytes as they are."""
+    return [value if isinstance(value, bytes) else str(value).encode() for value in array.ravel().tolist()]
 
 
 def texts_of(name: str, values: Sequence[bytes]) -> Array:

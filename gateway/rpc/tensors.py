@@ -9,7 +9,7 @@ import numpy as np
 from gateway.errors import RequestMalformed
 from gateway.rest.json_tensors import RANK_MAX
 from gateway.rest.open_inference import SHARED_MEMORY, Parameter
-from gateway.rest.raw_tensors import datatype_unknown, read_raw, shaped, texts_of
+from gateway.rest.raw_tensors import datatype_unknown, encoded_texts, read_raw, shaped, texts_of
 from gateway.rpc import open_inference_pb2 as pb
 from models.errors import InputInvalid
 from models.tensors import NUMPY_OF, Array
@@ -63,11 +63,8 @@ def write_contents(name: str, datatype: str, array: Array) -> pb.InferTensorCont
     field = CONTENTS_OF.get(datatype)
     if field is None:
         raise InputInvalid(f"output '{name}': {datatype} has no typed contents; leave binary_data_output true")
-    values: list[Any] = array.ravel().tolist()
-    if datatype == "BYTES":
-        values = [value if isinstance(value, bytes) else str(value).encode() for value in values]
     contents = pb.InferTensorContents()
-    getattr(contents, field).extend(values)
+    getattr(contents, field).extend(encoded_texts(array) if datatype == "BYTES" else array.ravel().tolist())
     return contents
 
 

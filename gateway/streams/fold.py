@@ -41,6 +41,7 @@ def fold(parts: LakeTable, metrics: LakeTable, now_us: int | None, numbered_to: 
     due = found.filter(pc.less(minutes, (over + 1) * _MINUTE_US)).sort_by("sequence")
     if not due.num_rows:
         return 0
+    parts.sync()  # or a part that a power loss took would come again, under a new number, and be added twice
     made = _merged({}, due.to_pylist())
     done = {_LOOKED_TO: max(looked_to, pc.max(found["sequence"]).as_py()), _OVER_TO: over}
     here = _here(metrics, due)

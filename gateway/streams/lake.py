@@ -30,6 +30,8 @@ TABLES: Final = tuple(name for name in SCHEMAS if name not in ("metrics", "dead_
 _HELD_BYTES_MAX: Final = 64 << 20
 _READ_BYTES: Final = 4 << 20
 _TRIES: Final = 5
+_STEP_OVER: Final = 1 << 23
+"""More rows than are committed between two syncs: so many numbers are left out after a power loss took commits, lest one be given twice."""
 
 
 class Tally:
@@ -74,6 +76,9 @@ class Lake:
             for name, schema in SCHEMAS.items()
             if name != "dead_letters"
         }
+        self._numbers_from = 0
+        if any(table.is_set_back for table in self._tables.values()):
+            self._numbers_from = self._numbered_to() + _STEP_OVER
         self._readers: dict[str, SegmentReader] = {}
         self._committed: dict[tuple[str, str], int] = {}
         self._held: dict[str, list[Held]] = {name: [] for name in TABLES}
@@ -122,7 +127,7 @@ class Lake:
 
     def _numbered_to(self) -> int:
         """The last number that was given to a row."""
-        return max(one.committed(NUMBERED) for one in self._tables.values())
+        return max(self._numbers_from, *(one.committed(NUMBERED) for one in self._tables.values()))
 
     def compact(self, vacuum_after_h: int) -> None:
         """Maintenance of all tables; raises CommitFailed."""

@@ -9,13 +9,19 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import and_
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
 from deltalake.exceptions import DeltaError
 
 from gateway.streams.shore import Shore
@@ -28,6 +34,9 @@ _PROPERTIES: Final[dict[str, str | None]] = {
 _TRIES: Final = 5
 _WRITER: Final = WriterProperties(max_row_group_size=32_768, compression="ZSTD", compression_level=3)
 """Small groups, whose statistics let a reader pass over all but one when it looks for one prediction (`loadtests/points.py`)."""
+
+_AFTER: Final = PostCommitHookProperties(cleanup_expired_logs=False)
+"""Logs are trimmed in `compact` alone: there the checkpoint that stands for them is synced first."""
 
 
 class CommitFailed(Exception):
@@ -49,15 +58,17 @@ class LakeTable:
         """Raises CommitFailed where the table can be neither opened nor made."""
         self._uri = uri
         self._partitions = tuple(partitions)
+        self._shore = Shore(uri)
         try:
+            self._shore.mend()
             if not DeltaTable.is_deltatable(uri):
-                if "://" not in uri:
-                    Path(uri).mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._shore.begin()
                 DeltaTable.create(uri, schema, mode="ignore", partition_by=list(partitions), configuration=_PROPERTIES)
             self._delta = DeltaTable(uri)
         except (DeltaError, OSError) as error:
             raise CommitFailed(str(error)) from error
-        self._shore = Shore(uri)
+        if not self._shore.is_marked:
+            self.sync()
 
     @staticmethod
     def exists(uri: str) -> bool:
@@ -70,6 +81,11 @@ class LakeTable:
     @property
     def version(self) -> int:
         return int(self._delta.version())
+
+    @property
+    def is_set_back(self) -> bool:
+        """Whether a power loss took the last commits, whose rows come again."""
+        return self._shore.is_set_back
 
     @property
     def fields(self) -> list[pa.Field]:
@@ -90,6 +106,7 @@ class LakeTable:
                 mode="append",
                 schema_mode="merge",
                 commit_properties=CommitProperties(app_transactions=done),
+                post_commithook_properties=_AFTER,
             )
         except (DeltaError, OSError) as error:
             raise CommitFailed(str(error)) from error
@@ -108,6 +125,7 @@ class LakeTable:
                 mode="overwrite",
                 predicate=where,
                 commit_properties=CommitProperties(app_transactions=done),
+                post_commithook_properties=_AFTER,
             )
         except (DeltaError, OSError) as error:
             raise CommitFailed(str(error)) from error
@@ -152,7 +170,7 @@ class LakeTable:
         Their files go with a later `compact`. Raises CommitFailed.
         """
         try:
-            dropped = int(self._delta.delete(where)["num_deleted_rows"] or 0)
+            dropped = int(self._delta.delete(where, post_commithook_properties=_AFTER)["num_deleted_rows"] or 0)
         except (DeltaError, OSError) as error:
             raise CommitFailed(str(error)) from error
         return dropped
@@ -187,10 +205,15 @@ class LakeTable:
                 where = " AND ".join(_sql(name, value) for name, value in found.items())
                 if kept.count_rows():
                     write_deltalake(
-                        self._delta, kept.to_reader(), mode="overwrite", predicate=where, writer_properties=_WRITER
+                        self._delta,
+                        kept.to_reader(),
+                        mode="overwrite",
+                        predicate=where,
+                        writer_properties=_WRITER,
+                        post_commithook_properties=_AFTER,
                     )
                 else:
-                    self._delta.delete(where)
+                    self._delta.delete(where, post_commithook_properties=_AFTER)
                 dropped += rows
         except (DeltaError, OSError, pa.ArrowException) as error:
             raise _Overtaken(dropped, str(error)) from error
@@ -199,7 +222,9 @@ class LakeTable:
     def compact(self, vacuum_after_h: int) -> None:
         """Joins small files, deletes files that no version of the last `vacuum_after_h` hours needs, and trims the log."""
         try:
-            self._delta.optimize.compact(target_size=128 << 20, writer_properties=_WRITER)
+            self._delta.optimize.compact(
+                target_size=128 << 20, writer_properties=_WRITER, post_commithook_properties=_AFTER
+            )
             self._delta.create_checkpoint()
             self.sync()  # before anything is deleted that these stand for
             self._delta.vacuum(retention_hours=vacuum_after_h, enforce_retention_duration=False, dry_run=False)

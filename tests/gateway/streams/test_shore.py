@@ -1,10 +1,13 @@
+import os
+import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from deltalake import DeltaTable
 
 from gateway.streams import shore
-from tests.kit.spooled import Place, encode, predictions, request
+from tests.kit.spooled import Place, encode, pid_text, predictions, request
 
 
 @pytest.fixture
@@ -27,9 +30,9 @@ def synced(monkeypatch):
 
 
 def files(place):
-    """Every file of the predictions table, and every folder in it."""
+    """Every file of the predictions table, and every folder in it, but for the mark, which is written synced."""
     table = Path(place.uri) / "predictions"
-    return {table, *table.rglob("*")}
+    return {table, *table.rglob("*")} - {table / "_synced.json"}
 
 
 def spool(place, numbers, writer="worker-1"):
@@ -114,3 +117,58 @@ def test_compaction_deletes_nothing_before_what_replaces_it_is_synced(place, syn
 
 def test_a_table_in_a_store_has_nothing_to_sync():
     shore.Shore("s3://bucket/lake/predictions").sync(3, lambda: pytest.fail("asked for files"))
+
+
+def log(place, back=0):
+    """The log of the last commit, or of one before it."""
+    return sorted((Path(place.uri) / "predictions" / "_delta_log").glob("*.json"))[-1 - back]
+
+
+def rows(place):
+    """The file that the last commit added."""
+    (name,) = re.findall(r'"path":"([^"]+)"', log(place).read_text())
+    return Path(place.uri) / "predictions" / unquote(name)
+
+
+def stored(place):
+    table = DeltaTable(f"{place.uri}/predictions").to_pyarrow_dataset().to_table()
+    return dict(zip(table["sequence"].to_pylist(), table["prediction_id"].to_pylist(), strict=True))
+
+
+TEARS = {
+    "an empty file": lambda place: rows(place).write_bytes(b""),
+    "half a file": lambda place: os.truncate(rows(place), 900),
+    "a file of zeros": lambda place: rows(place).write_bytes(bytes(rows(place).stat().st_size)),
+    "no file": lambda place: rows(place).unlink(),
+    "an empty log": lambda place: log(place).write_bytes(b""),
+    "half a log": lambda place: os.truncate(log(place), 700),
+    "a log of zeros": lambda place: log(place).write_bytes(bytes(4096)),
+    "a missing log below the last": lambda place: log(place, 1).unlink(),
+    "all of it": lambda place: [path.write_bytes(b"") for path in (rows(place), log(place))],
+}
+
+
+@pytest.mark.parametrize("tear", TEARS)
+def test_commits_that_a_power_loss_tore_before_their_sync_come_again_from_the_spool(place, tear):
+    place.store(predictions([request(0)], [0.5]))
+    writer = spool(place, [], "worker-2")
+    lake = place.lake()
+    for number in range(1, 4):
+        writer.append(encode(predictions([request(number)], [0.5])))
+        lake.read()
+        assert lake.commit()
+    lake.close()
+    writer.close()
+    before = stored(place)
+    TEARS[tear](place)
+    again = place.lake()
+    while again.read():
+        pass
+    assert again.commit(), again.failure
+    assert not list(place.spool.iterdir()), "and is released after that"
+    again.compact(0)
+    again.close()
+    after = stored(place)
+    assert sorted(after.values()) == [pid_text(number) for number in range(4)]
+    assert len(after) == 4
+    assert all(before[number] == after[number] for number in before.keys() & after.keys()), "a number is given once"

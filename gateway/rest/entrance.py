@@ -64,10 +64,6 @@ class Entrance:
         """The headers' fields."""
         return read_headers(request.headers.items())
 
-    async def body(self, request: Request, *, binary: bool = False, own_max: int | None = None) -> bytes:
-        """The body as it is."""
-        return await self.decoded(request, bytes, binary=binary, is_light=True, own_max=own_max)
-
     async def decoded(
         self,
         request: Request,

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp
 from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from gateway.acceptor import Acceptor
@@ -27,6 +28,24 @@ _LAST_WORDS_S: Final = 0.3
 _END_PAUSE_S: Final = 0.02
 
 
+class Plain(HttpToolsProtocol):
+    """uvicorn's own protocol, but that trailers are no headers: a proxy before us would have looked for those in the head."""
+
+    _is_head = True
+
+    def on_message_begin(self) -> None:
+        self._is_head = True
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._is_head = False
+        super().on_headers_complete()
+
+
 class RestListener:
     """Connections of one worker, at most `limits.connections_max`; more wait in the kernel. Belongs to the event loop."""
 
@@ -38,7 +57,7 @@ class RestListener:
         ca = settings.tls.client_ca("rest")
         self._config = Config(
             app,
-            http=protocol or "httptools",
+            http=protocol or Plain,
             ws="none",
             lifespan="off",
             log_config=None,

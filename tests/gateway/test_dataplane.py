@@ -20,11 +20,13 @@ from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.retained import fold_dead
 from gateway.ticket import Batch, Ticket
 from models.errors import InputInvalid
+from models.staged import ModelKey
 from routing.errors import PinRefused
 from routing.records import MirrorBlock, PredictionBlock, RequestRow
 from tests.kit.held import hold, settled
+from tests.kit.onnx_models import whole
 from tests.kit.plane import Plane
-from tests.kit.staged import stage_linear
+from tests.kit.staged import stage_linear, stage_made
 
 
 @pytest.fixture
@@ -448,3 +450,11 @@ async def test_requests_are_bounded_over_all_endpoints_also_those_that_run(plane
     await settled(plane, model)
     await plane.corridor.infer(plane.request(row(1, 2), endpoint="fast"))
     assert plane.data.inflight == 0
+
+
+async def test_requests_whose_outputs_have_no_rows_run_alone_whatever_their_door_says(plane: Plane) -> None:
+    plane.serve({"champion": stage_made(plane.artifacts, whole(), ModelKey("whole", "1"))})
+    doors = [Door(), Door()]
+    await asked_together(plane, *doors)
+    answers = [[output.tolist() for output in door.completed[0].outputs()] for door in doors]
+    assert answers == [[3.0, [3.0] * 4]] * 2

@@ -18,9 +18,11 @@ class App:
     def __init__(self) -> None:
         self.release = asyncio.Event()
         self.asked = asyncio.Event()
+        self.headers = []
 
     async def __call__(self, scope, receive, send):
         self.asked.set()
+        self.headers = scope["headers"]
         if scope["path"] == "/slow":
             await self.release.wait()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
@@ -61,6 +63,18 @@ async def test_requests_are_answered_with_a_date(world):
         head = await reader.readuntil(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK")
     assert b"\r\ndate: " in head
+    writer.close()
+
+
+async def test_a_trailer_is_no_header_behind_plain_asgi_either(world):
+    reader, writer = await world.connect()
+    head = b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n"
+    writer.write(head + b"0\r\nX-Runoff-Variant: b\r\n\r\n")
+    assert await answered(reader) == b"HTTP/1.1 200 OK ok"
+    assert [name for name, _ in world.app.headers] == [b"host", b"transfer-encoding"]
+    writer.write(REQUEST)
+    assert await answered(reader) == b"HTTP/1.1 200 OK ok"
+    assert [name for name, _ in world.app.headers] == [b"host"]
     writer.close()
 
 

@@ -10,6 +10,7 @@ from gateway.admin.context import Admin, author_of, body_of, expected_of, is_num
 from gateway.admin.replies import AdminError, answer
 from gateway.control.changes import EndpointAbsent
 from gateway.state.revision import Revision
+from routing.errors import RouteInvalid
 
 _SERVING_S: Final = 2.0
 """How long an answer waits for workers to take up what is live; they look every 20 ms, unless they hang."""
@@ -31,7 +32,10 @@ async def put_route(admin: Admin, request: Request) -> Response:
     document = await object_of(request)
     document.pop("status", None)  # what a GET added
     override = _override(admin, request, request.query_params.get("override", "false") == "true")
-    revision = admin.changes.put(_endpoint(request), document, expected=expected, author=author, override=override)
+    try:
+        revision = admin.changes.put(_endpoint(request), document, expected=expected, author=author, override=override)
+    except RouteInvalid as error:
+        raise await admin.planner.refusal(error) from error
     return await _written(admin, revision, wait_s)
 
 

@@ -1,7 +1,7 @@
 """A dry run of a change: what `routing.plan` sees in the two documents, and what the registry and the artifacts add to it."""
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -18,6 +18,10 @@ from models.staged import StagedModel
 from routing import plan as dry_run
 from routing.errors import Problem, RouteInvalid
 from routing.traffic import Route, to_document
+
+
+REFUSAL_S: Final = 5.0
+"""How long a refused document waits for what the registry has to say about it."""
 
 
 class ArmPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,11 +44,14 @@ class Planner:
         changes: Changes,
         preparation: Preparation,
         features: FeatureServices | None = None,
+        *,
+        refusal_s: float = REFUSAL_S,
     ) -> None:
         self._store = store
         self._changes = changes
         self._preparation = preparation
         self._features = features or FeatureServices(None)
+        self._refusal_s = refusal_s
 
     async def plan(self, endpoint: str, document: object) -> dict[str, Any]:
         """Problems, differences, models to load and their memory, and which units move. A body of None plans the route as it is."""
@@ -75,6 +82,19 @@ class Planner:
             "moves": planned.moves,
             "moved": planned.moved,
         }
+
+    async def refusal(self, wrong: RouteInvalid) -> RouteInvalid:
+        """The same refusal with the models that the registry does not have, so that its reader mends all at once.
+
+        A registry that is away, or does not answer soon, adds nothing: the document is refused without it.
+        """
+        try:
+            async with asyncio.timeout(self._refusal_s):
+                unknown = await self._unknown(wrong)
+        except TimeoutError:
+            unknown = []
+        known = [problem for problem in unknown if problem.code != "registry_unavailable"]
+        return RouteInvalid([*wrong.problems, *known], wrong.read)
 
     async def _unknown(self, wrong: RouteInvalid) -> list[Problem]:
         """The models that a document names in vain, beside all else that is wrong with it."""

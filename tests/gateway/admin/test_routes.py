@@ -119,3 +119,47 @@ async def test_who_waits_for_a_revision_that_is_overtaken_is_told_so(http, plane
     assert (reply.status_code, reply.json()["code"], reply.json()["revision"]) == (409, "revision_superseded", 2)
     shown = (await http.get("/revisions/2")).json()
     assert (shown["state"], shown["author"], shown["reason"]) == ("superseded", "local:ann", "slow")
+
+
+BAD = route(champion=("models:/phishing/9", 1), challenger=("models:/phishing/1", 1)) | {"colour": "red"}
+
+
+async def put(http, document):
+    return await http.put(f"{PATH}?reason=why&wait=10", json=document, headers=ANY)
+
+
+async def test_a_refused_document_is_told_of_models_that_the_registry_does_not_have_too(http):
+    reply = await put(http, BAD)
+    assert reply.status_code == 422
+    told = [(problem["path"], problem["code"]) for problem in reply.json()["problems"]]
+    assert told == [("colour", "unknown_key"), ("variants[0].model", "model_unknown")]
+    planned = (await http.post(f"{PATH}:plan", json=BAD)).json()["problems"]
+    assert [(problem["path"], problem["code"]) for problem in planned] == told
+
+
+async def test_while_the_registry_is_away_a_document_is_refused_for_itself_alone_and_a_good_one_fails_later(http, plane):
+    plane.shelf.is_down = True
+    reply = await put(http, BAD)
+    assert reply.status_code == 422
+    assert [problem["code"] for problem in reply.json()["problems"]] == ["unknown_key"]
+    good = {name: value for name, value in BAD.items() if name != "colour"}
+    reply = await put(http, good)
+    assert (reply.status_code, reply.json()["problems"][0]["code"]) == (409, "registry_unavailable")
+
+
+async def test_a_registry_that_does_not_answer_holds_no_refusal_up(http, plane, monkeypatch):
+    monkeypatch.setattr(plane.planner, "_refusal_s", 0.05)
+    answer = asyncio.Event()
+
+    async def silent(ref):
+        await answer.wait()
+
+    monkeypatch.setattr(plane.preparation, "resolve", silent)
+    reply = await put(http, BAD)
+    assert [problem["code"] for problem in reply.json()["problems"]] == ["unknown_key"]
+
+
+async def test_a_good_document_with_an_unknown_model_is_taken_and_fails(http):
+    good = {name: value for name, value in BAD.items() if name != "colour"}
+    reply = await put(http, good)
+    assert (reply.status_code, reply.json()["problems"][0]["code"]) == (409, "model_unknown")

@@ -186,12 +186,7 @@ ROWS: Final[dict[str, list[dict[str, Any]]]] = {
             (f"runoff_experiment_evalue{{{_OF}}}", _NAMED),
             (f"runoff_experiment_verdict{{{_OF}}} == 1", f"{_NAMED} {{{{verdict}}}}"),
         ),
-        panel(
-            "Drift and outliers",
-            "short",
-            (f"runoff_drift{{{_OF}}}", "{{endpoint}} {{feature}} {{statistic}}"),
-            (rate("runoff_outliers_total", "endpoint", where=_OF), "{{endpoint}} outliers a second"),
-        ),
+        panel("Drift", "short", (f"runoff_drift{{{_OF}}}", "{{endpoint}} {{feature}} {{statistic}}")),
     ],
     "Records and labels": [
         panel("Records", "reqps", (rate("runoff_records_total", "outcome"), "{{outcome}}")),

@@ -206,11 +206,6 @@ _ALL: Final = (
         "Distance of recent inputs or answers from the reference. High: look at that feature's source before blaming the model.",
         "max",
     ),
-    _counter(
-        "runoff_outliers_total",
-        ("endpoint",),
-        "Rows far outside the reference. A jump: a caller changed its units or a source broke.",
-    ),
     _gauge(
         "runoff_experiment_evalue",
         ("endpoint", "variant"),

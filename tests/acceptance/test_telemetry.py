@@ -40,7 +40,6 @@ SILENT = {
     "runoff_feature_lookup_duration_seconds": "no route here looks features up (tests/acceptance/test_feature_store.py)",
     "runoff_feature_values_total": "no route here looks features up",
     "runoff_drift": "drift is not built yet",
-    "runoff_outliers_total": "drift is not built yet",
 }
 """Metrics whose panels are legitimately empty under this load, and why."""
 

@@ -19,7 +19,6 @@ from routing import plan as dry_run
 from routing.errors import Problem, RouteInvalid
 from routing.traffic import Route, to_document
 
-
 REFUSAL_S: Final = 5.0
 """How long a refused document waits for what the registry has to say about it."""
 

@@ -163,7 +163,7 @@ class _Caller(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._flush)
         try:
             self._outbox.append(framed(answer))
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # too large, or of a kind without a form on the wire
             self._outbox.append(framed(Failed(answer.id, "unavailable", str(error))))
 
     def close(self) -> None:

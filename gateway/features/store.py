@@ -21,6 +21,7 @@ _DATATYPES: Final = {
     "STRING": "BYTES",
 }
 """Feast's types → the wire's; what is not here (bytes, times, maps, images) no model's input is."""
+_READ: Final = frozenset(kind.lower() for kind in _DATATYPES)
 _KEY_KINDS: Final = ("INT32", "INT64", "STRING")
 
 
@@ -100,8 +101,9 @@ def _column(vector: Any) -> FoundColumn:
 
 
 def _value(value: Any) -> Any:
+    """None also for the kinds that no input has: a service is read whole, and theirs (maps, sets, structs) have no form on the wire."""
     kind = value.WhichOneof("val")
-    if kind is None:
+    if kind is None or kind.removesuffix("_val").removesuffix("_list") not in _READ:
         return None
     found = getattr(value, kind)
     return list(found.val) if kind.endswith("_list_val") else found

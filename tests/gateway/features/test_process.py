@@ -5,6 +5,7 @@ import pytest
 
 from gateway.features import process
 from gateway.features.client import SocketPath, StoreFailed
+from gateway.features.frames import FoundColumn
 from gateway.features.process import opener
 from gateway.pipe import Pipe
 from tests.kit.features import FeatureWorld
@@ -82,3 +83,14 @@ def test_what_is_no_repository_is_said_in_words(tmp_path):
         opener(None)()
     with pytest.raises(FileNotFoundError, match=r"feature_store\.yaml"):
         opener(str(tmp_path))()
+
+
+async def test_an_answer_that_has_no_form_on_the_wire_is_a_failure_and_the_next_one_is_answered(tmp_path):
+    async with FeatureWorld(tmp_path) as world:
+        read = world.store.read
+        world.store.read = lambda service, keys: {"stats__income": FoundColumn([object()], [0.0])}
+        with pytest.raises(StoreFailed) as failed:
+            await world.client.ask("credit", {"customer_id": [2]}, 5)
+        assert failed.value.code == "unavailable"
+        world.store.read = read
+        assert (await world.client.ask("credit", {"customer_id": [2]}, 5))["stats__income"].values == [20.0]

@@ -4,8 +4,11 @@ import pytest
 
 pytest.importorskip("feast")
 
+from feast.protos.feast.types.Value_pb2 import Value
+
+from gateway.features.frames import Found, FoundColumn, framed
 from gateway.features.lane import ServiceAbsent
-from gateway.features.store import Store
+from gateway.features.store import Store, _value
 from tests.kit.feature_repo import FeatureRepo
 
 pytestmark = [pytest.mark.slow]
@@ -77,3 +80,20 @@ def test_a_service_that_was_applied_anew_is_seen_by_the_next_description(repo, s
     repo.store.apply([FeatureService(name="later", features=[repo.store.get_feature_view("shop_stats")])])
     assert [one.name for one in store.describe("later")[1]] == ["rating"]
     repo.store.delete_feature_service("later")
+
+
+PLAIN = {"string_val": "a", "int32_val": 1, "int64_val": 2, "double_val": 3.0, "float_val": 4.0, "bool_val": True}
+KINDS = [field.name for field in Value.DESCRIPTOR.oneofs_by_name["val"].fields]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_value_of_any_kind_can_be_sent_and_one_that_no_input_has_is_none(kind):
+    field, value = Value.DESCRIPTOR.fields_by_name[kind], Value()
+    if field.message_type is not None:
+        getattr(value, kind).SetInParent()
+    else:
+        setattr(value, kind, PLAIN.get(kind, field.default_value))
+    assert value.WhichOneof("val") == kind
+    found = _value(value)
+    assert framed(Found(1, {"x": FoundColumn([found], [0.0])}))
+    assert found == (PLAIN | {name.replace("_val", "_list_val"): [] for name in PLAIN}).get(kind)

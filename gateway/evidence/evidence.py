@@ -17,7 +17,7 @@ from gateway.evidence.recorded import recorded_rows
 from gateway.evidence.settled import Settled, settle
 from gateway.evidence.shape import shape_of_traffic
 from gateway.evidence.units import units_assigned
-from gateway.evidence.unknown import unknown
+from gateway.evidence.unknown import Unknown, unknown
 from models.signature import Answer, Signature
 from models.staged import Traffic
 from models.tensors import Array
@@ -90,8 +90,8 @@ class Evidence:
         with self._lock:
             return settle(self._queries, after, before_unix_s)
 
-    def unknown_labels(self, labels: Any) -> list[int]:
-        """The places of those rows of an Arrow table of labels that no stored label equals. Raises CommitFailed."""
+    def unknown_labels(self, labels: Any) -> Unknown:
+        """The places of those rows of an Arrow table of labels that the lake lacks. Raises CommitFailed."""
         with self._lock:
             return unknown(self._queries, labels)
 

@@ -1,10 +1,11 @@
 import asyncio
+import threading
 
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from gateway.control.pulls import Pulls
+from gateway.control.pulls import Pulled, Pulls
 from gateway.evidence.evidence import Evidence
 from gateway.evidence.quality import Question
 from gateway.spool.segment import SegmentWriter
@@ -30,13 +31,13 @@ class World:
         self.evidence = Evidence(self.place.uri, lambda _: BINARY)
         self.cases = str(folder / "cases")
         self.counted = {}
+        self.now = START_UNIX_US / 1e6 + 60
         self.file = folder / "labels.toml"
         self.place.store(predictions([request(n, request_id=f"r{n}") for n in range(6)], [0.9] * 6))
 
     def pulls(self, name="control-1"):
         make = lambda: SegmentWriter(self.place.spool / name, bytes_max=1 << 20, durable=True)
-        now = START_UNIX_US / 1e6 + 60
-        return Pulls(self.file, lambda: self.evidence, make, self.count, wall=lambda: now)
+        return Pulls(self.file, lambda: self.evidence, make, self.count, wall=lambda: self.now)
 
     def count(self, outcome, labels):
         self.counted[outcome] = self.counted.get(outcome, 0) + labels
@@ -124,3 +125,119 @@ def test_it_follows_the_file_and_goes_on_after_trouble(world):
         loop.close()
     world.to_lake()
     assert world.labelled() == 1
+
+
+def test_a_label_whose_prediction_is_gone_stays_in_its_table(world):
+    world.add(case=["r0", "gone"], y=[1, 0])
+    pulls = world.pulls()
+    assert [pulls.look(world.truth()).new for _ in range(2)] == [1, 0]
+    world.to_lake()
+    assert world.pulls("control-2").look(world.truth()).new == 0
+
+
+def test_a_unit_that_was_forgotten_stays_so_whatever_the_table_says(world):
+    world.place.store(predictions([request(50, request_id="r50", unit="u50")], [0.9]), writer="worker-2")
+    world.add(case=["r50"], y=[1])
+    pulls = world.pulls()
+    assert pulls.look(world.truth()).new == 1
+    world.to_lake()
+    lake = world.place.lake()
+    assert lake.forget(["u50"])["labels"] == 1
+    lake.close()
+    assert [pulls.look(world.truth()).new for _ in range(2)] == [0, 0]
+
+
+def test_a_table_that_goes_back_to_what_it_said_before_is_believed(world):
+    def says(*values):
+        table = pa.table({"case": ["r0", "r1"][: len(values)], "y": list(values)})
+        write_deltalake(world.cases, table, mode="overwrite")
+        pulled = pulls.look(world.truth()).new
+        world.to_lake()
+        return pulled
+
+    def accuracy():
+        return world.evidence.quality(Question(endpoint="phishing"))["subjects"][0]["accuracy"]
+
+    pulls = world.pulls()
+    assert says(1, 1) == 2
+    world.now += 60
+    assert says(0, 1) == 1
+    assert accuracy() == 0.5
+    world.now += 60
+    assert says(1, 1) == 1
+    assert accuracy() == 1.0
+    world.now += 60
+    assert says(1, 1) == 0, "once"
+
+
+def test_a_table_that_says_two_things_of_one_row_goes_not_back_and_forth(world):
+    pulls = world.pulls()
+    world.add(case=["r0", "r0"], y=[1, 0])
+    assert pulls.look(world.truth()).new == 2
+    world.to_lake()
+    for _ in range(2):
+        world.now += 60
+        assert pulls.look(world.truth()).new == 0
+        world.to_lake()
+
+
+def test_rows_that_are_no_labels_count_once_however_often_they_are_met(world):
+    write_deltalake(world.cases, pa.table({"p": [pid_text(0), "nonsense"], "y": [1, 1]}))
+    truth = TruthTable(endpoint="phishing", table=world.cases, prediction_id="p", label="y")
+    pulls = world.pulls()
+    for _ in range(3):
+        pulls._tell(truth, pulls.look(truth))
+    assert world.counted == {"accepted": 1, "rejected": 1}
+    write_deltalake(world.cases, pa.table({"p": ["worse"], "y": [1]}), mode="append")
+    pulls._tell(truth, pulls.look(truth))
+    assert world.counted["rejected"] == 2
+
+
+async def test_whatever_a_look_raises_the_next_one_is_tried(world):
+    """A torn file in the lake is a `duckdb.Error`, which is no OSError."""
+    world.file.write_text(FILE.format(table=world.cases))
+    pulls, looks = world.pulls(), []
+
+    def look(truth):
+        looks.append(truth)
+        if len(looks) == 1:
+            raise RuntimeError("Invalid Input Error: No magic bytes found at end of file")
+        return Pulled(new=1)
+
+    pulls.look = look
+    task = asyncio.create_task(pulls.run())
+    await asyncio.to_thread(eventually, lambda: world.counted.get("accepted") or task.done(), 20)
+    assert not task.done()
+    await ended(task)
+
+
+async def test_a_look_that_is_under_way_when_all_ends_keeps_its_writer_until_it_is_done(world):
+    world.file.write_text(FILE.format(table=world.cases))
+    world.add(case=["r0"], y=[1])
+    pulls, began, goes_on, closed = world.pulls(), threading.Event(), threading.Event(), []
+    spool = pulls._make
+
+    def slow():
+        began.set()
+        assert goes_on.wait(20)
+        writer = spool()
+        close = writer.close
+        writer.close = lambda: (closed.append(writer), close())
+        return writer
+
+    pulls._make = slow
+    task = asyncio.create_task(pulls.run())
+    await asyncio.to_thread(began.wait, 20)
+    task.cancel()
+    await asyncio.sleep(0.05)
+    assert not task.done(), "the thread may still write"
+    goes_on.set()
+    await asyncio.wait([task], timeout=20)
+    assert len(closed) == 1
+    world.to_lake()
+    assert world.labelled() == 1
+
+
+async def ended(task):
+    task.cancel()
+    await asyncio.wait([task], timeout=20)

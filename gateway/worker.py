@@ -292,6 +292,8 @@ class Worker:
         """The gauges that are cheaper to read once a second than to keep."""
         floats, gauge = self._page.floats, self._page.gauge
         floats[gauge("runoff_connections", {"protocol": "rest"})] = self._rest.connections
+        if isinstance(self._rpc, WireServer):  # grpcio's server does not tell
+            floats[gauge("runoff_connections", {"protocol": "grpc"})] = self._rpc.connections
         for spool, writer in self._spools.items():
             floats[gauge("runoff_spool_bytes", {"spool": spool})] = writer.pending_bytes()
         for name, slot in self._inflight.items():

@@ -91,7 +91,8 @@ _ALL: Final = (
     _gauge(
         "runoff_connections",
         ("protocol",),
-        "Open client connections. Near limits.connections_max times workers: new connections will be refused.",
+        "Open client connections by door (grpc: not with `grpc_door = grpcio`). At limits.connections_max times workers: new ones wait "
+        "in the kernel, unheard, until others end. More workers, a higher bound, or callers that keep fewer.",
     ),
     _counter(
         "runoff_refused_total",

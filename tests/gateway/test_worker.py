@@ -105,6 +105,7 @@ def test_a_worker_serves_its_routes_over_rest_and_grpc_and_records_them(state, s
             response_deserializer=pb.ModelReadyResponse.FromString,
         )
         assert ready(pb.ModelReadyRequest(name="line"), timeout=20).ready
+        eventually(lambda: gateway.metric("runoff_connections", protocol="grpc") == 1)
     labels = {"endpoint": "line", "variant": "champion", "model": "line", "version": "1", "code": "200"}
     assert gateway.metric("runoff_requests_total", **labels) == 1
     assert gateway.metric("runoff_endpoint_ready", endpoint="line") == 1

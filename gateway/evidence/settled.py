@@ -1,4 +1,6 @@
-"""Labels that are old enough to judge: whether their prediction was found. Counted in the order of their sequence, each once."""
+"""Labels that are old enough to judge: whether their prediction was found, and the row that they mean. Counted in the order of their
+sequence, each once.
+"""
 
 import datetime as dt
 import uuid
@@ -16,30 +18,48 @@ _SPAN: Final = """
     FROM labels WHERE sequence > $1
 """
 _DUE: Final = """
-    CREATE TEMP TABLE due AS SELECT prediction_id, endpoint, request_id, received_at FROM labels WHERE sequence > $1 AND sequence <= $2
+    CREATE TEMP TABLE due AS SELECT prediction_id, endpoint, request_id, "row", received_at FROM labels WHERE sequence > $1 AND sequence <= $2
 """
 _OLDEST: Final = """
-    SELECT count(*) AS labels, min(prediction_id) FILTER (uuid_extract_version(prediction_id::UUID) = 7) AS id,
+    SELECT min(prediction_id) FILTER (uuid_extract_version(prediction_id::UUID) = 7) AS id,
         min(received_at) FILTER (prediction_id IS NULL) AS received_at
     FROM due
 """
-_JOINED: Final = """
-    SELECT count(*) AS joined FROM due
-    WHERE prediction_id IN (SELECT prediction_id FROM predictions WHERE date >= $1)
-        OR prediction_id IN (SELECT prediction_id FROM shadows WHERE date >= $1)
-        OR (prediction_id IS NULL AND (endpoint, request_id) IN (
-            SELECT (endpoint, request_id) FROM predictions WHERE request_id IS NOT NULL AND date >= $2))
+_OUTCOMES: Final = """
+    WITH of_id AS (
+        SELECT prediction_id, min("rows") AS least, max("rows") AS most FROM (
+            SELECT prediction_id, "rows" FROM predictions WHERE date >= $1
+            UNION ALL SELECT prediction_id, "rows" FROM shadows WHERE date >= $1
+        ) SEMI JOIN due USING (prediction_id) GROUP BY 1
+    ), of_request AS (
+        SELECT endpoint, request_id, min("rows") AS least, max("rows") AS most FROM predictions
+        SEMI JOIN (SELECT endpoint, request_id FROM due WHERE prediction_id IS NULL) USING (endpoint, request_id)
+        WHERE date >= $2 GROUP BY ALL
+    ), found AS (
+        SELECT "row", least, most FROM due LEFT JOIN of_id USING (prediction_id) WHERE prediction_id IS NOT NULL
+        UNION ALL
+        SELECT "row", least, most FROM due LEFT JOIN of_request USING (endpoint, request_id) WHERE prediction_id IS NULL
+    )
+    SELECT CASE WHEN most IS NULL THEN 'orphaned' WHEN "row" IS NULL AND least > 1 THEN 'row_missing'
+        WHEN "row" >= most THEN 'row_unknown' ELSE 'joined' END AS outcome, count(*) AS labels
+    FROM found GROUP BY 1
 """
 _NEVER: Final = dt.date(2100, 1, 1)
+_LAST_UNIX_S: Final = 4e9
 _DAY: Final = dt.timedelta(days=1)
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
-    """`last`: the sequence up to which all labels are counted by now."""
+    """`last`: the sequence up to which all labels are counted by now. A label by request id is `joined` if it is of a row of any of them.
+
+    `row_missing`: the request had several rows, and the label names none; `row_unknown`: it had fewer. Neither is used.
+    """
 
     last: int
     joined: int = 0
     orphaned: int = 0
+    row_missing: int = 0
+    row_unknown: int = 0
 
 
 def settle(queries: Queries, after: int, before_unix_s: float) -> Settled:
@@ -60,10 +80,14 @@ def _judged(snapshot: Snapshot, last: int) -> Settled:
         if oldest["received_at"] is None
         else oldest["received_at"].astimezone(dt.UTC).date() - REQUEST_DAYS * _DAY
     )
-    joined = snapshot.rows(_JOINED, [by_id, by_request])[0]["joined"]
-    return Settled(last=last, joined=joined, orphaned=oldest["labels"] - joined)
+    counts = {row["outcome"]: row["labels"] for row in snapshot.rows(_OUTCOMES, [by_id, by_request])}
+    return Settled(last=last, **counts)
 
 
 def _day_of(prediction_id: str) -> dt.date:
-    """The day before a prediction's own: its date is that of its arrival, which may be a moment earlier than its id's."""
-    return dt.datetime.fromtimestamp((uuid.UUID(prediction_id).int >> 80) / 1000, dt.UTC).date() - _DAY
+    """The day before a prediction's own: its date is that of its arrival, which may be a moment earlier than its id's.
+
+    Anybody may send any UUID: one of the year 10889 is of no day that there will be.
+    """
+    unix_s = min((uuid.UUID(prediction_id).int >> 80) / 1000, _LAST_UNIX_S)
+    return dt.datetime.fromtimestamp(unix_s, dt.UTC).date() - _DAY

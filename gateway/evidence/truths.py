@@ -2,7 +2,7 @@
 
 from gateway.evidence.query import Snapshot
 from gateway.streams.arrow import id_floor
-from gateway.streams.truth_sql import KNOWN_AT, RESOLVED
+from gateway.streams.truth_sql import EVERYWHERE, KNOWN_AT, RESOLVED
 
 _RESOLVED = f"""
 CREATE TEMP TABLE resolved AS
@@ -11,7 +11,7 @@ SELECT * FROM ({RESOLVED}) WHERE $2 IS NULL OR epoch_us(coalesce("at", received_
 
 _LATEST = f"""
 CREATE TEMP TABLE latest_labels AS
-    SELECT * FROM (SELECT *, {KNOWN_AT} AS holds_at FROM resolved)
+    SELECT * FROM (SELECT *, {KNOWN_AT} AS holds_at FROM resolved WHERE fault IS NULL)
     QUALIFY row_number() OVER (PARTITION BY id, row ORDER BY holds_at DESC, label_text DESC NULLS LAST, sequence) = 1
 """  # noqa: S608  # our own names
 
@@ -19,7 +19,7 @@ _FIRST = """
 CREATE TEMP TABLE first_labels AS
     SELECT id, row, min(sequence) AS sequence, arg_min(label_text, sequence) AS label_text,
         arg_min({'number': label_number}, sequence).number AS label_number -- in a struct, or nulls would be passed over
-    FROM resolved WHERE NOT retracted AND label_text IS NOT NULL AND (keyed OR NOT $1)
+    FROM resolved WHERE fault IS NULL AND NOT retracted AND label_text IS NOT NULL AND (keyed OR NOT $1)
     GROUP BY id, row
 """
 
@@ -36,14 +36,18 @@ def resolve(
     prediction that has it. `sequence` is the number with which label and prediction were both there.
 
     With `prediction_id` only that one's; with `since_unix_s` only of predictions from then on (others may be there all the same);
-    with `window_s` only what became known so soon after its prediction (the route's `label.window`).
+    with `window_s` only what became known so soon after its prediction (the route's `label.window`). Labels with a `fault` are of no row:
+    they are there to be counted.
     """
     narrow, values = "", [endpoint, None if window_s is None else int(window_s * 1e6)]
     if prediction_id is not None:
         narrow, values = "AND prediction_id = $3", [*values, prediction_id]
     elif since_unix_s is not None and since_unix_s > 0:
         narrow, values = "AND prediction_id >= $3", [*values, id_floor(since_unix_s)]
-    snapshot.run(_RESOLVED.format(narrow_id=narrow), values)
+    snapshot.run(
+        _RESOLVED.format(narrow_id=narrow, sized=EVERYWHERE if "shadows" in snapshot.versions else "predictions"),
+        values,
+    )
 
 
 def hold_latest(snapshot: Snapshot) -> None:

@@ -36,7 +36,7 @@ from gateway.streams.truth_sql import KNOWN_AT, RESOLVED
 ENDPOINT_TAG: Final = "runoff.endpoint"
 _LABELS: Final = f"""
     SELECT id::VARCHAR AS prediction_id, row, label_text, label_number, {KNOWN_AT} AS known_at, received_at, keyed, sequence
-    FROM ({RESOLVED.format(narrow_id="")})
+    FROM ({RESOLVED.format(narrow_id="", sized="predictions")}) WHERE fault IS NULL
 """  # noqa: S608  # our own names
 
 

@@ -63,7 +63,7 @@ def _about(labels: list[LabelRow]) -> dict[str, pa.Array]:
         "prediction_id": _ids(labels),
         "endpoint": pa.array([label.endpoint for label in labels], pa.string()),
         "request_id": pa.array([label.request_id for label in labels], pa.string()),
-        "row": pa.array([label.row or 0 for label in labels], pa.int32()),
+        "row": pa.array([label.row for label in labels], pa.int32()),
         "attributes": pa.array([_attributes(label) for label in labels], pa.string()),
     }
 

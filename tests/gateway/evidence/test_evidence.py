@@ -40,7 +40,10 @@ def test_a_prediction_is_shown_with_its_shadows_and_labels(place, evidence):
     place.store(
         predictions([request(0, rows=2, request_id="r-9"), request(1)], [0.9, 0.2, 0.4]),
         shadows([0], ["1"], ["0"], live_scores=[0.9], scores=[0.3]),
-        labels(label(0, 0, received=1), label(None, 1, received=2, endpoint="phishing", request_id="r-9"), label(1, 1)),
+        labels(
+            label(0, 0, received=1, row=0), label(None, 1, received=2, endpoint="phishing", request_id="r-9", row=0)
+        ),
+        labels(label(0, 1), label(1, 1)),
     )
     told = evidence.prediction(pid_text(0).upper())
     assert told["endpoint"] == "phishing"
@@ -49,7 +52,11 @@ def test_a_prediction_is_shown_with_its_shadows_and_labels(place, evidence):
     assert [row["inputs"] for row in told["record"]["rows"]] == [{"x": 0.0}, {"x": 1.0}]
     assert told["record"]["rows"][0]["outputs"]["label"] == 1
     assert [(row["mirror"], row["answer_label"]) for row in told["shadows"]] == [("candidate", "0")]
-    assert [(row["label_text"], row["holds"]) for row in told["labels"]] == [("0", False), ("1", True)]
+    assert [(row["row"], row["label_text"], row["holds"], row["fault"]) for row in told["labels"]] == [
+        (0, "0", False, None),
+        (0, "1", True, None),
+        (None, "1", False, "row_missing"),
+    ]
 
 
 def test_labels_are_shown_before_their_prediction_has_come(place, evidence):

@@ -41,3 +41,42 @@ def test_a_label_that_came_a_moment_ago_is_not_judged_and_holds_up_those_behind_
 
 def test_without_labels_nothing_is_settled(place):
     assert settle(Queries(place.uri), 0, NOW) == Settled(last=0)
+
+
+def test_labels_that_are_about_no_single_row_are_counted_apart(place):
+    place.store(
+        predictions([request(0, rows=2, request_id="two"), request(1, request_id="one")], [0.5] * 3),
+        shadows([7], ["1"], ["0"]),
+        labels(
+            label(0, 1), label(0, 1, row=1), label(0, 1, row=2), label(1, 1), label(1, 1, row=1), label(7, 1, row=1)
+        ),
+        labels(
+            label(None, 1, endpoint="phishing", request_id="two"),
+            label(None, 1, endpoint="phishing", request_id="two", row=2),
+            label(None, 1, endpoint="phishing", request_id="two", row=0),
+            label(None, 1, endpoint="phishing", request_id="one"),
+        ),
+    )
+    found = settle(Queries(place.uri), 0, NOW + 60)
+    assert (found.joined, found.orphaned, found.row_missing, found.row_unknown) == (4, 0, 2, 4)
+
+
+def test_a_label_by_request_id_is_joined_where_it_is_about_any_of_the_requests(place):
+    requests = [request(0, rows=3, request_id="retried"), request(1, request_id="retried")]
+    place.store(
+        predictions(requests, [0.5] * 4),
+        labels(
+            label(None, 1, endpoint="phishing", request_id="retried"),
+            label(None, 1, endpoint="phishing", request_id="retried", row=2),
+            label(None, 1, endpoint="phishing", request_id="retried", row=3),
+        ),
+    )
+    found = settle(Queries(place.uri), 0, NOW + 60)
+    assert (found.joined, found.orphaned, found.row_missing, found.row_unknown) == (2, 0, 0, 1)
+
+
+def test_an_id_of_a_time_that_no_clock_has_holds_nothing_up(place):
+    place.store(labels(label(None, 1, prediction_id=uuid.UUID("ffffffff-ffff-7fff-bfff-ffffffffffff").bytes)))
+    found = settle(Queries(place.uri), 0, NOW + 60)
+    assert (found.joined, found.orphaned) == (0, 1)
+    assert found.last > 0

@@ -1,8 +1,9 @@
+import msgspec
 import pytest
 
 from gateway.evidence.query import Queries
 from gateway.evidence.truths import hold_first, hold_latest, resolve
-from tests.kit.spooled import START_UNIX_US, Place, label, labels, pid_text, predictions, request
+from tests.kit.spooled import START_UNIX_US, Place, label, labels, pid_text, predictions, request, shadows
 
 HOUR = 3600
 
@@ -128,3 +129,64 @@ def test_a_test_meets_the_label_that_was_committed_first_and_keeps_it(place, fir
 def test_where_keys_are_in_use_a_test_meets_only_labels_that_came_with_one(place, first):
     place.store(labels(label(0, "anybody's"), label(0, "the owner's", keyed=True), label(1, "anybody's")))
     assert first(keys_in_use=True) == ["the owner's"]
+
+
+@pytest.fixture
+def usable(place):
+    """The rows that have a label, as (prediction, row, text); and the labels that are about none, by their fault."""
+
+    def ask(endpoint="phishing"):
+        with Queries(place.uri).snapshot("predictions", "shadows", "labels") as snapshot:
+            resolve(snapshot, endpoint)
+            hold_latest(snapshot)
+            hold_first(snapshot, keys_in_use=False)
+            latest, first = (
+                {
+                    (row["id"], row["row"], row["label_text"])
+                    for row in snapshot.rows(f"SELECT id::VARCHAR AS id, row, label_text FROM {name}")
+                }
+                for name in ("latest_labels", "first_labels")
+            )
+            assert latest == first
+            faults = snapshot.rows("SELECT fault, count(*) AS labels FROM resolved WHERE fault IS NOT NULL GROUP BY 1")
+        return latest, {row["fault"]: row["labels"] for row in faults}
+
+    return ask
+
+
+def test_a_label_without_a_row_is_of_no_row_where_the_request_had_several(place, usable):
+    place.store(
+        predictions([request(10, rows=3, request_id="many"), request(11, request_id="one")], [0.5] * 4),
+        labels(
+            label(10, "lost"),
+            label(None, "lost too", endpoint="phishing", request_id="many"),
+            label(10, "second", row=1),
+            label(11, "only"),
+            label(None, "only", endpoint="phishing", request_id="one", row=0),
+        ),
+        writer="second",
+    )
+    assert usable() == ({(pid_text(10), 1, "second"), (pid_text(11), 0, "only")}, {"row_missing": 2})
+
+
+def test_a_label_of_a_row_that_the_request_did_not_have_is_of_none(place, usable):
+    place.store(
+        predictions([request(10, rows=3, request_id="many")], [0.5] * 3),
+        labels(
+            label(10, "beyond", row=3),
+            label(0, "beyond", row=1),
+            label(None, "beyond", endpoint="phishing", request_id="many", row=9),
+            label(10, "last", row=2),
+        ),
+        writer="second",
+    )
+    assert usable() == ({(pid_text(10), 2, "last")}, {"row_unknown": 3})
+
+
+def test_the_rows_of_a_request_that_only_a_mirror_recorded_are_those_of_the_mirror(place, usable):
+    pairs = shadows([20], ["1"] * 2, ["0"] * 2, scores=[0.5] * 2, live_scores=[0.5] * 2)
+    pairs = msgspec.structs.replace(pairs, requests=[msgspec.structs.replace(pairs.requests[0], rows=2)])
+    place.store(
+        pairs, labels(label(20, "lost"), label(20, "first", row=0), label(20, "beyond", row=2)), writer="second"
+    )
+    assert usable() == ({(pid_text(20), 0, "first")}, {"row_missing": 1, "row_unknown": 1})

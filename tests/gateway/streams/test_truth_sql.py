@@ -15,9 +15,8 @@ def ask(tmp_path):
         with duckdb.connect() as connection:
             for name in ("predictions", "labels"):
                 connection.register(name, DeltaTable(f"{place.uri}/{name}").to_pyarrow_dataset())
-            sql = (
-                f"SELECT row, label_text, epoch_us({KNOWN_AT}) FROM ({RESOLVED.format(narrow_id='')}) ORDER BY sequence"
-            )
+            told = RESOLVED.format(narrow_id="", sized="predictions")
+            sql = f"SELECT row, label_text, epoch_us({KNOWN_AT}) FROM ({told}) ORDER BY sequence"
             return connection.execute(sql, ["phishing"]).fetchall()
 
     return asked

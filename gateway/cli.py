@@ -180,6 +180,12 @@ def ledger(
 @app.command()
 def quality(
     endpoint: Endpoint,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="assigned (the default): whom the split drew, also where another answered; answered: all that each answered"
+        ),
+    ] = None,
     segment_by: Annotated[str | None, typer.Option(help="a column of the predictions, such as input_age")] = None,
     since: Since = None,
     until: Until = None,
@@ -190,7 +196,7 @@ def quality(
     """How right each variant and mirror was, how sure that is, and the coverage of labels."""
     from gateway.commands.evidence import show_quality
 
-    query = {"segment_by": segment_by, "since": since, "until": until}
+    query = {"by": by, "segment_by": segment_by, "since": since, "until": until}
     _look(lambda client: client.quality(endpoint, **query), show_quality, url, key_file, as_json)
 
 

@@ -271,7 +271,7 @@ def calls() -> list[Call]:
             scope="read",
             tag="evidence",
             summary="How right each variant and mirror was",
-            query=_WINDOW,
+            query=("by", "segment_by", *_WINDOW),
             answers=_FOUND,
         ),
         Call(

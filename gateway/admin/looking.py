@@ -81,7 +81,7 @@ async def ledger(admin: Admin, request: Request) -> Response:
 
 
 async def quality(admin: Admin, request: Request) -> Response:
-    """Of every variant and mirror, and with `?segment_by=` of each value of that column."""
+    """Of every variant (by assignment, with `?by=answered` by who answered) and mirror, and with `?segment_by=` of each value of that column."""
     route, query = validate(_document(admin, request)), request.query_params
     since, until = _instant(request, "since"), _instant(request, "until")
     _allow_segment(admin, request, route.endpoint)
@@ -91,6 +91,7 @@ async def quality(admin: Admin, request: Request) -> Response:
 
         question = Question(
             endpoint=route.endpoint,
+            by=query.get("by", "assigned"),
             segment_by=query.get("segment_by"),
             since_unix_s=since,
             until_unix_s=until,

@@ -17,6 +17,11 @@ PARAMETERS: Final[dict[str, tuple[str, Schema, bool]]] = {
     "endpoint": ("only of this endpoint", {"type": "string"}, False),
     "mirror": ("only this mirror", {"type": "string"}, False),
     "variant": ("whom mirrors are compared with; default: the champion", {"type": "string"}, False),
+    "by": (
+        "whose an answer is. assigned (default): the variant's that was drawn; answered: of who answered, pinned and ruled requests too",
+        {"type": "string", "enum": ["assigned", "answered"]},
+        False,
+    ),
     "segment_by": (
         "a column of the predictions, such as input_age; or attribute_<name>, with sensitive:read",
         {"type": "string"},

@@ -8,7 +8,6 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -23,6 +22,7 @@ from gateway.streams.schema import MEASURES
 from gateway.streams.table import CommitFailed
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.log import EventLog
+from models.files import replace_file
 from routing.errors import RouteInvalid
 from routing.experiments.mcnemar import Verdict
 from routing.records import QualityBlock, QualityRow
@@ -44,18 +44,21 @@ _SETTLED_S: Final = 120.0
 """A label is judged so long after its receipt: records reach the lake within seconds."""
 _ROWS_MAX: Final = 1_000_000
 """Quality on the scrape looks at the newest days that hold so many predictions, and no further back than the label window."""
+_OUTCOMES: Final = ("joined", "orphaned", "row_missing", "row_unknown")
+_DRIFT_SHOWN: Final = 20
+_DRIFT_SHOWN_MAX: Final = 60
+"""Inputs of a variant on the scrape: 200 of them, twice, on three endpoints would fill a page of 2,048 series."""
 
 Gauge = tuple[str, tuple[tuple[str, str], ...]]
 """A metric's name and its labels."""
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
-    """What a look found: gauges, measures that changed, and the labels that were settled since the last one."""
+    """What a look found: gauges, measures that changed, and the labels that were settled since the last one, by outcome."""
 
     gauges: dict[Gauge, float]
     changed: list[QualityRow]
-    joined: int
-    orphaned: int
+    labels: dict[str, int]
 
 
 class Feedback:
@@ -79,6 +82,7 @@ class Feedback:
         self._shown: dict[Gauge, float] = {}
         self._record = record
         self._told: dict[tuple[str, ...], QualityRow] = {}
+        self._features = Drifted()
         self._references = References(settings.state_path / "references", evidence)
 
     async def run(self) -> None:
@@ -97,23 +101,23 @@ class Feedback:
         return Expired(sum(one.segments for one in found), sum(one.bytes for one in found))
 
     def look(self) -> Look:
-        """Figures of every endpoint's evidence, and of the labels that came since the last look."""
+        """Figures of every endpoint's evidence, and of the labels that came since the last look.
+
+        An endpoint whose figures cannot be made has none: old ones would pass for fresh, and others must not wait for it.
+        """
         gauges: dict[Gauge, float] = {}
         changed: list[QualityRow] = []
         for endpoint, document in documents(self._settings.state_file).items():
-            with suppress(RouteInvalid):  # of an older release; its owner is told when it is changed
-                route = validate(document)
-                since = self._evidence().recent(endpoint, _ROWS_MAX)
-                if since is not None:
-                    subjects = self._subjects(route, since)
-                    drift = self._drift(route, subjects)
-                    gauges |= {**_quality(route, subjects), **_drifted(route, drift)}
-                    changed += self._changed(route, subjects, drift)
-                    gauges |= self._experiments(route)
-        settled = self._evidence().settle(self._settled.sequence, self._wall() - _SETTLED_S)
-        if settled.last != self._settled.sequence:
-            self._settled.advance(settled.last)  # before they are counted: a crash in between counts none twice
-        return Look(gauges=gauges, changed=changed, joined=settled.joined, orphaned=settled.orphaned)
+            try:
+                found, news = self._of_endpoint(validate(document))
+            except RouteInvalid:
+                continue  # of an older release; its owner is told when it is changed
+            except Exception as error:  # noqa: BLE001  # a lake can fail in any way
+                _log.warning("figures_not_made", endpoint=endpoint, error=error)
+                continue
+            gauges |= found
+            changed += news
+        return Look(gauges=gauges, changed=changed, labels=self._settle())
 
     def show(self, look: Look) -> None:
         """Brings a look to the scrape; what it no longer knows goes from there."""
@@ -121,10 +125,11 @@ class Feedback:
             slot = self._page.gauge(name, dict(labels))
             self._page.floats[slot] = look.gauges.get((name, labels), nan)
         self._shown = look.gauges
-        for outcome, labels_settled in (("joined", look.joined), ("orphaned", look.orphaned)):
+        for outcome, labels_settled in look.labels.items():
             self._page.cells[self._page.counter("runoff_labels_total", {"outcome": outcome})] += labels_settled
         if look.changed:
             self._record(QualityBlock(look.changed))  # last: a spool that takes nothing must cost no count
+            self._told |= {_who(row): row for row in look.changed}  # and the rows are told again
 
     def _count_expired(self, expired: Expired) -> None:
         self._page.cells[self._page.counter("runoff_mirror_expired_bytes_total")] += expired.bytes
@@ -142,6 +147,27 @@ class Feedback:
                 _log.error("feedback_failed", error=error)
             await asyncio.sleep(max(pause_s, _PAUSE_RATIO * (time.monotonic() - began)))
 
+    def _of_endpoint(self, route: Route) -> tuple[dict[Gauge, float], list[QualityRow]]:
+        """Gauges, and the measures that are to be stored."""
+        since = self._evidence().recent(route.endpoint, _ROWS_MAX)
+        if since is None:
+            return {}, []
+        subjects = self._subjects(route, since)
+        drift = self._drift(route, subjects)
+        gauges = {**_quality(route, subjects), **self._drifted(route, drift), **self._experiments(route)}
+        return gauges, self._changed(route, subjects, drift)
+
+    def _settle(self) -> dict[str, int]:
+        """Labels that are old enough to judge, by outcome."""
+        try:
+            settled = self._evidence().settle(self._settled.sequence, self._wall() - _SETTLED_S)
+        except Exception as error:  # noqa: BLE001  # see above: the figures that could be made are shown
+            _log.warning("labels_not_settled", error=error)
+            return {}
+        if settled.last != self._settled.sequence:
+            self._settled.advance(settled.last)  # before they are counted: a crash in between counts none twice
+        return {outcome: getattr(settled, outcome) for outcome in _OUTCOMES}
+
     def _subjects(self, route: Route, since_unix_s: float) -> list[Any]:
         """Each variant's and mirror's newest version."""
         from gateway.evidence.quality import Question
@@ -149,7 +175,8 @@ class Feedback:
         window_s = route.label.window_s
         # By whole hours, so that the same question is asked again while nothing was stored.
         since = max(since_unix_s, (self._wall() - window_s) // 3600 * 3600)
-        asked = Question(endpoint=route.endpoint, since_unix_s=since, label_window_s=window_s)
+        # Of who answered, as all figures of the scrape and the table `metrics` are.
+        asked = Question(endpoint=route.endpoint, by="answered", since_unix_s=since, label_window_s=window_s)
         newest: dict[tuple[str, str], Any] = {}
         for subject in self._evidence().quality(asked)["subjects"]:
             who = (subject["role"], subject["name"])
@@ -182,9 +209,16 @@ class Feedback:
             last = self._told.get(who)
             is_news = last is None or last.measures != row.measures or last.drift != row.drift
             if (is_news or subject["last_unix_s"] >= minute) and (last is None or last.minute_unix_s < minute):
-                self._told[who] = row
                 changed.append(row)
         return changed
+
+    def _drifted(self, route: Route, drift: Mapping[str, "dict[str, Stability]"]) -> Mapping[Gauge, float]:
+        return {
+            _gauge("runoff_drift", route, variant, feature=feature, statistic=statistic): value
+            for variant, features in drift.items()
+            for feature, found in self._features.of((route.endpoint, variant), features).items()
+            for statistic, value in (("psi", found.psi), ("psi_threshold", found.threshold))
+        }
 
     def _experiments(self, route: Route) -> Mapping[Gauge, float]:
         """The paired tests as the ledger has them: the same question, so it is answered once for both."""
@@ -228,13 +262,8 @@ def _quality(route: Route, subjects: list[Any]) -> Mapping[Gauge, float]:
     }
 
 
-def _drifted(route: Route, drift: Mapping[str, "dict[str, Stability]"]) -> Mapping[Gauge, float]:
-    return {
-        _gauge("runoff_drift", route, variant, feature=feature, statistic=statistic): value
-        for variant, features in drift.items()
-        for feature, found in features.items()
-        for statistic, value in (("psi", found.psi), ("psi_threshold", found.threshold))
-    }
+def _who(row: QualityRow) -> tuple[str, ...]:
+    return row.endpoint, row.role, row.variant, row.model, row.version
 
 
 def _measures(subject: Mapping[str, Any]) -> dict[str, float]:
@@ -243,6 +272,23 @@ def _measures(subject: Mapping[str, Any]) -> dict[str, float]:
 
 def _gauge(name: str, route: Route, variant: str, **labels: str) -> Gauge:
     return name, (("endpoint", route.endpoint), ("variant", variant), *labels.items())
+
+
+class Drifted:
+    """Which inputs of a variant are on the scrape: all of few; of many those that lie furthest off at first, and further ones once they
+    are above their threshold. A series takes its place for good, so what is shown once stays. All of them are in `metrics`.
+    """
+
+    def __init__(self) -> None:
+        self._shown: dict[tuple[str, str], set[str]] = {}
+
+    def of(self, who: tuple[str, str], found: "Mapping[str, Stability]") -> "dict[str, Stability]":
+        """Of what was `found`, by input, what is to be shown. `who`: endpoint and variant."""
+        shown = self._shown.setdefault(who, set())
+        for name, one in sorted(found.items(), key=lambda item: item[1].psi / item[1].threshold, reverse=True):
+            if len(shown) < (_DRIFT_SHOWN_MAX if one.psi > one.threshold else _DRIFT_SHOWN):
+                shown.add(name)
+        return {name: one for name, one in found.items() if name in shown}
 
 
 class Watermark:
@@ -257,8 +303,5 @@ class Watermark:
 
     def advance(self, sequence: int) -> None:
         """Raises OSError."""
-        draft = self._path.with_suffix(".new")
-        draft.write_bytes(msgspec.json.encode(sequence))
-        draft.chmod(0o600)
-        draft.replace(self._path)
+        replace_file(self._path, msgspec.json.encode(sequence), durable=True)
         self.sequence = sequence

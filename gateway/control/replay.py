@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gateway.evidence.query import Queries, Snapshot, quoted
+from gateway.evidence.query import Queries, Snapshot, columns_of, quoted, window_us
 from gateway.shadow import local
 from gateway.shadow.draw import Draw, Job, column_of
 from gateway.shadow.pairs import blocks
@@ -31,7 +31,6 @@ MIRROR: Final = "replay"
 ROWS_MAX: Final = 1_000_000
 """The newest rows of a window that are replayed; some 500 MB of pairs."""
 _BATCH_ROWS: Final = 8192
-_EVER_US: Final = 4_102_444_800_000_000  # 2100
 _OURS: Final = (
     "prediction_id", "row", "rows", "revision", "variant", "model", "version", "unit", "experiment", "answer_label", "answer_score", "sequence",
 )  # fmt: skip
@@ -79,12 +78,10 @@ def replay(
     on_progress: Callable[[int, int], None] = lambda _a, _b: None,
 ) -> Replayed:
     """Runs `model` on the newest rows of the window; `on_progress` is told the rows done and those to do. Raises NotRecorded."""
-    since_us = int((question.since_unix_s or 0) * 1e6)
-    until_us = _EVER_US if question.until_unix_s is None else int(question.until_unix_s * 1e6)
-    bounds = [question.endpoint, question.variant, since_us, until_us]
+    bounds = [question.endpoint, question.variant, *window_us(question.since_unix_s, question.until_unix_s)]
     signature = model.staged.signature
     with queries.snapshot("predictions", "sensitive") as snapshot:
-        apart = {spec.name: _named(snapshot, "sensitive", f"attribute_{spec.name}") for spec in signature.inputs}
+        apart = {spec.name: columns_of(snapshot, "sensitive", "attribute", spec.name) for spec in signature.inputs}
         if question.with_sensitive:
             _join_sensitive(snapshot, [name for names in apart.values() for name in names])
         else:
@@ -120,11 +117,6 @@ def replay(
     )
 
 
-def _named(snapshot: Snapshot, table: str, plain: str) -> list[str]:
-    """The columns of a tensor in a table: one for each type under which it was stored."""
-    return [name for name in snapshot.columns(table) if name == plain or name.startswith(plain + "__")]
-
-
 def _join_sensitive(snapshot: Snapshot, names: Sequence[str]) -> None:
     """Makes `shown`: the predictions, and beside each what is kept apart of it."""
     chosen = "".join(f", s.{quoted(name)}" for name in names)
@@ -136,7 +128,7 @@ def _join_sensitive(snapshot: Snapshot, names: Sequence[str]) -> None:
 
 def _column(snapshot: Snapshot, spec: TensorSpec, apart: list[str], *, with_apart: bool) -> str | None:
     """The SQL of an input's recorded values, whichever datatype it was recorded under; None for an optional one that never was."""
-    names = _named(snapshot, "predictions", f"input_{spec.name}") + (apart if with_apart else [])
+    names = columns_of(snapshot, "predictions", "input", spec.name) + (apart if with_apart else [])
     if not names and not spec.optional:
         if apart:
             raise NotRecorded(

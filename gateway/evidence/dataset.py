@@ -7,11 +7,10 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gateway.evidence.query import Queries, Row, Snapshot, quoted
+from gateway.evidence.query import Queries, Row, Snapshot, quoted, window_us
 from gateway.evidence.truths import hold_latest, resolve
 from gateway.streams.digest import digest_of
 
-_EVER_US: Final = 4_102_444_800_000_000  # 2100
 _BATCH_ROWS: Final = 65_536
 _OURS: Final = (
     "prediction_id", "row", "received_at", "revision", "variant", "model", "version", "digest", "unit", "experiment", "answer_label",
@@ -58,9 +57,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
 
 def dataset(queries: Queries, question: Question) -> Dataset:
     """The answered rows of an endpoint that have a label and whose inputs were recorded. The newest label within the window holds."""
-    since_us = int((question.since_unix_s or 0) * 1e6)
-    until_us = _EVER_US if question.until_unix_s is None else int(question.until_unix_s * 1e6)
-    bounds = [question.endpoint, since_us, until_us]
+    bounds = [question.endpoint, *window_us(question.since_unix_s, question.until_unix_s)]
     with queries.snapshot("predictions", "labels", "sensitive") as snapshot:
         resolve(snapshot, question.endpoint, since_unix_s=question.since_unix_s, window_s=question.label_window_s)
         hold_latest(snapshot)

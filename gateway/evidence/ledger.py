@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from gateway.evidence.paired import PairedLossTest, PairedTest
-from gateway.evidence.query import Queries, Row, Snapshot, literal
+from gateway.evidence.query import Queries, Row, Snapshot, literal, window_us
 from gateway.evidence.segments import segment, table_of
 from gateway.evidence.truths import hold_first, resolve
 
@@ -31,7 +31,6 @@ CREATE TEMP TABLE pairs AS
         AND received_at >= make_timestamptz($4) AND received_at < make_timestamptz($5)
 """
 _PAIR_KEY: Final = ("mirror", "model", "version", "id", "row")
-_EVER_US: Final = 4_102_444_800_000_000  # 2100
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,9 +68,8 @@ def ledger(queries: Queries, question: Question, tests: Tests) -> dict[str, Any]
     with queries.snapshot("predictions", "shadows", "labels", "sensitive") as snapshot:
         if question.segment_by is not None:
             table_of(snapshot, question.segment_by)
-        since_us = int((question.since_unix_s or 0) * 1e6)
-        until_us = _EVER_US if question.until_unix_s is None else int(question.until_unix_s * 1e6)
-        snapshot.run(_PAIRS, [question.endpoint, question.mirror, question.champion, since_us, until_us])
+        window = window_us(question.since_unix_s, question.until_unix_s)
+        snapshot.run(_PAIRS, [question.endpoint, question.mirror, question.champion, *window])
         snapshot.keep_one("pairs", _PAIR_KEY, "outcome <> 'recorded', pair_sequence")
         if question.exogenous:
             resolve(snapshot, question.endpoint, since_unix_s=question.since_unix_s, window_s=question.label_window_s)

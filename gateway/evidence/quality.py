@@ -12,19 +12,32 @@ import numpy as np
 from gateway.evidence import intervals
 from gateway.evidence.intervals import Intervals, Units
 from gateway.evidence.measures import Values, binary, calibration, classification, multiclass, regression
-from gateway.evidence.query import Queries, Row, Snapshot, literal, quoted
+from gateway.evidence.query import Queries, Row, Snapshot, columns_of, literal, quoted, window_us
 from gateway.evidence.segments import segment
 from gateway.evidence.truths import hold_latest, resolve
 from models.answer import text_of
 from models.signature import Answer
 
-_EVER_US: Final = 4_102_444_800_000_000  # 2100
-
+_IS_DRAWN: Final = "(assigned_by = 'split' OR experiment)"
+_LIVE: Final = {
+    "answered": "SELECT *, variant AS name FROM predictions",
+    # What another answered for a variant is its own, and so of the version that it had in that revision.
+    "assigned": f"""
+        SELECT p.* REPLACE (
+            CASE WHEN p.fallback THEN coalesce(own.model, 'unknown') ELSE p.model END AS model,
+            CASE WHEN p.fallback THEN coalesce(own.version, 'unknown') ELSE p.version END AS version
+        ), p.assigned AS name
+        FROM predictions p LEFT JOIN (
+            SELECT revision, assigned, any_value(model) AS model, any_value(version) AS version FROM predictions
+            WHERE endpoint = $1 AND variant = assigned GROUP BY ALL
+        ) own USING (revision, assigned) WHERE {_IS_DRAWN}
+    """,  # noqa: S608  # our own text
+}
 _ANSWERED: Final = """
 CREATE TEMP TABLE answered AS
-    SELECT 'live' AS role, variant AS name, model, version, prediction_id::UUID AS id, row, received_at, answer_label, answer_score, {live} AS given,
+    SELECT 'live' AS role, name, model, version, prediction_id::UUID AS id, row, received_at, answer_label, answer_score, {live} AS given,
         hash(coalesce('u' || unit, 'p' || prediction_id)) AS unit, NULL::BOOLEAN AS agrees
-    FROM predictions WHERE endpoint = $1 AND variant IS NOT NULL
+    FROM ({of}) WHERE endpoint = $1 AND variant IS NOT NULL
         AND received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3)
     UNION ALL
     SELECT 'mirror', mirror, model, version, prediction_id::UUID, row, received_at, answer_label, answer_score, {mirror},
@@ -53,9 +66,13 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
     `label_window_s`: what became known later after its prediction does not count (the route's `label.window`); None: everything counts.
     `segment_by`: a column of `predictions`, by whose values everything is told as well.
+
+    `by`: whose an answer is. `assigned`: the variant's that was drawn, also where another answered for it, and without the requests that
+    were pinned or ruled to theirs: what variants can be compared by. `answered`: of who answered, all of it.
     """
 
     endpoint: str
+    by: str = "assigned"
     segment_by: str | None = None
     since_unix_s: float | None = None
     until_unix_s: float | None = None
@@ -63,18 +80,19 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def quality(queries: Queries, question: Question, answers: Callable[[str], Answer | None]) -> dict[str, Any]:
-    """Measures of every variant (who answered) and mirror, each model version for itself. What cannot be measured is None.
+    """Measures of every variant and mirror, each model version for itself. What cannot be measured is None.
 
     The newest label of a row holds, a retracted one counts as none. Labels and answers are compared in their plain form.
-    Raises ValueError for a `segment_by` that is no column.
+    Raises ValueError for a `segment_by` that is no column, and for a `by` that is neither.
     """
-    since_us = int((question.since_unix_s or 0) * 1e6)
-    until_us = _EVER_US if question.until_unix_s is None else int(question.until_unix_s * 1e6)
+    if question.by not in _LIVE:
+        raise ValueError(f"by: wanted assigned or answered, got {question.by!r}")
+    bounds = [question.endpoint, *window_us(question.since_unix_s, question.until_unix_s)]
     with queries.snapshot("predictions", "shadows", "labels", "sensitive") as snapshot:
         answer = _answer(snapshot, question.endpoint, answers)
         given = {table: _given(snapshot, table, answer) for table in ("predictions", "shadows")}
-        sql = _ANSWERED.format(live=given["predictions"], mirror=given["shadows"])
-        snapshot.run(sql, [question.endpoint, since_us, until_us])
+        sql = _ANSWERED.format(of=_LIVE[question.by], live=given["predictions"], mirror=given["shadows"])
+        snapshot.run(sql, bounds)
         snapshot.keep_one("answered", (*_WHO, "id", "row"), "answer_label, answer_score")
         resolve(snapshot, question.endpoint, since_unix_s=question.since_unix_s, window_s=question.label_window_s)
         hold_latest(snapshot)
@@ -93,10 +111,15 @@ def quality(queries: Queries, question: Question, answers: Callable[[str], Answe
                 " FROM judged GROUP BY ALL"
             )
         }
-        failed = snapshot.rows(
-            "SELECT assigned AS name, count(*) AS rows FROM predictions WHERE endpoint = $1 AND (variant IS NULL OR fallback)"
-            " AND received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3) GROUP BY 1 ORDER BY 1",
-            [question.endpoint, since_us, until_us],
+        failed = _counts(snapshot, "assigned", "variant IS NULL OR fallback", bounds)
+        left_out = (
+            _counts(snapshot, "assigned_by", f"variant IS NOT NULL AND NOT {_IS_DRAWN}", bounds)
+            if question.by == "assigned"
+            else {}
+        )
+        unused = snapshot.rows(
+            "SELECT fault, count(*) AS labels FROM resolved WHERE fault IS NOT NULL AND id IN (SELECT id FROM answered)"
+            " GROUP BY 1 ORDER BY 1"
         )
         told = [_subject(snapshot, subject, form) | {"label_delay_s": _delay(subject, delays)} for subject in subjects]
         if question.segment_by is not None:
@@ -107,11 +130,24 @@ def quality(queries: Queries, question: Question, answers: Callable[[str], Answe
             "endpoint": question.endpoint,
             "kind": kind,
             "positive": None if positive is None else _shown(positive, answer),
-            "failed": {row["name"]: row["rows"] for row in failed if row["name"] is not None},
+            "by": question.by,
+            "failed": failed,
+            "left_out": left_out,
+            "labels_unused": {row["fault"]: row["labels"] for row in unused},
             "label_window_s": question.label_window_s,
             "segment_by": question.segment_by,
             "subjects": told,
         }
+
+
+def _counts(snapshot: Snapshot, name: str, where: str, bounds: Sequence[object]) -> dict[str, int]:
+    """Rows of the predictions in the window for which `where` holds, by a column's values."""
+    found = snapshot.rows(
+        f"SELECT {name} AS name, count(*) AS rows FROM predictions WHERE endpoint = $1 AND ({where}) AND {name} IS NOT NULL"  # noqa: S608  # our own text
+        " AND received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3) GROUP BY 1 ORDER BY 1",
+        bounds,
+    )
+    return {row["name"]: row["rows"] for row in found}
 
 
 class Form(NamedTuple):
@@ -275,11 +311,13 @@ def _answer(snapshot: Snapshot, endpoint: str, answers: Callable[[str], Answer |
 
 
 def _given(snapshot: Snapshot, table: str, answer: Answer | None) -> str:
-    """The probabilities of several classes as a list, where they were stored as one output of that form."""
-    column = f"output_{answer.score_output}" if answer is not None and answer.score_output else ""
-    if answer is None or not answer.classes or len(answer.classes) < 3 or column not in snapshot.columns(table):
+    """The probabilities of several classes as a list, where they were stored as one output of that form, of whichever type."""
+    names = (
+        columns_of(snapshot, table, "output", answer.score_output) if answer is not None and answer.score_output else []
+    )
+    if answer is None or not answer.classes or len(answer.classes) < 3 or not names:
         return "NULL::DOUBLE[]"
-    return f"{quoted(column)}::DOUBLE[]"
+    return f"coalesce({', '.join(f'try_cast({quoted(name)} AS DOUBLE[])' for name in names)})"
 
 
 def _kind(snapshot: Snapshot, answer: Answer | None) -> str:

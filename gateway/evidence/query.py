@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import duckdb
 
-from gateway.streams.schema import SCHEMAS
+from gateway.streams.schema import ARROW_OF, SCHEMAS
 from gateway.streams.table import TableView
 
 _MACROS: Final = """
@@ -25,6 +25,8 @@ CREATE TEMP VIEW {name} AS FROM read_parquet(
     [{files}], union_by_name = true, hive_partitioning = true, hive_types = {{'endpoint': VARCHAR, 'date': DATE}})
 """
 """The files of one version of a table on a local disk, read by DuckDB itself: half the cost of reading them by way of Arrow."""
+
+_EVER_US: Final = 4_102_444_800_000_000  # 2100
 
 Row = dict[str, Any]
 
@@ -160,6 +162,19 @@ class Queries:
 
     def _dataset(self, name: str) -> tuple[int, Any] | None:
         return (0, self._instead[name]) if name in self._instead else self._views[name].dataset()
+
+
+def window_us(since_unix_s: float | None, until_unix_s: float | None) -> list[int]:
+    """The ends of a window [since, until) of Unix seconds, as microseconds for `make_timestamptz`; None is open."""
+    return [int((since_unix_s or 0) * 1e6), _EVER_US if until_unix_s is None else int(until_unix_s * 1e6)]
+
+
+def columns_of(snapshot: Snapshot, table: str, kind: str, tensor: str) -> list[str]:
+    """The columns of a tensor in a table: one for each type under which it was stored (`gateway.streams.schema.Naming`)."""
+    plain = f"{kind}_{tensor}"
+    typed = [name for name in snapshot.columns(table) if name.startswith(plain + "__")]
+    own = [name for name in typed if name.removeprefix(plain + "__").partition("_")[0] in ARROW_OF]
+    return [plain, *own] if plain in snapshot.columns(table) else own
 
 
 def quoted(name: str) -> str:

@@ -3,6 +3,7 @@ import shutil
 import httpx
 import pytest
 
+from gateway.admin.calls import calls
 from gateway.settings import Settings
 from tests.kit.control import ANN, ControlPlane, route
 
@@ -83,3 +84,15 @@ async def test_a_moment_that_is_none_is_refused_by_name(plane, http):
     reply = await http.get("/endpoints/phishing/ledger", params={"until": "yesterday"})
     assert (reply.status_code, reply.json()["code"]) == (400, "query_invalid")
     assert "?until=<RFC 3339>" in reply.json()["error"]
+
+
+async def test_quality_is_by_assignment_unless_who_answered_is_asked_for(plane, http):
+    await plane.put(route())
+    ask = lambda **query: http.get("/endpoints/phishing/quality", params=query)
+    assert [(await ask(**query)).json()["by"] for query in ({}, {"by": "answered"})] == ["assigned", "answered"]
+    assert (await ask(by="who")).json()["error"] == "by: wanted assigned or answered, got 'who'"
+
+
+def test_what_quality_can_be_asked_stands_in_the_description():
+    (call,) = [one for one in calls() if one.path.endswith("/quality")]
+    assert set(call.query) == {"by", "segment_by", "since", "until"}

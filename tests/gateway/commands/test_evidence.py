@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from gateway.commands.evidence import show_ledger, show_prediction, show_quality
@@ -51,7 +53,7 @@ def test_without_a_mirror_the_ledger_says_how_to_get_one(shown):
 def test_quality_has_coverage_and_delay_in_units_that_people_read(shown, evidence):
     text = shown(show_quality, evidence.quality(quality.Question(endpoint="phishing")))
     assert "phishing: classification, positive class 1" in text
-    (line,) = [line for line in text.splitlines() if "champion" in line]
+    (line,) = [line for line in text.splitlines() if line.startswith("live")]
     assert line.split()[:7] == ["live", "champion", "phishing", "1", "4", "1", "25.00%"]
     assert "2.0 h" in line
 
@@ -102,3 +104,60 @@ def test_a_measure_is_shown_with_its_interval_and_segments_below(shown, tmp_path
     assert f"  champion 1, 95%: accuracy {low:.4g} to {high:.4g}" in text
     assert "champion 1 by input_x" in text
     assert "0.0 to 49.0" in text
+
+
+def test_the_ledger_says_how_sure_it_is_where_scores_differ_and_when(shown, tmp_path):
+    place, count = Place(tmp_path), 60
+    place.store(
+        predictions([request(n) for n in range(count)], [0.9] * count),
+        shadows(list(range(count)), ["1"] * count, ["0"] * count, live_scores=[0.9] * count, scores=[0.25] * count),
+        labels(*[label(n, 0) for n in range(count)]),
+    )
+    question = ledger.Question(endpoint="phishing", champion="champion", exogenous=True)
+    (mirror,) = Evidence(place.uri, lambda _: BINARY).ledger(question)["mirrors"]
+    text = shown(show_ledger, {"endpoint": "phishing", "champion": "champion", "mirrors": [mirror]})
+    assert "  candidate: score difference 0.01: -0.65, 0.5: -0.65, 0.99: -0.65" in text
+    e_value = f"{math.exp(mirror['evidence']['log_e']):.4g}"
+    assert f"  candidate: sequential_mcnemar over 60 units: difference 1, e-value {e_value}, p " in text
+    assert "  candidate: agreement from 2026-09-21 14:13:20 in 1 spans: 0" in text
+    assert f"  candidate: furthest off {pid_text(0)} row 0: 1 (0.9) → 0 (0.25)" in text
+
+
+def test_an_e_value_beyond_any_number_is_told_as_such(shown):
+    mirror = {
+        "mirror": "m",
+        "rows": 1,
+        "agreement": 0.5,
+        "dropped": {},
+        "evidence": {"log_e": 1e4, "units": 9, "test": "t"},
+    }
+    assert "e-value over 1e300" in shown(show_ledger, {"endpoint": "e", "champion": "c", "mirrors": [mirror]})
+
+
+def test_quality_says_how_calibrated_it_is_where_it_was_wrong_and_how_it_went(shown, tmp_path):
+    place = Place(tmp_path)
+    place.store(
+        predictions([request(n) for n in range(40)], [0.9] * 40), labels(*[label(n, int(n > 9)) for n in range(40)])
+    )
+    text = shown(show_quality, Evidence(place.uri, lambda _: BINARY).quality(quality.Question(endpoint="phishing")))
+    assert "  champion 1, mean score → share that came true: 0.9 → 0.75 (40)" in text
+    assert "  champion 1, accuracy from 2026-09-21 14:13:20 in 1 spans: 0.75" in text
+    assert f"  champion 1, most wrong {pid_text(0)} row 0: 0, answered 1 (0.9)" in text
+
+
+def test_a_regressions_quantile_losses_are_told(shown):
+    subject = SUBJECT | {"quantile_loss": {"0.1": 0.25, "0.5": 0.5}}
+    text = shown(show_quality, {"endpoint": "e", "kind": "regression", "subjects": [subject]})
+    assert "  champion 1, quantile loss: 0.1: 0.25, 0.5: 0.5" in text
+
+
+def test_quality_says_what_is_in_no_figure(shown):
+    reply = {
+        "endpoint": "e", "kind": "classification", "subjects": [SUBJECT], "by": "assigned", "failed": {"challenger": 3},
+        "left_out": {"pin": 2}, "labels_unused": {"row_missing": 4},
+    }  # fmt: skip
+    text = shown(show_quality, reply)
+    assert "by assignment" in text
+    assert "  left out, for nobody drew them: 2 by pin; --by answered has them" in text
+    assert "  failed, or answered by another: challenger 3" in text
+    assert "  labels that are of no row, and not used: 4 row_missing" in text

@@ -2,12 +2,14 @@ import asyncio
 import re
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from deltalake import DeltaTable
 
 import gateway
-from gateway.control.feedback import Feedback, Watermark
+from gateway.control.feedback import Drifted, Feedback, Watermark
+from gateway.evidence.drift import Stability
 from gateway.evidence.evidence import Evidence
 from gateway.settings import Settings
 from gateway.spool.segment import SegmentWriter, segment_path
@@ -30,22 +32,23 @@ class World:
         self.settings = Settings(state_dir=str(folder))
         self.place = Place(folder)
         self.page = CounterPage(folder / "run", "control-1")
-        evidence = Evidence(self.place.uri, lambda _: BINARY)
+        evidence = Evidence(self.place.uri, self.answers)
+        self.unreadable = set()
         self.now = NOW
         self.recorded = []
         self.feedback = Feedback(
             self.settings, lambda: evidence, self.page, self.recorded.append, wall=lambda: self.now
         )
 
-    def route(self, **more):
+    def route(self, endpoint="phishing", **more):
         arms = [{"name": "champion", "model": "models:/phishing/1", "weight": 1}]
         mirrors = [{"name": "candidate", "model": "models:/phishing/2"}]
-        document = {"endpoint": "phishing", "variants": arms, "mirrors": mirrors, **more}
+        document = {"endpoint": endpoint, "variants": arms, "mirrors": mirrors, **more}
         store = StateStore(self.settings.state_file)
-        draft = Draft(endpoint="phishing", action="put", author="ann", reason="test", document=document)
+        draft = Draft(endpoint=endpoint, action="put", author="ann", reason="test", document=document)
         written = store.write(draft, check=False)
         nothing = CompiledRoute(
-            endpoint="phishing",
+            endpoint=endpoint,
             revision=written.number,
             document=document,
             models={},
@@ -55,6 +58,11 @@ class World:
         )
         assert store.activate(written.number, nothing)
         store.close()
+
+    def answers(self, digest):
+        if digest in self.unreadable:
+            raise RuntimeError(f"no answer form of {digest}")
+        return BINARY
 
     def look(self):
         self.feedback.show(self.feedback.look())
@@ -119,6 +127,64 @@ def test_labels_are_counted_once_they_are_settled_and_once_only_over_restarts(wo
     assert world.value("runoff_labels_total", outcome="orphaned") == 1
     assert Watermark(world.settings.state_path / "labels.json").sequence > 0
     assert (world.settings.state_path / "labels.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_labels_that_are_about_no_single_row_are_on_the_scrape_under_their_own_names(world):
+    world.place.store(
+        predictions([request(0, rows=2), request(1)], [0.9] * 3), labels(label(0, 1), label(0, 1, row=2), label(1, 1))
+    )
+    world.look()
+    found = {one: world.value("runoff_labels_total", outcome=one) for one in ("joined", "row_missing", "row_unknown")}
+    assert found == {"joined": 1, "row_missing": 1, "row_unknown": 1}
+
+
+def test_an_endpoint_whose_figures_cannot_be_made_leaves_the_scrape_and_holds_up_no_other(world):
+    for endpoint, digest in (("broken", "d2"), ("phishing", "d1"), ("zebra", "d1")):
+        world.route(endpoint)
+        block = predictions([request(n) for n in range(4)], [0.9] * 4, endpoint=endpoint)
+        world.place.store(msgspec.structs.replace(block, digest=digest), writer=f"of-{endpoint}")
+    world.place.store(labels(label(0, 1)))
+    world.look()
+    shown = lambda endpoint: world.value("runoff_quality", endpoint=endpoint, metric="coverage")
+    assert [shown(one) for one in ("broken", "phishing", "zebra")] == [0.25] * 3
+    world.unreadable.add("d2")
+    world.place.store(labels(label(1, 1)), writer="worker-2")
+    world.now += 61
+    world.look()
+    assert [shown(one) for one in ("broken", "phishing", "zebra")] == [None, 0.5, 0.5]
+    assert {row.endpoint for row in world.recorded[-1].rows} == {"phishing", "zebra"}
+    assert world.value("runoff_labels_total", outcome="joined") == 2
+
+
+def test_a_minute_that_the_spool_did_not_take_is_told_again(world):
+    world.route()
+    world.place.store(predictions([request(0)], [0.9]), labels(label(0, 1)))
+
+    def full(_):
+        raise OSError("no space")
+
+    world.feedback._record = full
+    with pytest.raises(OSError, match="no space"):
+        world.look()
+    assert world.value("runoff_labels_total", outcome="joined") == 1
+    world.feedback._record = world.recorded.append
+    world.look()
+    assert [row.measures["accuracy"] for row in world.recorded[0].rows] == [1.0]
+    assert world.value("runoff_labels_total", outcome="joined") == 1
+
+
+def test_of_many_inputs_those_that_drift_are_on_the_scrape_and_what_is_shown_once_stays():
+    calm = {f"x{place}": Stability(psi=place / 2000, threshold=0.1) for place in range(200)}
+    chosen = Drifted()
+    assert set(chosen.of(("e", "v"), calm)) == {f"x{place}" for place in range(180, 200)}
+    moved = {**calm, "x0": Stability(psi=0.5, threshold=0.1)}
+    assert set(chosen.of(("e", "v"), moved)) == {"x0", *(f"x{place}" for place in range(180, 200))}
+    assert "x0" in chosen.of(("e", "v"), calm)
+    all_moved = {name: Stability(psi=1.0, threshold=0.1) for name in calm}
+    assert len(chosen.of(("e", "v"), all_moved)) == 60
+    assert len(chosen.of(("e", "v"), all_moved)) == 60
+    few = {name: calm[name] for name in ("x0", "x1")}
+    assert chosen.of(("other", "v"), few) == few
 
 
 async def test_mirrored_rows_that_nobody_read_go_within_a_minute_and_are_counted(world):

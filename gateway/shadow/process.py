@@ -234,7 +234,11 @@ class Shadow:
         answer = self._roster.answer_of(draw.block.model, draw.block.version)
         if answer is None or not draw.live_outputs:
             return
-        labels, scores = read(answer, list(draw.live_outputs), list(draw.live_outputs.values()))
+        try:
+            labels, scores = read(answer, list(draw.live_outputs), list(draw.live_outputs.values()))
+        except Exception as error:  # noqa: BLE001  # outputs of others: pairs without production's answer, not the end of all pairs
+            _log.warning("live_answer_unread", endpoint=draw.block.endpoint, model=draw.block.model, error=error)
+            return
         if len(labels) == draw.rows:
             draw.live_labels, draw.live_scores = labels, scores
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -14,9 +15,10 @@ from gateway.processes.place import resident_bytes
 from gateway.rest.app import build
 from gateway.rpc.server import serve
 from gateway.settings import Settings
+from gateway.shadow.draw import column_of
 from gateway.shadow.process import Shadow
 from gateway.spool.reader import writers
-from routing.records import ShadowBlock
+from routing.records import MirrorBlock, ShadowBlock
 from tests.kit.asgi_server import listening
 from tests.kit.plane import Plane
 from tests.kit.remote_server import failing, hanging, linear, saying, serving, slow
@@ -122,6 +124,30 @@ async def test_the_counters_close_the_same_sum(world: Shadowed) -> None:
         assert totals.value("runoff_mirrored_total", endpoint="line", variant=name, outcome="recorded") == drawn
         assert 0 <= totals.value("runoff_mirror_agreement_ratio", endpoint="line", variant=name) <= 1
         assert totals.value("runoff_mirror_lag_seconds", endpoint="line", variant=name) < 60
+
+
+async def test_production_answers_that_cannot_be_read_cost_their_own_labels_alone(
+    world: Shadowed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.route(world.candidates(1))
+    append = world.append
+
+    def spoiled(payload: bytes, worker: str) -> int:
+        block = msgspec.msgpack.decode(payload, type=MirrorBlock)
+        odd = [column_of("label", "INT64", np.zeros(2, "<i8")), column_of("probabilities", "FP32", np.zeros(5, "<f4"))]
+        return append(msgspec.msgpack.encode(msgspec.structs.replace(block, live_outputs=odd)), worker)
+
+    with monkeypatch.context() as spoiling:
+        spoiling.setattr(world, "append", spoiled)
+        world.serve(1)
+    world.serve(1)
+
+    async with running(world):
+        blocks = await all_written(world)
+
+    assert outcomes(blocks) == {("candidate-0", "recorded"): 2}
+    labels = [label for block in blocks for label in block.live_labels]
+    assert [label is None for label in labels] == [True, False]
 
 
 async def test_rows_of_many_requests_share_a_run(world: Shadowed) -> None:

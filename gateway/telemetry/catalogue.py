@@ -192,7 +192,8 @@ _ALL: Final = (
     _counter(
         "runoff_labels_total",
         ("outcome",),
-        "Labels by outcome: accepted, rejected; two minutes later joined, or orphaned: its prediction was not recorded here, or is gone.",
+        "Labels by outcome: accepted, rejected; two minutes later joined; orphaned: its prediction was not recorded here, or is gone; "
+        "row_missing: the request had several rows and the label names none; row_unknown: the request had fewer. Mend who sends the latter two.",
     ),
     # evidence
     _gauge(

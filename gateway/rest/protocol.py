@@ -22,6 +22,7 @@ from gateway.live import LiveTable, ServedEndpoint
 from gateway.rest import forms, wire
 from gateway.rest.connection import Connection
 from gateway.rest.forms import SCORING, TENSORFLOW, V2, Form
+from gateway.rest.headers import request_id_of
 from gateway.rest.heads import Head, Heads, Shape
 from gateway.settings import Limits
 from gateway.telemetry.log import EventLog
@@ -232,26 +233,19 @@ class WireProtocol(Connection):
         decoded = None if hot is None or head.json_length is not None else wire.decode(body, hot)
         if decoded is None:
             return self._submit_formed(endpoint, form, body, head, closes=closes)
-        if not (self._caller is None or self._caller.take()):
-            return False
         inputs, rows, wire_id = decoded
         is_flat = type(inputs[0]) is list
         ticket = Ticket(self, endpoint, inputs, rows, _V2_REST, self._received_ns, is_flat, head.headers)
-        if closes:
-            ticket.closes = True
         if len(body) >= HEAVY_BYTES_MIN:
             ticket.heavy_bytes = len(body)
         if head.traceparent is not None:
             ticket.traceparent = head.traceparent.decode("latin-1")
-        if wire_id is not None or head.request_id is not None:
+        if head.request_id is not None:
+            ticket.request_id = request_id_of(head.request_id.decode("latin-1"))
+        if wire_id is not None:
             ticket.wire_id = wire_id
-            request_id = wire_id if head.request_id is None else head.request_id.decode("latin-1")
-            if request_id is not None and is_request_id(request_id):
-                ticket.request_id = request_id
-            else:
-                self.plane.meter.count("runoff_request_ids_dropped_total", {})
-        self._enter(ticket)
-        return True
+            ticket.request_id = ticket.request_id or request_id_of(wire_id)
+        return self._let_in(ticket, head, closes=closes)
 
     def _submit_formed(
         self, endpoint: ServedEndpoint, form: Form, body: bytes | bytearray, head: Head, *, closes: bool
@@ -260,7 +254,11 @@ class WireProtocol(Connection):
         if not forms.is_light(endpoint, len(body), head.json_length):
             return False
         ticket = forms.admit(self, endpoint, form, body, head, self._received_ns)
-        if ticket is None or not (self._caller is None or self._caller.take()):
+        return ticket is not None and self._let_in(ticket, head, closes=closes)
+
+    def _let_in(self, ticket: Ticket, head: Head, *, closes: bool) -> bool:
+        """Into the corridor, unless it is over its caller's quota."""
+        if not (self._caller is None or self._caller.take()):
             return False
         ticket.closes = closes
         if head.request_id is not None and ticket.request_id != head.request_id.decode("latin-1"):
@@ -302,11 +300,3 @@ class WireProtocol(Connection):
 def _picked(headers: list[tuple[bytes, bytes]], names: frozenset[bytes]) -> dict[str, str]:
     """The headers that the route's routing needs, decoded; the last of several with one name holds."""
     return {name.decode(): value.decode("latin-1") for name, value in headers if name in names}
-
-
-def is_request_id(text: str) -> bool:
-    """At most 128 of [A-Za-z0-9._:-]."""
-    return 0 < len(text) <= 128 and text.isascii() and not text.translate(_ID_CHARACTERS)
-
-
-_ID_CHARACTERS: Final = dict.fromkeys(map(ord, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:-"))

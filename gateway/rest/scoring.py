@@ -17,7 +17,7 @@ from gateway.errors import MediaTypeUnsupported, RequestMalformed, translate
 from gateway.request import InferReply
 from gateway.rest.dataframes import Cell, cast_columns, from_csv, from_records, from_split
 from gateway.rest.headers import error_headers, request_id_of
-from gateway.rest.json_tensors import RANK_MAX, UNREADABLE, depth_of, malformed, nested_decoder
+from gateway.rest.json_tensors import RANK_MAX, UNREADABLE, depth_of, joined, malformed, nested_decoder
 from models.errors import InputInvalid, ModelFailed
 from models.signature import Signature, TensorSpec
 from models.tensors import FLOATING, NUMPY_OF, Array
@@ -268,7 +268,7 @@ def _tensors(form: str, raw: Raw, signature: Signature) -> dict[str, Array]:
     if first == b"[{":
         records = _raw_records(raw)
         return {
-            spec.name: _tensor(spec, _joined([record[spec.name] for record in records]))
+            spec.name: _tensor(spec, joined([record[spec.name] for record in records]))
             for spec in specs
             if all(spec.name in record for record in records)
         }
@@ -336,11 +336,6 @@ def _array(spec: TensorSpec, values: object) -> Array:
         raise RequestMalformed(
             f"Invalid input. Failed to convert input {spec.name} to type '{NUMPY_OF[spec.datatype]}'."
         ) from None
-
-
-def _joined(raws: Sequence[Raw]) -> bytes:
-    """The values of several rows as one JSON list, so that they are read in one go."""
-    return b"[" + b",".join(bytes(raw) for raw in raws) + b"]"
 
 
 def _opening(raw: bytes | Raw) -> bytes:

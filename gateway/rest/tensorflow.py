@@ -18,7 +18,7 @@ from starlette.routing import Route
 from gateway.errors import RequestMalformed
 from gateway.request import Corridor, InferReply, ModelView
 from gateway.rest.entrance import JSON, Entrance, infer_reply, json_reply, unless_gone
-from gateway.rest.json_tensors import UNREADABLE, malformed, read_json
+from gateway.rest.json_tensors import UNREADABLE, joined, malformed, read_json
 from gateway.rest.refusals import guarded
 from models.errors import InputInvalid
 from models.signature import Signature, TensorSpec
@@ -169,9 +169,9 @@ def _rows(instances: Sequence[Raw], signature: Signature) -> dict[str, Array]:
         names = records[0].keys()
         if any(record.keys() != names for record in records):
             raise InputInvalid("instances: every one must name the same inputs")
-        return {name: _read(name, _joined([record[name] for record in records]), signature) for name in names}
+        return {name: _read(name, joined([record[name] for record in records]), signature) for name in names}
     name = _only_input(signature)
-    return {name: _read(name, _joined(instances), signature)}
+    return {name: _read(name, joined(instances), signature)}
 
 
 def _columns(inputs: Raw, signature: Signature) -> dict[str, Array]:
@@ -192,11 +192,6 @@ def _only_input(signature: Signature) -> str:
     if len(signature.inputs) != 1:
         raise InputInvalid(f"wanted objects by input name: this model has {len(signature.inputs)} inputs")
     return signature.inputs[0].name
-
-
-def _joined(raws: Sequence[Raw]) -> bytes:
-    """The values of several rows as one JSON list, so that they are read in one go."""
-    return b"[" + b",".join(bytes(raw) for raw in raws) + b"]"
 
 
 def _tensor_info(spec: TensorSpec) -> dict[str, object]:

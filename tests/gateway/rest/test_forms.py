@@ -175,6 +175,10 @@ HOT: dict[str, Said] = {
     "id and parameters": v2(tensor([1.0, 2.0], 1, 2), id="one", parameters={"priority": 1, "timeout": 900_000}),
     "request id": v2(tensor([[1.0, 2.0]], 1, 2), headers={"x-request-id": "r-1", "x-user-id": "u-7"}),
     "request id that does not fit": v2(tensor([[1.0, 2.0]], 1, 2), headers={"x-request-id": "not an id!"}),
+    "request id that does not fit, beside one that does": v2(
+        tensor([1.0, 2.0], 1, 2), id="one", headers={"x-request-id": "not an id!"}
+    ),
+    "plain id that does not fit": v2(tensor([1.0, 2.0], 1, 2), id="not an id!"),
     "traced": v2(tensor([[1, 2]], 1, 2), headers={"traceparent": f"00-{'a' * 32}-{'b' * 16}-00"}),
     "FP64 for FP32 that is refused": v2(tensor([1.0, 2.0], 1, 2, datatype="FP64")),
     "strings": v2(tensor(["a", "ü", "", "d"], 2, 2, datatype="BYTES"), model="text"),

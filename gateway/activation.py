@@ -31,6 +31,7 @@ from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.log import EventLog
 from models.catalog import Catalog, LoadedModel
 from models.niceness import thread_steps_back
+from models.staged import ModelKey
 from routing.table import EndpointTable
 
 log = EventLog(__name__)
@@ -85,6 +86,7 @@ class Activation:
         self._failed: dict[Attempt, float] = {}
         self._problems: dict[Attempt, str] = {}
         self._unread: set[Attempt] = set()
+        self._broken: set[str] = set()
         self._leaving: dict[Place, str] = {}
         self._working: asyncio.Future[Any] | None = None
         self._has_landed = False
@@ -134,6 +136,7 @@ class Activation:
         self._work_next()
         if self._working is None:
             self._let_go()
+        self._gauges.models(self._catalog.loaded(), self._model_states())
         self._has_landed = False  # last: a look that fails is to come again
 
     def close(self) -> None:
@@ -151,6 +154,7 @@ class Activation:
         named = {model.digest for route in self._wanted() for model in loadable(route)}
         leaving = self._leaving | before
         self._leaving = {place: digest for place, digest in leaving.items() if digest not in named}
+        self._broken &= named
         wanted = {_attempt(route) for route in self._wanted()}
         self._problems = {attempt: text for attempt, text in self._problems.items() if attempt in wanted}
         self._failed = {attempt: at for attempt, at in self._failed.items() if attempt in wanted}
@@ -301,9 +305,10 @@ class Activation:
         if done.cancelled() or isinstance(error := done.exception(), _Closed):
             return
         if error is None:
-            self._gauges.loaded(done.result())
+            self._broken.discard(model.digest)
             log.info("model_warmed", model=model.key.name, version=model.key.version, digest=model.digest[:12])
         else:
+            self._broken.add(model.digest)
             for route in self._wanted():
                 if any(other.digest == model.digest for other in loadable(route)):
                     self._fail(route, error)
@@ -323,6 +328,19 @@ class Activation:
         self._working, self._has_landed = None, True
         if not self._is_closed:
             self.look()
+
+    def _model_states(self) -> dict[ModelKey, str]:
+        """Of what is wanted: `warm`, `loading` or about to be, `failed`; nothing of what is not tried because another model failed."""
+        states: dict[ModelKey, str] = {}
+        for route in self._wanted():
+            for model in loadable(route):
+                if model.digest in self._broken:
+                    states[model.key] = "failed"
+                elif self._catalog.get(model.digest) is not None:
+                    states[model.key] = "warm"
+                elif _attempt(route) not in self._failed:
+                    states[model.key] = "loading"
+        return states
 
     def _fail(self, route: CompiledRoute, error: BaseException) -> None:
         if _attempt(route) in self._failed:
@@ -353,7 +371,6 @@ class Activation:
         named = {model.digest for route in self._wanted() for model in loadable(route)}
         served = {model.staged.digest for endpoint in self._plane.table.endpoints.values() for model in endpoint.models}
         for model in self._catalog.retain(named | served):
-            self._gauges.dropped(model)
             log.info("model_dropped", model=model.staged.key.name, version=model.staged.key.version)
         self._leaving = {
             place: digest for place, digest in self._leaving.items() if self._catalog.get(digest) is not None

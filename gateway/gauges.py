@@ -1,8 +1,11 @@
 """The gauges of what a worker serves: revisions, weights, and the models that it holds."""
 
+from collections.abc import Iterable, Mapping
+
 from gateway.live import ServedEndpoint
 from gateway.telemetry.counters import CounterPage
 from models.catalog import LoadedModel
+from models.staged import ModelKey
 
 
 class RouteGauges:
@@ -11,6 +14,7 @@ class RouteGauges:
     def __init__(self, page: CounterPage) -> None:
         self._page = page
         self._weights: dict[tuple[str, str], int] = {}
+        self._models: dict[int, float] = {}
 
     def show(self, endpoints: dict[str, ServedEndpoint], gone: set[str]) -> None:
         """The live revision and the exact share of every variant; endpoints that are gone leave the scrape."""
@@ -27,16 +31,23 @@ class RouteGauges:
                 slot = self._weights[name, variant] = self._page.gauge("runoff_route_weight", labels)
                 floats[slot] = share
 
-    def loaded(self, model: LoadedModel) -> None:
-        self._model(model, 1.0, float(_memory_bytes(model)))
+    def models(self, loaded: Iterable[LoadedModel], states: Mapping[ModelKey, str]) -> None:
+        """The memory of what is `loaded`, wanted or not, and the `states` of what is wanted; all else leaves the scrape."""
+        shown: dict[int, float] = {}
+        every = dict(states)
+        for model in loaded:
+            key = model.staged.key
+            every[key] = "warm"
+            shown[self._page.gauge("runoff_model_memory_bytes", _labels(key))] = float(_memory_bytes(model))
+        for key, state in every.items():
+            shown[self._page.gauge("runoff_model_state", {**_labels(key), "state": state})] = 1.0
+        for slot, value in (dict.fromkeys(self._models, float("nan")) | shown).items():
+            self._page.floats[slot] = value
+        self._models = shown
 
-    def dropped(self, model: LoadedModel) -> None:
-        self._model(model, float("nan"), float("nan"))
 
-    def _model(self, model: LoadedModel, count: float, size_bytes: float) -> None:
-        labels = {"model": model.staged.key.name, "version": model.staged.key.version}
-        self._page.floats[self._page.gauge("runoff_model_state", {**labels, "state": "warm"})] = count
-        self._page.floats[self._page.gauge("runoff_model_memory_bytes", labels)] = size_bytes
+def _labels(key: ModelKey) -> dict[str, str]:
+    return {"model": key.name, "version": key.version}
 
 
 def _memory_bytes(model: LoadedModel) -> int:

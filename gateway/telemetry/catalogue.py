@@ -224,7 +224,8 @@ _ALL: Final = (
     _gauge(
         "runoff_model_state",
         ("model", "version", "state"),
-        "How many processes hold this version in this state. `failed`: `runoff status` shows the problem.",
+        "How many processes have this version `warm`, `loading` (or waiting for it), or could not load it: `failed`, of workers only. "
+        "`runoff status` shows the problem; a live revision is tried again every 10 s.",
     ),
     _gauge(
         "runoff_model_memory_bytes",

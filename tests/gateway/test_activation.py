@@ -346,3 +346,40 @@ async def test_while_the_state_cannot_be_read_the_worker_goes_on(world, caplog):
     following.cancel()
     with suppress(asyncio.CancelledError):
         await following
+
+
+async def test_what_is_loading_and_what_failed_is_on_the_scrape(world):
+    def states() -> dict[str, set[str]]:
+        totals = world.plane.totals()
+        shown = {
+            (version, state): totals.value("runoff_model_state", model="line", version=version, state=state)
+            for version in ("1", "2", "3")
+            for state in ("loading", "warm", "failed")
+        }
+        return {
+            version: {state for (other, state), value in shown.items() if other == version and value == 1}
+            for version in ("1", "2", "3")
+        }
+
+    broken = stage(world, "1")
+    path = world.plane.artifacts / broken.digest / broken.file
+    content = path.read_bytes()
+    path.write_bytes(b"no model")
+    world.written("a", {"champion": broken, "other": stage(world, "2", slope=2.0)})
+    world.activation.look()
+    assert states() == {"1": {"loading"}, "2": {"loading"}, "3": set()}
+    await world.until(lambda: world.activation.is_settled)
+    assert states() == {"1": {"failed"}, "2": set(), "3": set()}
+    path.write_bytes(content)
+    world.now += RETRY_S + 1
+    await world.until(world.served)
+    assert states() == {"1": {"warm"}, "2": {"warm"}, "3": set()}
+    worse = stage(world, "3", slope=3.0)
+    (world.plane.artifacts / worse.digest / worse.file).write_bytes(b"no model")
+    number = world.written("a", {"champion": worse}, live=False)
+    await world.until(lambda: ("failed", "a", number) in world.events())
+    assert states()["3"] == {"failed"}
+    draft = Draft(endpoint="a", action="delete", author="t", reason="t", document=None)
+    world.store.activate(world.store.write(draft, check=False).number, None)
+    world.activation.look()
+    assert states() == {"1": set(), "2": set(), "3": set()}

@@ -36,8 +36,10 @@ async def test_a_model_is_warm_with_its_memory_until_it_is_dropped(plane):
     gauges = RouteGauges(plane.page)
     model = plane.catalog.load(stage_linear(plane.artifacts, version="3").digest)
     name = {"model": model.staged.key.name, "version": "3"}
-    gauges.loaded(model)
+    gauges.models([model], {})
     assert plane.totals().value("runoff_model_state", **name, state="warm") == 1
     assert plane.totals().value("runoff_model_memory_bytes", **name) > 0
-    gauges.dropped(model)
+    gauges.models([], {model.staged.key: "failed"})
     assert not plane.totals().value("runoff_model_state", **name, state="warm")
+    assert not plane.totals().value("runoff_model_memory_bytes", **name)
+    assert plane.totals().value("runoff_model_state", **name, state="failed") == 1

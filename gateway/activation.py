@@ -347,7 +347,8 @@ class Activation:
             self._failed[_attempt(route)] = self._clock()
             return
         self._failed[_attempt(route)] = self._clock()
-        problem = self._problems[_attempt(route)] = f"{type(error).__name__}: {error}"
+        problem = f"{type(error).__name__}: {error}"
+        self._problems[_attempt(route)] = _without_path(error) if isinstance(error, OSError) else problem
         self._tell_failed(route.endpoint, route.revision, problem)
 
     def _tell_failed(self, endpoint: str, revision: int, problem: str) -> None:
@@ -383,6 +384,11 @@ class Activation:
     def _serves(self, route: CompiledRoute) -> bool:
         served = self._plane.table.endpoints.get(route.endpoint)
         return served is not None and served.revision == route.revision
+
+
+def _without_path(error: OSError) -> str:
+    """For callers of the index: where files lie is nobody's matter on the data listeners."""
+    return f"{type(error).__name__}: {error.strerror or 'the files cannot be read'}"
 
 
 def _attempt(route: CompiledRoute) -> Attempt:

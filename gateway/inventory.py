@@ -12,6 +12,9 @@ Place = tuple[str, str]
 
 _RANK: Final[Mapping[State, int]] = {"READY": 3, "LOADING": 2, "UNLOADING": 1, "UNAVAILABLE": 0}
 
+_KEPT: Final = "kept warm for a rollback"
+_UNFIT: Final = "kept warm for a rollback; it does not fit what the endpoint declares now"
+
 
 def inventory(
     states: Iterable[RouteState],
@@ -51,12 +54,7 @@ def inventory(
                     note(name, model.key.version, "UNAVAILABLE", problem)
         for model in loadable(route_state.previous) if route_state.previous else ():
             if is_loaded(model.digest):
-                note(
-                    name,
-                    model.key.version,
-                    "UNAVAILABLE",
-                    "kept warm for a rollback; it does not fit what the endpoint declares now",
-                )
+                note(name, model.key.version, "UNAVAILABLE", _KEPT if at_work is None else _UNFIT)
     return [found[place] for place in sorted(found, key=lambda place: (place[0], len(place[1]), place[1]))]
 
 

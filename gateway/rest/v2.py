@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -18,10 +19,10 @@ from gateway.rest.headers import Caller, earliest, request_id_of
 from gateway.rest.json_tensors import UNREADABLE
 from gateway.rest.metadata import model_config, model_metadata, repository_index, server_metadata, warm_versions
 from gateway.rest.open_inference import Decoded, Parameter, decode, encode
-from gateway.rest.refusals import guarded, respond
+from gateway.rest.refusals import guarded, refuse, respond
 from gateway.rest.stats import gathered, stats_document
 from gateway.statistics import Statistics
-from models.errors import InputInvalid
+from models.errors import InputInvalid, NotWarm
 from routing.records import PROTOCOLS
 
 T = TypeVar("T")
@@ -123,8 +124,9 @@ class OpenInferenceDoor:
             state = self._corridor.state(endpoint, request.path_params.get("v"))
         if state.is_ready:
             return json_reply({"name": endpoint, "ready": True})
+        status, headers, _ = refuse(NotWarm(f"'{endpoint}' is not warm here"))
         document = {"error": f"'{endpoint}' is not warm here", "code": "not_warm", "name": endpoint, "ready": False}
-        return json_reply(document, status=503)
+        return respond(status, headers, orjson.dumps(document))
 
     async def config(self, request: Request) -> Response:
         return json_reply(model_config(self._admitted(request, request.path_params.get("v"))))

@@ -56,6 +56,26 @@ async def test_a_version_that_cannot_be_loaded_is_unavailable_and_says_why(world
     assert "digest" in row.reason
 
 
+async def test_the_reason_names_no_path(world):
+    staged = stage(world, "1")
+    (world.plane.artifacts / staged.digest / staged.file).unlink()
+    number = world.written("a", {"champion": staged})
+    await world.until(lambda: ("failed", "a", number) in world.events())
+    (row,) = world.activation.index()
+    assert row.reason == "FileNotFoundError: No such file or directory"
+    assert staged.file in world.lines[-1]["problem"]
+
+
+async def test_where_nothing_is_served_what_is_kept_for_a_rollback_is_said_to_be_just_that(world):
+    world.written("a", {"champion": stage(world, "1")})
+    staged = stage(world, "2")
+    (world.plane.artifacts / staged.digest / staged.file).write_bytes(b"broken")
+    world.written("a", {"champion": staged})
+    await world.until(lambda: "1" in shown(world))
+    reasons = {one.version: one.reason for one in world.activation.index()}
+    assert (shown(world)["1"], reasons["1"]) == ("UNAVAILABLE", "kept warm for a rollback")
+
+
 async def test_what_requests_hold_open_after_its_time_is_unloading(world):
     for version in ("1", "2"):
         number = world.written("a", {"champion": stage(world, version)})

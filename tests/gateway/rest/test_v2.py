@@ -223,12 +223,13 @@ async def test_an_endpoint_that_is_not_warm_here_is_503_everywhere_but_in_health
     ready = await client.get("/v2/models/phishing/ready")
     assert (ready.status_code, ready.json()["code"], ready.json()["ready"]) == (503, "not_warm", False)
     refused = [
+        ready,
         await client.post(INFER, json=body()),
         await client.get("/v2/models/phishing"),
         await client.post("/v1/models/phishing:predict", json={"instances": [[1, 1, 1, 1]]}),
         await client.post("/endpoints/phishing/invocations", json={"inputs": [[1, 1, 1, 1]]}),
     ]
-    assert [sent.status_code for sent in refused] == [503] * 4
+    assert [sent.status_code for sent in refused] == [503] * 5
     assert {sent.headers["x-runoff-reason"] for sent in refused} == {"not_warm"}
     assert all(sent.headers["retry-after"] for sent in refused)
     assert (await client.get("/v2/health/ready")).status_code == 200

@@ -62,6 +62,7 @@ class Connection(HttpToolsProtocol):
         self._content_type: str | None = None
         self._encodings: str | None = None
         self._is_refused = False
+        self._refusal: Refusal | None = None
         self._phase = "idle"
         self._phase_since = time.monotonic()
 
@@ -248,16 +249,29 @@ class Connection(HttpToolsProtocol):
         more = (("retry-after", "1"), ("x-runoff-reason", "process_bound")) if status == 503 else ()
         refusal = Refusal(wire.encode_error(status, body, (("connection", "close"), *more)))
         if self._is_cold_busy():
-            # The application may wait for the rest of this very body: it is told that the caller has gone, and we answer for it.
-            is_alone = not self.pipeline and not self.cycle.response_started
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-            if is_alone:
-                self.transport.write(refusal.reply)
-            self.transport.close()
-            return
+            if self._phase == "body":
+                # The application may wait for the rest of this very body: it is told that the caller has gone, and we answer for it.
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
+                if not self.pipeline:
+                    self._end(b"" if self.cycle.response_started else refusal.reply)
+                    return
+                self.pipeline.popleft()
+            if self.pipeline or not (self._slots or self._held):
+                self._refusal = refusal  # behind what the application answers
+                return
         (self._held or self._slots).append(refusal)
         self.flush()
+
+    def on_response_complete(self) -> None:
+        refusal = None if self.pipeline else self._refusal
+        super().on_response_complete()
+        if refusal is not None and not self.transport.is_closing():
+            self._end(refusal.reply)
+
+    def _end(self, last: bytes) -> None:
+        self.transport.write(last)
+        self.transport.close()
 
     # ── ends ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -202,6 +202,27 @@ async def test_all_that_was_asked_before_garbage_is_answered_before_its_refusal(
     assert wire.is_closed
 
 
+COLD = b"GET /a HTTP/1.1\r\nhost: h\r\n\r\n"
+BROKEN = b"POST /x HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\nz\r\n"
+
+
+@pytest.mark.parametrize("bad", [GARBAGE, BROKEN], ids=["garbage", "broken body"])
+@pytest.mark.parametrize("asked", [[COLD], [COLD] * 3, [ASK, COLD], [ASK] * 20 + [COLD] * 2, [COLD, ASK], []])
+async def test_the_refusal_is_behind_what_the_application_answers_too(
+    door: Door, asked: list[bytes], bad: bytes
+) -> None:
+    wire = door.connect()
+    wire.connection.data_received(b"".join(asked) + bad)
+    await turns(100)
+    assert wire.statuses == [OK] * len(asked) + [REFUSED]
+    assert (
+        wire.written.count(b"cold")
+        == len(door.asked)
+        == len([one for one in asked if one is COLD]) + (asked == [COLD, ASK])
+    )
+    assert wire.is_closed
+
+
 async def test_an_upload_that_arrives_while_the_process_leaves_is_answered(door: Door) -> None:
     wire = door.connect()
     wire.connection.data_received(ASK[:-9])

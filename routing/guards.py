@@ -63,7 +63,11 @@ def units_astray(units: Mapping[str, int], shares: Mapping[str, float], bounds: 
 
 
 def _errors(name: str, arm: ArmCounts, champion: str, base: ArmCounts, enough: float) -> list[str]:
-    """Of all errors too many are the variant's: this needs no model of the error rate, and bad minutes hit both (research F2)."""
+    """Of all errors too many are the variant's: this needs no model of the error rate, and bad minutes hit both (research F2).
+
+    The counts are of requests, also where the split is sticky, though one unit's errors then all fall to one variant: who counts them is
+    quick and knows no units. `alpha` does not hold there; an alarm too many is a pause, which people end (docs/operations.md).
+    """
     if not (arm.requests and base.requests and arm.errors):
         return []
     share = arm.requests / (arm.requests + base.requests)

@@ -12,11 +12,14 @@ from gateway.evidence.paired import PairedLossTest, PairedTest
 from gateway.evidence.query import Queries, Row, Snapshot, literal, window_us
 from gateway.evidence.segments import segment, table_of
 from gateway.evidence.truths import hold_first, resolve
+from routing.experiments.mcnemar import Verdict
 
 _QUANTILES: Final = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 _WORST: Final = 10
 _FLIPS_MAX: Final = 50
 _BINS: Final = 24
+DROPPED_SHARE_MAX: Final = 0.01
+"""Of the rows that were drawn for a mirror; above it nothing is decided."""
 _VERSIONS_MAX: Final = 20
 _PAIR: Final = ("mirror", "model", "version", "live_model", "live_version")
 
@@ -170,6 +173,27 @@ def _evidence(snapshot: Snapshot, present: Row, question: Question, tests: Tests
             "verdict": "agreement_only",
             "because": "label.exogenous is not set: the truth may depend on the answer",
         }
+    return _unless_dropped(snapshot, present, _tested(snapshot, present, question, tests).told())
+
+
+def _unless_dropped(snapshot: Snapshot, present: Row, told: dict[str, Any]) -> dict[str, Any]:
+    """No verdict where too much that was drawn has no answer: drops under load favour easy traffic (research A3.6).
+
+    Counted since this pair of versions stands, so that a version before it that failed is not held against it.
+    """
+    (found,) = snapshot.rows(
+        "SELECT avg((outcome <> 'recorded')::INT) AS share FROM pairs WHERE mirror = ? AND unix_us BETWEEN ? AND ?",
+        [present["mirror"], round(present["since_unix_s"] * 1e6), round(present["until_unix_s"] * 1e6)],
+    )
+    if found["share"] <= DROPPED_SHARE_MAX or told["verdict"] == Verdict.INCONCLUSIVE:
+        return told
+    because = (
+        f"{told['verdict']} on what was answered, but {found['share']:.1%} of what was drawn meanwhile was dropped"
+    )
+    return {**told, "verdict": Verdict.INCONCLUSIVE.value, "because": f"{because} (at most {DROPPED_SHARE_MAX:.0%})"}
+
+
+def _tested(snapshot: Snapshot, present: Row, question: Question, tests: Tests) -> PairedTest | PairedLossTest:
     key = (question.endpoint, question.champion, *(present[name] for name in _PAIR), question.keys_in_use)
     key = (*key, question.since_unix_s, question.until_unix_s)
     if snapshot.rows("SELECT count(live_label) = 0 AND count(live_score) > 0 AS is_regression FROM pair")[0][
@@ -181,14 +205,14 @@ def _evidence(snapshot: Snapshot, present: Row, question: Question, tests: Tests
             mirror="abs(label_number - answer_score)",
             where="label_number IS NOT NULL AND live_score IS NOT NULL AND answer_score IS NOT NULL",
         )
-        return tests.loss_test(key, question.alpha, found).told()
+        return tests.loss_test(key, question.alpha, found)
     found = _first_of_units(
         snapshot,
         live="label_text = live_label OR plain(label_text) = plain(live_label)",
         mirror="label_text = answer_label OR plain(label_text) = plain(answer_label)",
         where="live_label IS NOT NULL AND answer_label IS NOT NULL",
     )
-    return tests.test(key, question.alpha, found).told()
+    return tests.test(key, question.alpha, found)
 
 
 def _first_of_units(snapshot: Snapshot, *, live: str, mirror: str, where: str) -> list[Any]:

@@ -187,7 +187,8 @@ _ALL: Final = (
     _counter(
         "runoff_sink_rows_total",
         ("sink", "outcome"),
-        "Rows that a sink stored, put aside, or let go as too old. Any in `dead_letter`: `runoff dead-letters` says why, they will not come back alone.",
+        "Rows that a sink stored, put aside, or let go as too old. Any in `dead_letter`: `runoff dead-letters` says why, they will not come back alone. "
+        "Any in `too_large`: above the broker's bound on a message; raise it, or record fewer inputs.",
     ),
     _counter(
         "runoff_labels_total",

@@ -99,3 +99,12 @@ def test_sound_variants_raise_no_more_alarms_than_alpha_however_often_one_looks(
                 raised += 1
                 break
     assert raised <= 2 * 19  # two guards look at it
+
+
+@pytest.mark.parametrize(("share", "failures"), [(0.01, 3), (0.1, 5), (0.5, 17)])
+def test_so_many_failures_of_a_single_sticky_caller_are_an_alarm(share, failures):
+    """The figures of docs/operations.md: counters know requests, not units."""
+    requests = 100_000
+    champion = arm(round(requests * (1 - share)))
+    assert found(champion, challenger=arm(round(requests * share), failures)) != []
+    assert found(champion, challenger=arm(round(requests * share), failures - 1)) == []

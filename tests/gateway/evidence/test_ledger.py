@@ -265,3 +265,35 @@ def test_a_first_label_that_is_no_number_is_no_truth_of_a_regression(place, evid
     pairs, _, _, _ = regressions(2, 5, (1.0, 1.0))
     place.store(pairs, labels(label(0, "unknown"), label(1, 3.0)), labels(label(0, 4.0, received=5)))
     assert only(evidence, exogenous=True)["evidence"]["units"] == 1
+
+
+@pytest.mark.parametrize(("dropped", "verdict"), [(2, "better"), (3, "inconclusive")])
+def test_a_verdict_is_none_where_more_than_one_in_a_hundred_drawn_rows_was_dropped(place, evidence, dropped, verdict):
+    count = 200
+    numbers = list(range(count))
+    lost = list(range(1, dropped + 1))
+    answered = [n for n in numbers if n not in lost]
+    nothing = [None] * dropped
+    place.store(
+        shadows(answered, ["0"] * len(answered), ["1"] * len(answered)),
+        shadows(lost, nothing, nothing, outcome="governor"),
+        labels(*[label(n, 1) for n in answered]),
+    )
+    told = only(evidence, exogenous=True)["evidence"]
+    assert (told["verdict"], told["p_better"] < 1e-6, told["decided_at_sequence"] > 0) == (verdict, True, True)
+    if verdict == "inconclusive":
+        assert (
+            told["because"]
+            == "better on what was answered, but 1.5% of what was drawn meanwhile was dropped (at most 1%)"
+        )
+
+
+def test_what_an_earlier_version_dropped_is_not_held_against_the_present_one(place, evidence):
+    nothing = [None] * 50
+    answered = list(range(50, 150))
+    place.store(
+        shadows(list(range(50)), nothing, nothing, outcome="model_failed"),
+        shadows(answered, ["0"] * 100, ["1"] * 100),
+        labels(*[label(n, 1) for n in answered]),
+    )
+    assert only(evidence, exogenous=True)["evidence"]["verdict"] == "better"

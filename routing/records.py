@@ -189,6 +189,10 @@ class LabelRow(msgspec.Struct, frozen=True, array_like=True):
     keyed: bool = False
 
 
+LABELS_MAX: Final = 10_000
+"""Of one request, and of what is read of a file or table at once."""
+
+
 class LabelBlock(msgspec.Struct, frozen=True, array_like=True, tag="l"):
     """Labels that one request posted, in its order."""
 

@@ -11,10 +11,10 @@ from typing import Any, Final
 import msgspec
 
 from gateway.commands.talk import CommandFailed
+from routing.records import LABELS_MAX
 
 _PARQUET: Final = (".parquet", ".pq")
-_COLUMNS: Final = ("prediction_id", "endpoint", "request_id", "row", "label", "at")
-PORTION: Final = 10_000
+_COLUMNS: Final = ("prediction_id", "endpoint", "request_id", "row", "label", "at", "attributes")
 
 
 def read_labels(path: Path) -> Iterator[list[dict[str, Any]]]:
@@ -34,7 +34,7 @@ def read_labels(path: Path) -> Iterator[list[dict[str, Any]]]:
                 if path.suffix == ".jsonl"
                 else _json(path)
             )
-            while portion := list(islice(rows, PORTION)):
+            while portion := list(islice(rows, LABELS_MAX)):
                 yield portion
     except (OSError, UnicodeDecodeError) as error:
         raise CommandFailed(f"{path}: cannot be read: {error}") from error
@@ -59,22 +59,21 @@ def _parquet(path: Path) -> Iterator[list[dict[str, Any]]]:
     try:
         with parquet.ParquetFile(path) as file:
             _check(path, file.schema_arrow.names)
-            for batch in file.iter_batches(PORTION):
-                yield [
-                    {name: _plain(value) for name, value in row.items() if value is not None or name == "label"}
-                    for row in batch.to_pylist()
-                ]
+            for batch in file.iter_batches(LABELS_MAX):
+                yield [_of_parquet(row) for row in batch.to_pylist(maps_as_pydicts="strict")]
     except (OSError, pa.ArrowException) as error:
         raise CommandFailed(f"{path}: cannot be read: {error}") from error
 
 
-def _plain(value: object) -> object:
-    """As JSON has it."""
-    if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
-    if isinstance(value, float) and not isfinite(value):
-        raise CommandFailed(f"a label of {value} is no truth; leave the row out, or write null to retract it")
-    return value
+def _of_parquet(row: dict[str, Any]) -> dict[str, Any]:
+    from gateway.streams.truth_tables import plain
+
+    label = row["label"]
+    if isinstance(label, float) and not isfinite(label):
+        raise CommandFailed(f"a label of {label} is no truth; leave the row out, or write null to retract it")
+    if isinstance(text := row.get("attributes"), str):
+        row["attributes"] = _value(text)
+    return {name: plain(value) for name, value in row.items() if value is not None or name == "label"}
 
 
 def _json(path: Path) -> Iterator[dict[str, Any]]:
@@ -96,13 +95,12 @@ def _lines(path: Path, lines: Iterator[str]) -> Iterator[dict[str, Any]]:
 
 
 def _csv(path: Path, lines: Iterator[str]) -> Iterator[dict[str, Any]]:
-    """Empty cells are left out, but for an empty `label`, which retracts; numbers and true/false are read as what they are."""
+    """Empty cells are left out, but for an empty `label`, which retracts; numbers, true/false and the JSON of attributes are read as what they are."""
     reader = csv.DictReader(lines)
     _check(path, reader.fieldnames or ())
     for cells in reader:
         row: dict[str, Any] = {name: cell for name, cell in cells.items() if cell}
-        if "row" in row:
-            row["row"] = _value(row["row"])
+        row |= {name: _value(row[name]) for name in ("row", "attributes") if name in row}
         row["label"] = _value(cells["label"])
         yield row
 

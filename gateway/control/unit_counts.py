@@ -27,6 +27,7 @@ class _Count(msgspec.Struct, kw_only=True):
 
     step: Step
     asked_at: float
+    looked_at: float
     units: Mapping[str, int] | None = None
 
 
@@ -41,13 +42,19 @@ class UnitCounts:
 
     def of(self, step: Step, now_unix_s: float) -> Mapping[str, int] | None:
         """The newest count of this step; None: there is none yet. Never waits: what is too old is asked for, and is there at a later look."""
-        count = self._counts.get(step[0])
+        count, at = self._counts.get(step[0]), self._clock()
         if count is None or count.step != step:
-            count = self._counts[step[0]] = _Count(step=step, asked_at=self._clock())
-        elif self._asking is None and self._clock() - count.asked_at >= ASK_S:
-            count.asked_at = self._clock()
+            count = self._counts[step[0]] = _Count(step=step, asked_at=at, looked_at=at)
+        count.looked_at = at
+        if self._asking is None and at - count.asked_at >= ASK_S and self._is_next(count, at):
+            count.asked_at = at
             self._asking = asyncio.create_task(self._count(count, now_unix_s - MARGIN_S), name="count units")
         return count.units
+
+    def _is_next(self, count: _Count, at: float) -> bool:
+        """Whether no other step that still goes on has waited longer."""
+        going_on = (other for other in self._counts.values() if at - other.looked_at < 2 * ASK_S)
+        return all(other.asked_at >= count.asked_at for other in going_on)
 
     async def _count(self, count: _Count, until_unix_s: float) -> None:
         try:

@@ -1,10 +1,11 @@
 -- Views over the lake's tables (lake_predictions, lake_shadows, lake_labels): the flights of July as the gateway recorded them.
 -- `flights` is the demo's endpoint (models.py), `candidate` its mirror.
 
--- The truth of a prediction: its newest label, and when it first came, in the order in which control committed labels.
+-- The truth of a prediction: its newest label, and when it first came, in the order in which control committed labels. Every request
+-- has one flight, so that a label names no row.
 CREATE VIEW truth AS
-SELECT prediction_id, "row", arg_max(label_number, sequence) AS late, min(sequence) AS sequence, count(*) AS times
-FROM lake_labels GROUP BY prediction_id, "row" HAVING NOT arg_max(retracted, sequence);
+SELECT prediction_id, coalesce("row", 0) AS "row", arg_max(label_number, sequence) AS late, min(sequence) AS sequence, count(*) AS times
+FROM lake_labels GROUP BY ALL HAVING NOT arg_max(retracted, sequence);
 
 -- One row a flight that was asked about: who was drawn, who answered, what the candidate would have said, and how it ended.
 -- The day is New York's (UTC - 4 in July); our own request id tells the flight's true time, for the gateway's clock is ours.

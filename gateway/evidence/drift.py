@@ -27,8 +27,8 @@ _WINDOW_S: Final = 86_400.0
 _BINS: Final = 10
 _VALUES_MAX: Final = 20
 """A number that takes no more values than this counts by value, as texts do; of texts the most frequent are told apart."""
-_VALUE_ROWS_LEAST: Final = 10
-"""A value of fewer rows of the reference is not remembered: it might name somebody."""
+_VALUE_UNITS_LEAST: Final = 10
+"""A value that fewer units of the reference had is not remembered: it might name somebody."""
 _ELEMENTS_MAX: Final = 32
 _FEATURES_MAX: Final = 200
 _LIMIT: Final = 0.1
@@ -78,7 +78,7 @@ def reference(queries: Queries, endpoint: str, model: str, version: str, now_uni
     if within.num_rows < ROWS_LEAST:
         within = rows  # little is asked: all that there is
     last = pc.max(within["_unix_s"]).as_py()
-    return _made(f"{model}/{version}", within.drop_columns(["_unix_s"]), last)
+    return _made(f"{model}/{version}", within, last)
 
 
 def table_of(endpoint: str) -> str:
@@ -113,7 +113,7 @@ def _recorded(
         is_one = " AND ".join(f"{name} = ?" for name in who)
         is_kept = " OR ".join(f"{quoted(name)} IS NOT NULL" for name in names) or "TRUE"
         reader = snapshot.batches(
-            f"SELECT epoch_us(received_at) / 1e6 AS _unix_s, answer_label, answer_score{chosen} FROM predictions"  # noqa: S608  # our own names
+            f"SELECT epoch_us(received_at) / 1e6 AS _unix_s, coalesce('u' || unit, 'p' || prediction_id) AS _unit, answer_label, answer_score{chosen} FROM predictions"  # noqa: S608  # our own names
             f" WHERE endpoint = ? AND {is_one} AND variant IS NOT NULL AND ({is_kept}) AND date >= ? AND received_at > make_timestamptz(?)"
             f" ORDER BY received_at {order}, prediction_id, row LIMIT {ROWS_MAX}",
             [endpoint, *who.values(), dt.datetime.fromtimestamp(since_unix_s, dt.UTC).date(), int(since_unix_s * 1e6)],
@@ -123,7 +123,9 @@ def _recorded(
 
 
 def _made(source: str, rows: pa.Table, until_unix_s: float) -> Reference:
-    features = {name: _bins(values) for name, values in _features(rows)}
+    # In a sample of the training data each row is one of its own.
+    units = rows["_unit"].to_pylist() if "_unit" in rows.column_names else range(rows.num_rows)
+    features = {name: _bins(values, units) for name, values in _features(rows)}
     return Reference(source=source, rows=rows.num_rows, until_unix_s=until_unix_s, features=features)
 
 
@@ -161,7 +163,7 @@ def _padded(column: pa.Array, width: int) -> pa.Array:
     return pc.if_else(whole, column, pa.scalar([None] * width, column.type))
 
 
-def _bins(values: Any) -> Bins:
+def _bins(values: Any, units: Sequence[object]) -> Bins:
     if isinstance(values, np.ndarray):
         known = values[np.isfinite(values)]
         if len(np.unique(known)) > _VALUES_MAX:
@@ -169,7 +171,8 @@ def _bins(values: Any) -> Bins:
             return Bins(edges=edges, values=None, counts=_counts(values, edges, None))
         values = _texts(values)
     frequent = Counter(value for value in values if value is not None).most_common(_VALUES_MAX)
-    told = sorted(value for value, rows in frequent if rows >= _VALUE_ROWS_LEAST)
+    having = Counter(value for value, _ in set(zip(values, units, strict=True)))
+    told = sorted(value for value, _ in frequent if having[value] >= _VALUE_UNITS_LEAST)
     return Bins(edges=None, values=told, counts=_counts(values, None, told))
 
 

@@ -19,9 +19,8 @@ from gateway.rest.entrance import Entrance, json_reply, only_json
 from gateway.rest.headers import request_id_of
 from gateway.rest.json_tensors import UNREADABLE, malformed
 from gateway.rest.refusals import guarded
-from routing.records import LabelRow
+from routing.records import LABELS_MAX, LabelRow
 
-LABELS_MAX: Final = 10_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 

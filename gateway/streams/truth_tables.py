@@ -13,7 +13,7 @@ A null label is one that is not known yet, and is passed over, unless `nulls = "
 import datetime as dt
 import tomllib
 from collections.abc import Iterator
-from math import isnan
+from math import isinf, isnan
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -25,7 +25,8 @@ from deltalake.exceptions import DeltaError
 from msgspec import Meta
 from pyarrow import dataset as files
 
-PORTION: Final = 10_000
+from routing.records import LABELS_MAX
+
 _FEAST: Final = "feast:"
 _FORMATS: Final = {".csv": "csv", ".json": "json", ".jsonl": "json", ".feather": "feather"}
 _Name = Annotated[str, Meta(min_length=1)]
@@ -82,8 +83,8 @@ def read(truth: TruthTable, now: dt.datetime) -> Iterator[list[dict[str, Any]]]:
     try:
         for batch in _batches(truth, now):
             found = _labels(truth, batch)
-            for start in range(0, len(found), PORTION):
-                yield found[start : start + PORTION]
+            for start in range(0, len(found), LABELS_MAX):
+                yield found[start : start + LABELS_MAX]
     except (OSError, ValueError, DeltaError, pa.ArrowException) as error:
         raise TruthUnreadable(f"{truth.table}: {error}") from error
 
@@ -119,7 +120,7 @@ def _of_feast(truth: TruthTable, since: dt.datetime | None, now: dt.datetime) ->
     try:
         columns = list(truth.columns.values())
         found = rows_of_view(repo, view_name, columns, since or dt.datetime.fromtimestamp(0, dt.UTC), now)
-        yield from found.to_batches(PORTION)
+        yield from found.to_batches(LABELS_MAX)
     except Exception as error:  # Feast raises whatever its parts raise
         raise TruthUnreadable(f"{truth.table}: {type(error).__name__}: {error}") from error
 
@@ -128,21 +129,23 @@ def _labels(truth: TruthTable, batch: pa.RecordBatch) -> list[dict[str, Any]]:
     named = [(field, batch.column(column).to_pylist()) for field, column in truth.columns.items()]
     found = []
     for values in zip(*(values for _, values in named), strict=True):
-        row = {field: _plain(value) for (field, _), value in zip(named, values, strict=True)}
+        row = {field: plain(value) for (field, _), value in zip(named, values, strict=True)}
         label = row.pop("label")
         if label is None and truth.nulls == "skip":
             continue
         given = {field: value for field, value in row.items() if value is not None}
+        if not (isinstance(label, float) and isinf(label)):  # JSON has none: it would come as null, and retract
+            given["label"] = label
         for key in ("prediction_id", "request_id"):
             if key in given:
                 given[key] = str(given[key])
         if "request_id" in given:
             given["endpoint"] = truth.endpoint
-        found.append(given | {"label": label})
+        found.append(given)
     return found
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """As JSON has it: moments in UTC where they name no zone; a day is its beginning; not a number is nothing."""
     if isinstance(value, dt.datetime):
         return (value if value.tzinfo else value.replace(tzinfo=dt.UTC)).isoformat()

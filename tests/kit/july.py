@@ -106,7 +106,7 @@ def write_july(
         "sequence": np.arange(2 * flights + 1, 2 * flights + 1 + len(landed)),
         "prediction_id": [ids[n] for n in landed],
         "date": received.cast(pa.date32()).take(pa.array(landed)),
-        "row": [0] * len(landed),
+        "row": [None] * len(landed),
         "label_text": [str(int(is_late[n])) for n in landed],
         "label_number": [float(is_late[n]) for n in landed],
         "received_at": received.take(pa.array(landed)),

@@ -91,3 +91,27 @@ def test_parquet_that_is_no_file_of_labels_is_refused(tmp_path):
     parquet.write_table(pa.table({"prediction_id": ["a"], "label": [float("nan")]}), path)
     with pytest.raises(CommandFailed, match="no truth"):
         list(read_labels(path))
+
+
+def test_attributes_come_in_every_form(written, tmp_path):
+    wanted = [
+        {"prediction_id": "a", "label": 1, "attributes": {"by": "ann", "n": 2}},
+        {"prediction_id": "b", "label": 0},
+    ]
+    assert written("x.csv", 'prediction_id,label,attributes\na,1,"{""by"":""ann"",""n"":2}"\nb,0,\n') == wanted
+    path, columns = tmp_path / "x.parquet", {"prediction_id": ["a", "b"], "label": [1, 0]}
+    by, n = pa.array(["ann", None]), pa.array([2, None])
+    structs = pa.StructArray.from_arrays([by, n], ["by", "n"], mask=pa.array([False, True]))
+    for attributes in (pa.array(['{"by":"ann","n":2}', None]), structs):
+        parquet.write_table(pa.table({**columns, "attributes": attributes}), path)
+        assert [row for portion in read_labels(path) for row in portion] == wanted
+    texts = pa.array([[("by", "ann")], None], pa.map_(pa.string(), pa.string()))
+    parquet.write_table(pa.table({**columns, "attributes": texts}), path)
+    assert next(iter(read_labels(path)))[0]["attributes"] == {"by": "ann"}
+
+
+def test_a_day_in_parquet_is_its_beginning(tmp_path):
+    path = tmp_path / "x.parquet"
+    at = pa.array([20_000], pa.date32())
+    parquet.write_table(pa.table({"prediction_id": ["a"], "label": [1], "at": at}), path)
+    assert next(iter(read_labels(path)))[0]["at"] == "2024-10-04T00:00:00+00:00"

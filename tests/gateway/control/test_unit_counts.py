@@ -60,3 +60,28 @@ async def test_a_lake_that_cannot_be_read_leaves_what_was_known() -> None:
         units.of(STEP, 1000.0 + now[0])
         await counted(units)
         assert units.of(STEP, 1000.0 + now[0]) == (readable or {"champion": 9})
+
+
+async def test_a_lake_that_answers_slowly_is_asked_about_one_endpoint_after_the_other() -> None:
+    """Each question takes longer than the time between two about one endpoint, and the first is always looked at first."""
+    now, lake = [0.0], Lake({"champion": 9})
+    units = UnitCounts(lake, clock=lambda: now[0])
+    steps = [(name, 7, 1000.0) for name in ("a", "b", "c")]
+    for _ in range(6):
+        for step in steps:
+            units.of(step, 1000.0 + now[0])
+        now[0] += ASK_S
+        await counted(units)
+    assert [asked[0] for asked in lake.asked] == ["a", "b", "c", "a", "b"]
+
+
+async def test_an_endpoint_whose_ramp_is_over_is_waited_for_by_nobody() -> None:
+    now, lake = [0.0], Lake({"champion": 9})
+    units = UnitCounts(lake, clock=lambda: now[0])
+    units.of(("over", 3, 0.0), 1000.0)
+    now[0] += 1
+    for _ in range(3):
+        units.of(STEP, 1000.0 + now[0])
+        now[0] += ASK_S
+        await counted(units)
+    assert {asked[0] for asked in lake.asked} == {"phishing"}

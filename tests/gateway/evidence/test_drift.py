@@ -1,3 +1,4 @@
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -129,7 +130,7 @@ def test_an_ingested_sample_of_the_training_data_is_the_reference_from_the_first
 
 def test_rare_texts_are_not_remembered(place):
     texts = ["common"] * 600 + [f"ann-{n}" for n in range(5)] + [None] * 3
-    told = drifts._bins(texts)
+    told = drifts._bins(texts, range(len(texts)))
     assert (told.values, told.counts) == (["common"], [600, 5, 3])
 
 
@@ -145,3 +146,21 @@ def test_the_threshold_is_wide_where_rows_are_few():
 @pytest.mark.parametrize(("degrees", "alpha", "wanted"), [(1, 0.05, 3.841), (9, 0.05, 16.919), (9, 0.0005, 29.666)])
 def test_quantiles_of_the_chi_square_are_near_the_tables(degrees, alpha, wanted):
     assert drifts._chi_square(degrees, alpha) == pytest.approx(wanted, rel=0.03)
+
+
+def test_a_value_that_few_units_have_is_not_remembered_however_many_rows_they_have(place):
+    """One customer who asks all day would stay by name in a reference that outlives his rows."""
+    count = 1000
+    account = ["heavy" if n % 4 == 0 else "shared" if n % 4 == 1 else f"own-{n}" for n in range(count)]
+    tier = [7 if n % 4 == 0 else 1 for n in range(count)]
+    units = ["u-heavy" if n % 4 == 0 else f"u{n % 40}" for n in range(count)]
+    inputs = [
+        Column("account", "BYTES", (1,), account),
+        Column("tier", "INT64", (1,), np.array(tier, "<i8").tobytes()),
+    ]
+    requests = [request(n, unit=units[n]) for n in range(count)]
+    place.store(predictions(requests, [0.5] * count, inputs=inputs))
+    features = made(place).features
+    assert features["account"].values == ["shared"]
+    assert features["tier"].values == ["1.0"]
+    assert "heavy" not in msgspec.json.encode(made(place)).decode()

@@ -1,10 +1,12 @@
 import datetime as dt
 
+import msgspec
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 from pyarrow import parquet
 
+from gateway.rest.labels import decode
 from gateway.streams.truth_tables import TruthTable, TruthUnreadable, read, truth_tables
 
 NOW = dt.datetime(2026, 11, 23, tzinfo=dt.UTC)
@@ -124,3 +126,12 @@ def test_the_file_says_which_tables_and_is_told_what_is_wrong_with_it(tmp_path):
             truth_tables(path)
     with pytest.raises(TruthUnreadable, match=r"none\.toml"):
         truth_tables(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("nulls", ["skip", "retract"])
+def test_an_infinite_label_is_told_of_and_retracts_nothing(tmp_path, nulls):
+    rows = pa.table({"case": ["a", "b"], "fraud": [float("inf"), float("-inf")], "closed": [NOW] * 2})
+    parquet.write_table(rows, tmp_path / "t.parquet")
+    found = labels(table(tmp_path / "t.parquet", nulls=nulls))
+    taken, rejected = decode(msgspec.json.encode(found), 0, keyed=True)
+    assert (taken, [one.code for one in rejected]) == ([], ["label_missing"] * 2)

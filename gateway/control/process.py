@@ -126,6 +126,7 @@ class Control:
             state / "spool",
             answers=answers,
             letters=state / "dead_letters",
+            forgets=state / "forgets.json",
             retention_s=partial(_retention, settings.state_file),
         )
         self._relays = relays(settings)

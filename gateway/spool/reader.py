@@ -83,6 +83,7 @@ class SegmentReader:
         self._file = -1
         self._is_final = False
         self._is_drained = False
+        self._is_at_end = False
         self._ends: dict[int, int] = {}
         self.torn_bytes = 0
         self.missing = 0
@@ -91,6 +92,11 @@ class SegmentReader:
     def sequence(self) -> int:
         """The last sequence that was read (at first `after`)."""
         return self._sequence
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the last `read` came to the end of what was there then, and did not stop for its bound."""
+        return self._is_at_end
 
     @property
     def is_drained(self) -> bool:
@@ -122,6 +128,7 @@ class SegmentReader:
                 self._is_final = True  # it may have been written to between the read and this look, so read once more
             elif torn is None or torn.wanted is not None or not self._step_over():
                 self._leave()
+        self._is_at_end = taken < bytes_max
         return frames
 
     def release(self, sequence: int) -> None:

@@ -45,12 +45,13 @@ _TAG_DECODER: Final = msgspec.msgpack.Decoder(_Tagged)
 
 
 class Held(msgspec.Struct, frozen=True, gc=False):
-    """A frame that waits for its commit. `unix_us`: when it was read."""
+    """A frame that waits for its commit. `unix_us` and `at_s`: when it was read, by the wall and by a monotonic clock."""
 
     writer: str
     sequence: int
     payload: bytes
     unix_us: int
+    at_s: float = 0.0
 
 
 Refuse = Callable[[Held, str], None]

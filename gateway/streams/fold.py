@@ -28,15 +28,20 @@ _SEEN: Final = METRICS.names[METRICS.names.index("labelled") :]
 Row = dict[str, Any]
 
 
-def fold(parts: LakeTable, metrics: LakeTable, now_us: int | None, numbered_to: Callable[[], int]) -> int:
-    """Folds the parts of minutes that are over (`now_us` None: of all); answers how many rows that made. Raises CommitFailed."""
+def fold(
+    parts: LakeTable, metrics: LakeTable, now_us: int, numbered_to: Callable[[], int], *, everything: bool = False
+) -> int:
+    """Folds the parts of minutes that are over (`everything`: also of the present one); answers how many rows that made.
+
+    Minutes that are yet to come wait for their time, or one worker's wrong clock would pass for the end of all before. Raises CommitFailed.
+    """
     looked_to, over_to = metrics.committed(_LOOKED_TO), metrics.committed(_OVER_TO)
     is_open: Any = pc.field("minute") >= pa.scalar((over_to + 1) * _MINUTE_US, pa.timestamp("us", "UTC"))
     found = parts.rows(METRIC_PARTS.names, (pc.field("sequence") > looked_to) | is_open)
     if not found.num_rows:
         return 0
     minutes = pc.cast(found["minute"], pa.int64())
-    over = pc.max(minutes).as_py() // _MINUTE_US if now_us is None else (now_us - _GRACE_US) // _MINUTE_US - 1
+    over = now_us // _MINUTE_US if everything else (now_us - _GRACE_US) // _MINUTE_US - 1
     over = max(over, over_to)  # also where the clock was set back
     due = found.filter(pc.less(minutes, (over + 1) * _MINUTE_US)).sort_by("sequence")
     if not due.num_rows:

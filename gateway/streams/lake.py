@@ -50,9 +50,9 @@ class Tally:
 
 
 class Lake:
-    """Belongs to one thread. `answers` tells how a model's prediction is read, by digest; `clock_us` is the wall clock.
+    """Belongs to one thread. `answers` tells how a model's prediction is read, by digest; `clock` is monotonic, `clock_us` the wall clock.
 
-    `failure` is the last trouble of a table, None when all is well. After any exception a Lake is done for: what it had read and not
+    `failure` is the last trouble of a table, None when all is well; `is_behind`: the last `read` left something in the spool. After any exception a Lake is done for: what it had read and not
     committed is in the segments still, and a new one starts from there.
     """
 
@@ -63,6 +63,7 @@ class Lake:
         *,
         answers: Answers,
         letters: DeadLetters,
+        clock: Callable[[], float],
         clock_us: Callable[[], int],
         tally: Tally,
     ) -> None:
@@ -70,6 +71,7 @@ class Lake:
         self._spool = spool
         self._answers = answers
         self._letters = letters
+        self._clock = clock
         self._clock_us = clock_us
         self._tables = {
             name: LakeTable(f"{uri}/{name}", schema, PARTITIONS)
@@ -83,6 +85,7 @@ class Lake:
         self._committed: dict[tuple[str, str], int] = {}
         self._held: dict[str, list[Held]] = {name: [] for name in TABLES}
         self.held_bytes = 0
+        self.is_behind = False
         self.failure: str | None = None
         self._tally = tally
 
@@ -91,9 +94,9 @@ class Lake:
         return sum(map(len, self._held.values()))
 
     @property
-    def held_since_us(self) -> int | None:
-        """When the oldest of what waits was read; None when nothing waits."""
-        return min((held[0].unix_us for held in self._held.values() if held), default=None)
+    def held_since_s(self) -> float | None:
+        """When the oldest of what waits was read, by the monotonic clock; None when nothing waits."""
+        return min((held[0].at_s for held in self._held.values() if held), default=None)
 
     def read(self) -> int:
         """Takes what writers have added, as far as there is room to hold it; returns how many frames. Raises OSError."""
@@ -102,12 +105,15 @@ class Lake:
                 self._committed |= {(writer, name): self._tables[name].committed(f"{writer}:{name}") for name in TABLES}
                 self._readers[writer] = SegmentReader(self._spool / writer)
         taken = 0
+        self.is_behind = False
         for writer, reader in self._readers.items():
             if self.held_bytes >= _HELD_BYTES_MAX:
+                self.is_behind = True
                 break
             for frame in reader.read(_READ_BYTES):
                 taken += 1
                 self._hold(writer, frame)
+            self.is_behind |= not reader.is_at_end
         return taken
 
     def commit(self) -> bool:
@@ -122,7 +128,7 @@ class Lake:
     def fold(self, *, everything: bool = False) -> None:
         """Makes rows of `metrics` of what has come for minutes that are over (`everything`: for all); raises CommitFailed."""
         parts, metrics = self._tables["metric_parts"], self._tables["metrics"]
-        done = fold(parts, metrics, None if everything else self._clock_us(), self._numbered_to)
+        done = fold(parts, metrics, self._clock_us(), self._numbered_to, everything=everything)
         self._tally.rows["metrics"] += done
 
     def _numbered_to(self) -> int:
@@ -139,12 +145,9 @@ class Lake:
         """Deletes what is older than `retention_s` says by endpoint; raises CommitFailed."""
         return upkeep.expire(self._tables, self._letters, retention_s, self._clock_us())
 
-    def forget(self, units: Sequence[str]) -> Deleted:
-        """Deletes all that is about these units in the tables; raises CommitFailed."""
-        deleted = upkeep.forget(self._tables, self._letters, units)
-        for table in self._tables.values():
-            table.sync()  # or a power loss would bring them back
-        return deleted
+    def forget(self, units: Sequence[str], before_unix_us: int | None = None) -> Deleted:
+        """Deletes all that is about these units in the tables and was received before that moment (None: at all); raises CommitFailed."""
+        return upkeep.forget(self._tables, self._letters, units, before_unix_us)
 
     def close(self) -> None:
         """Gives back the files; what is held is read again by the next process."""
@@ -152,7 +155,7 @@ class Lake:
             reader.close()
 
     def _hold(self, writer: str, frame: Frame) -> None:
-        held = Held(writer, frame.sequence, frame.payload, self._clock_us())
+        held = Held(writer, frame.sequence, frame.payload, self._clock_us(), self._clock())
         try:
             only = only_table(writer)
             meant = [name for name in tables_of(frame.payload) if only in (None, name)]

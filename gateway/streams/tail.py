@@ -16,17 +16,21 @@ from gateway.streams.predictions import Answers
 from gateway.streams.table import CommitFailed
 from gateway.streams.upkeep import Deleted
 from gateway.telemetry.log import EventLog
+from models.files import replace_file
 
 _log: Final = EventLog(__name__)
 _IDLE_S: Final = 0.1
 _RETRY_S: Final = 1.0
 _ROUNDS_MAX: Final = 100
-_COMPACT_US: Final = 3_600_000_000
-_EXPIRE_US: Final = 600_000_000
-_DELIVER_US: Final = 5_000_000
-_FOLD_US: Final = 5_000_000
-_FIRST_US: Final = 60_000_000
-"""After a start both come soon, so that a process that is restarted every hour does them too."""
+_COMPACT_S: Final = 3600.0
+_EXPIRE_S: Final = 600.0
+_DELIVER_S: Final = 5.0
+_FOLD_S: Final = 5.0
+_FIRST_S: Final = 60.0
+"""After a start compaction and expiry come soon, so that a process that is restarted every hour does them too."""
+_LATE_S: Final = 150.0
+"""What was received is in the spool by then, also by way of mirrors: rows wait for a mirror up to a minute, and its server up to another."""
+_FORGETS_MAX: Final = 1000
 
 
 class SinkFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,12 +53,41 @@ class SinkFigures(msgspec.Struct, frozen=True, kw_only=True):
     failure: str | None = None
 
 
+class _Every:
+    """An interval, by a monotonic clock: a wall clock that is set back holds nothing up."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float], first_s: float = 0.0) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._due_at = clock() + first_s
+
+    def has_come(self) -> bool:
+        """Whether it is over; then the next one begins."""
+        is_due = self._clock() >= self._due_at
+        if is_due:
+            self.begin()
+        return is_due
+
+    def begin(self) -> None:
+        self._due_at = self._clock() + self._seconds
+
+
+class _Forget(msgspec.Struct, frozen=True):
+    """Units, as they are stored, of which all is to be deleted that was received before this moment."""
+
+    units: list[str]
+    before_unix_us: int
+
+
 class LakeStream:
     """Tails every writer's segments under `spool` into the tables at `uri`.
 
     Commits when `commit_s` have passed since the oldest frame was read, or `frames_max` wait; compacts after `compact_every` commits
     or an hour, and then deletes files that nothing of the last `vacuum_after_h` hours needs. Every ten minutes rows go that are older
     than `retention_s` says, by endpoint; it is called on the thread `lake`. `figures` may be read from any thread.
+
+    `forgets`: a file with the units that are to be looked for once more, when all that was received before has come. `clock` is
+    monotonic, `clock_us` the wall clock.
     """
 
     def __init__(
@@ -64,30 +97,36 @@ class LakeStream:
         *,
         answers: Answers,
         letters: Path,
+        forgets: Path,
         commit_s: float = 1.0,
         frames_max: int = 5000,
         compact_every: int = 200,
         vacuum_after_h: int = 24,
         retention_s: Callable[[], Mapping[str, int]] = dict,
+        clock: Callable[[], float] = time.monotonic,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._uri = uri
         self._spool = spool
         self._answers = answers
         self._letters = DeadLetters(letters, f"{uri}/dead_letters")
-        self._commit_us = int(commit_s * 1_000_000)
+        self._forgets_file = forgets
+        self._forgets: list[tuple[float, _Forget]] | None = None
+        self._commit_s = commit_s
         self._frames_max = frames_max
         self._compact_every = compact_every
         self._compact_at = compact_every
-        self._compacted_us = clock_us() - _COMPACT_US + _FIRST_US
-        self._expired_us = clock_us() - _EXPIRE_US + _FIRST_US
-        self._delivered_us = self._folded_us = 0
+        self._compaction = _Every(_COMPACT_S, clock, _FIRST_S)
+        self._expiry = _Every(_EXPIRE_S, clock, _FIRST_S)
+        self._delivery = _Every(_DELIVER_S, clock)
+        self._folding = _Every(_FOLD_S, clock)
         self._retention_s = retention_s
         self._vacuum_after_h = vacuum_after_h
+        self._clock = clock
         self._clock_us = clock_us
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lake")
         self._lake: Lake | None = None
-        self._stalled_us: int | None = None
+        self._stalled_s: float | None = None
         self._tally = Tally()
         self.figures = SinkFigures(rows=dict(self._tally.rows), commits=dict(self._tally.commits))
 
@@ -105,7 +144,10 @@ class LakeStream:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._step, flush)
 
     async def forget(self, units: Sequence[str]) -> Deleted:
-        """Deletes all that is about these units, as they are stored; what was recorded before the call is in it. Raises CommitFailed."""
+        """Deletes all that is about these units, as they are stored, and was received before the call. Raises CommitFailed.
+
+        What mirrors had not come to then is deleted when it comes, within minutes, also by a successor of this process.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._forget, units)
 
     async def close(self) -> None:
@@ -123,6 +165,7 @@ class LakeStream:
                     self._spool,
                     answers=self._answers,
                     letters=self._letters,
+                    clock=self._clock,
                     clock_us=self._clock_us,
                     tally=self._tally,
                 )
@@ -131,16 +174,18 @@ class LakeStream:
             self._fold(self._lake, flush)
             self._compact(self._lake)
             self._expire(self._lake)
-            self._show(self._lake, self._lake.failure, None if done else self._stalled_us)
+            if done:
+                self._forget_late(self._lake)
+            self._show(self._lake, self._lake.failure, None if done else self._stalled_s)
         except Exception as error:  # noqa: BLE001  # a stream that ended would fill the spool: whatever it is, start over from the segments
             is_expected = isinstance(error, CommitFailed | OSError)
             _log.error("lake_failed", reason=str(error), error=None if is_expected else error)
-            self._stalled_us = self._stalled_us or self._clock_us()
+            self._stalled_s = self._clock() if self._stalled_s is None else self._stalled_s
             self._close()
-            self._show(None, f"{type(error).__name__}: {error}", self._stalled_us)
+            self._show(None, f"{type(error).__name__}: {error}", self._stalled_s)
             return False
         if done:
-            self._stalled_us = None
+            self._stalled_s = None
         else:
             _log.warning("lake_failed", reason=self._lake.failure)
         return done
@@ -159,9 +204,9 @@ class LakeStream:
 
     def _fold(self, lake: Lake, flush: bool) -> None:
         """As letters, minutes keep nobody waiting: their parts are in the lake already."""
-        if not flush and self._clock_us() - self._folded_us < _FOLD_US:
+        if not flush and not self._folding.has_come():
             return
-        self._folded_us = self._clock_us()
+        self._folding.begin()
         try:
             lake.fold(everything=flush)
         except CommitFailed as error:
@@ -169,47 +214,93 @@ class LakeStream:
 
     def _deliver(self) -> None:
         """Letters go by themselves: what keeps them from their table holds no record up."""
-        if self._letters.failure is not None and self._clock_us() - self._delivered_us < _DELIVER_US:
+        if self._letters.failure is not None and not self._delivery.has_come():
             return
-        self._delivered_us = self._clock_us()
+        self._delivery.begin()
         failed_before = self._letters.failure is not None
         if not self._letters.deliver() and not failed_before:
             _log.warning("dead_letters_wait", reason=self._letters.failure)
 
     def _compact(self, lake: Lake) -> None:
         """After enough commits, and each hour, so that also where little is written the files of deleted rows go in time."""
-        commits, now_us = sum(self._tally.commits.values()), self._clock_us()
-        if commits >= self._compact_at or now_us - self._compacted_us >= _COMPACT_US:
-            self._compact_at, self._compacted_us = commits + self._compact_every, now_us
+        commits = sum(self._tally.commits.values())
+        if self._compaction.has_come() or commits >= self._compact_at:
+            self._compact_at = commits + self._compact_every
+            self._compaction.begin()
             lake.compact(self._vacuum_after_h)
 
     def _expire(self, lake: Lake) -> None:
-        if self._clock_us() - self._expired_us < _EXPIRE_US:
+        if not self._expiry.has_come():
             return
-        self._expired_us = self._clock_us()
         deleted = lake.expire(self._retention_s())
         if any(deleted.values()):
             self._tally.expired += sum(deleted.values())
             _log.info("records_expired", **deleted)
 
     def _forget(self, units: Sequence[str]) -> Deleted:
-        if not self._step(flush=True) or self._lake is None:
-            raise CommitFailed(self.figures.failure or "the lake cannot be written")
-        return self._lake.forget(units)
+        forget = _Forget(list(units), self._clock_us())
+        waiting = self._waiting()
+        if len(waiting) >= _FORGETS_MAX:
+            raise CommitFailed(f"{_FORGETS_MAX} units are being forgotten already; ask again in {_LATE_S:.0f} s")
+        self._note(
+            [*waiting, (self._clock() + _LATE_S, forget)]
+        )  # first: whatever ends this half way, the rest follows
+        while True:
+            if not self._step(flush=True) or self._lake is None:
+                raise CommitFailed(self.figures.failure or "the lake cannot be written")
+            if not self._lake.is_behind:
+                return self._lake.forget(forget.units, forget.before_unix_us)
+
+    def _forget_late(self, lake: Lake) -> None:
+        """Once more: what was received before the call and came by way of mirrors is in the spool by now."""
+        waiting, now_s = self._waiting(), self._clock()
+        late = [forget for due_s, forget in waiting if now_s >= due_s]
+        if not late:
+            return
+        while lake.is_behind or lake.held_frames:
+            if not self._advance(lake, flush=True):
+                return
+        for forget in late:
+            deleted = lake.forget(forget.units, forget.before_unix_us)
+            if any(deleted.values()):
+                _log.info("forgotten_late", **deleted)
+        self._note([(due_s, forget) for due_s, forget in waiting if forget not in late])
+
+    def _waiting(self) -> list[tuple[float, _Forget]]:
+        """The units that are to be looked for once more, and when. Raises CommitFailed where the file that names them cannot be read."""
+        if self._forgets is None:
+            try:
+                left = msgspec.json.decode(self._forgets_file.read_bytes(), type=list[_Forget])
+                self._forgets = [(self._clock() + _LATE_S, forget) for forget in left]
+            except FileNotFoundError:
+                self._forgets = []
+            except msgspec.MsgspecError as error:
+                raise CommitFailed(
+                    f"{self._forgets_file}: {error}; delete it, and forget again whom you forgot last"
+                ) from error
+        return self._forgets
+
+    def _note(self, forgets: list[tuple[float, _Forget]]) -> None:
+        try:
+            if forgets:
+                replace_file(self._forgets_file, msgspec.json.encode([forget for _, forget in forgets]), durable=True)
+            else:
+                self._forgets_file.unlink(missing_ok=True)
+        except OSError as error:
+            raise CommitFailed(f"{self._forgets_file}: {error}") from error
+        self._forgets = forgets
 
     def _is_due(self, lake: Lake) -> bool:
-        since = lake.held_since_us
-        return lake.held_frames >= self._frames_max or (
-            since is not None and self._clock_us() - since >= self._commit_us
-        )
+        since = lake.held_since_s
+        return lake.held_frames >= self._frames_max or (since is not None and self._clock() - since >= self._commit_s)
 
-    def _show(self, lake: Lake | None, failure: str | None, stalled_us: int | None) -> None:
+    def _show(self, lake: Lake | None, failure: str | None, stalled_s: float | None) -> None:
         """A lake that cannot even be opened holds nothing: then its lag counts from when that began."""
         tally = self._tally
-        held_us = None if lake is None else lake.held_since_us
-        since_us = min((since for since in (held_us, stalled_us) if since is not None), default=None)
+        held_s = None if lake is None else lake.held_since_s
+        since_s = min((since for since in (held_s, stalled_s) if since is not None), default=None)
         self.figures = SinkFigures(
-            lag_s=0.0 if since_us is None else max(self._clock_us() - since_us, tally.lag_us) / 1e6,
+            lag_s=0.0 if since_s is None else max(self._clock() - since_s, tally.lag_us / 1e6),
             rows=dict(tally.rows),
             commits=dict(tally.commits),
             held_frames=0 if lake is None else lake.held_frames,

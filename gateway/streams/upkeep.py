@@ -63,12 +63,15 @@ def expire(tables: Tables, letters: DeadLetters, retention_s: Mapping[str, int],
     return deleted
 
 
-def forget(tables: Tables, letters: DeadLetters, units: Sequence[str]) -> Deleted:
+def forget(tables: Tables, letters: DeadLetters, units: Sequence[str], before_unix_us: int | None = None) -> Deleted:
     """Deletes every prediction of these units (as they are stored), its shadows and its labels, and dead letters that name any of these.
 
-    Raises CommitFailed, and OSError for letters that are still on their way.
+    Of predictions and shadows those whose request was received before that moment, None: all. Each step outlives a power loss before the next is
+    taken. Raises CommitFailed, and OSError for letters that are still on their way.
     """
-    is_theirs = pc.field("unit").isin(list(units))
+    is_theirs: Any = pc.field("unit").isin(list(units))
+    if before_unix_us is not None:
+        is_theirs &= pc.field("received_at") < pa.scalar(before_unix_us, pa.timestamp("us", "UTC"))
     requests = tables["predictions"].rows(("prediction_id", "endpoint", "request_id"), is_theirs)
     mirrored = tables["shadows"].rows(("prediction_id",), is_theirs)
     ids = pa.concat_tables([requests.select(["prediction_id"]), mirrored])["prediction_id"]
@@ -84,8 +87,11 @@ def forget(tables: Tables, letters: DeadLetters, units: Sequence[str]) -> Delete
         for name in _LABELS:
             deleted[name] += tables[name].drop(is_named & pc.field("prediction_id").is_null())
     deleted["sensitive"] = tables["sensitive"].drop(pc.field("prediction_id").isin(ids.unique()))
+    for name in (*_LABELS, "sensitive"):
+        tables[name].sync()
     for name in ("predictions", "shadows"):
         deleted[name] = tables[name].drop(is_theirs)
+        tables[name].sync()
     return deleted
 
 

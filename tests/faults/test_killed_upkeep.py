@@ -45,7 +45,7 @@ for at in range(rounds):
     print(f"stored {first}", flush=True)
     lake = place.lake()
     if act == "retention":
-        upkeep.expire(lake._tables, {"phishing": 5 * 86_400}, START_UNIX_US)
+        upkeep.expire(lake._tables, place.letters, {"phishing": 5 * 86_400}, START_UNIX_US)
     elif act == "forget":
         lake.forget(["gone"])
     elif act == "vacuum":

@@ -185,6 +185,7 @@ class Place:
             self.spool,
             answers=lambda _: self.answer,
             letters=self.letters,
+            clock=time.monotonic,
             clock_us=lambda: time.time_ns() // 1000,
             tally=self.tally,
         )

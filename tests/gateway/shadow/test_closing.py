@@ -48,7 +48,13 @@ async def test_what_a_worker_drew_and_what_the_lake_holds_is_the_same_for_each_m
     await shadow.close()
     plane.close()
     uri = str(tmp_path / "lake")
-    stream = LakeStream(uri, state / "spool", answers=lambda _: world.champion.answer, letters=tmp_path / "letters")
+    stream = LakeStream(
+        uri,
+        state / "spool",
+        answers=lambda _: world.champion.answer,
+        letters=tmp_path / "letters",
+        forgets=tmp_path / "forgets.json",
+    )
     await stream.step(flush=True)
     await stream.close()
 

@@ -101,6 +101,17 @@ def test_a_minute_that_is_not_over_waits_and_then_is_there_once(place, taken, cl
     assert [row["requests"] for row in taken("worker-3", MetricBlock([minute(5)]))] == [10, 10]
 
 
+def test_a_minute_far_ahead_waits_for_its_time_and_holds_up_no_other(place, taken, clock, monkeypatch):
+    ahead = 60 * 24 * 365
+    assert taken("worker-1", MetricBlock([minute(ahead)]), everything=True) == []
+    monkeypatch.setattr(LakeTable, "replace", lambda *_: pytest.fail("every fold would rewrite the day from then on"))
+    assert [row["requests"] for row in taken("worker-2", MetricBlock([minute()]))] == [10]
+    clock.us += 60_000_000
+    assert [row["requests"] for row in taken("worker-3", MetricBlock([minute(1)]))] == [10, 10]
+    clock.us += ahead * 60_000_000
+    assert [row["requests"] for row in taken("worker-4", MetricBlock([minute(ahead, requests=5)]))] == [10, 10, 15]
+
+
 def test_what_comes_late_is_added_to_the_row_and_nothing_else_of_its_day_changes(place, taken):
     before = taken("worker-1", MetricBlock([minute(), minute(-1), minute(endpoint="other")]), QualityBlock([look()]))
     after = taken("worker-2", MetricBlock([minute(requests=3)]))
@@ -128,6 +139,7 @@ def test_in_whatever_portions_parts_come_the_sums_are_the_same(place, taken, clo
     for writer, one in told:
         clock.us = OVER_US + chance.randint(-1, 5) * 60_000_000
         taken(writer, MetricBlock([one]))
+    clock.us = (MINUTE_S + 9 * 60 + 1) * 1_000_000
     found = taken("worker-last", MetricBlock([minute(9)]), everything=True)
     wanted = {}
     for _, one in [*told, ("worker-last", minute(9))]:

@@ -6,15 +6,21 @@ from deltalake import DeltaTable
 
 from gateway.streams.table import CommitFailed
 from gateway.streams.tail import LakeStream
-from tests.kit.spooled import BINARY, START_UNIX_US, Place, encode, label, labels, predictions, request
+from tests.kit.spooled import BINARY, START_UNIX_US, Place, encode, label, labels, predictions, request, shadows
 
 
 class Clock:
+    """The wall clock; `monotonic` goes with it, but not back."""
+
     def __init__(self):
         self.now_us = 1_800_000_000_000_000
+        self.set_back_us = 0
 
     def __call__(self):
-        return self.now_us
+        return self.now_us - self.set_back_us
+
+    def monotonic(self):
+        return self.now_us / 1e6
 
 
 @pytest.fixture
@@ -30,7 +36,14 @@ def clock():
 @pytest.fixture
 async def stream(place, clock, tmp_path):
     stream = LakeStream(
-        place.uri, place.spool, answers=lambda _: BINARY, letters=tmp_path / "letters", clock_us=clock, frames_max=10
+        place.uri,
+        place.spool,
+        answers=lambda _: BINARY,
+        letters=tmp_path / "letters",
+        forgets=tmp_path / "forgets.json",
+        clock=clock.monotonic,
+        clock_us=clock,
+        frames_max=10,
     )
     yield stream
     await stream.close()
@@ -69,7 +82,15 @@ async def test_many_records_are_committed_at_once(place, stream, writer):
 
 
 async def test_the_end_commits_what_is_there(place, clock, writer, tmp_path):
-    stream = LakeStream(place.uri, place.spool, answers=lambda _: None, letters=tmp_path / "letters", clock_us=clock)
+    stream = LakeStream(
+        place.uri,
+        place.spool,
+        answers=lambda _: None,
+        letters=tmp_path / "letters",
+        forgets=tmp_path / "forgets.json",
+        clock=clock.monotonic,
+        clock_us=clock,
+    )
     writer.append(encode(predictions([request(0)], [0.5]), labels(label(0, 1))))
     stop = asyncio.Event()
     stop.set()
@@ -140,6 +161,8 @@ async def test_compaction_comes_after_enough_commits_and_keeps_every_row(place, 
         place.spool,
         answers=lambda _: None,
         letters=tmp_path / "letters",
+        forgets=tmp_path / "forgets.json",
+        clock=clock.monotonic,
         clock_us=clock,
         frames_max=1,
         compact_every=5,
@@ -160,6 +183,8 @@ async def test_rows_past_their_retention_go_by_themselves(place, clock, writer, 
         place.spool,
         answers=lambda _: None,
         letters=tmp_path / "letters",
+        forgets=tmp_path / "forgets.json",
+        clock=clock.monotonic,
         clock_us=clock,
         frames_max=1,
         retention_s=lambda: {"phishing": 3600},
@@ -187,3 +212,66 @@ async def test_what_cannot_be_deleted_now_is_said(place, stream, tmp_path):
     (tmp_path / "lake").write_text("in the way")
     with pytest.raises(CommitFailed):
         await stream.forget(["gone"])
+
+
+async def test_a_wall_clock_that_is_set_back_holds_nothing_up(place, clock, writer, tmp_path):
+    clock.now_us = START_UNIX_US
+    stream = LakeStream(
+        place.uri,
+        place.spool,
+        answers=lambda _: BINARY,
+        letters=tmp_path / "letters",
+        forgets=tmp_path / "forgets.json",
+        clock=clock.monotonic,
+        clock_us=clock,
+        retention_s=lambda: {"phishing": 3600},
+    )
+    writer.append(encode(predictions([request(0, received_unix_us=START_UNIX_US - 20_000_000_000)], [0.5])))
+    await stream.step()
+    clock.set_back_us = 7_200_000_000
+    clock.now_us += 400_000
+    await stream.step()
+    assert stream.figures.lag_s == pytest.approx(0.4), "and it is seen that something waits"
+    clock.now_us += 600_000
+    await stream.step()
+    assert stream.figures.held_frames == 0
+    clock.now_us += 600_000_000
+    await stream.step()
+    assert stream.figures.expired == 1
+    await stream.close()
+
+
+async def test_forgetting_reaches_behind_any_backlog(place, stream, writer, monkeypatch):
+    monkeypatch.setattr("gateway.streams.lake._READ_BYTES", 100)
+    for number in range(120):
+        writer.append(encode(predictions([request(number, unit="gone")], [0.5])))
+    deleted = await stream.forget(["gone"])
+    assert deleted["predictions"] == 120
+    await stream.step(flush=True)
+    assert count(place) == 0
+
+
+async def test_what_mirrors_bring_later_of_a_forgotten_unit_goes_too_and_what_it_does_afterwards_stays(
+    place, stream, writer, clock, tmp_path
+):
+    clock.now_us = START_UNIX_US + 1_000_000
+    writer.append(encode(predictions([request(0, unit="gone")], [0.5])))
+    await stream.forget(["gone"])
+    pair = shadows([0, 2000], ["0", "0"], ["1", "1"], units=["gone", "gone"])
+    writer.append(encode(predictions([request(2000, unit="gone")], [0.5]), pair))
+    after = LakeStream(
+        place.uri,
+        place.spool,
+        answers=lambda _: BINARY,
+        letters=tmp_path / "letters",
+        forgets=tmp_path / "forgets.json",
+        clock=clock.monotonic,
+        clock_us=clock,
+    )
+    await after.step(flush=True)
+    assert (count(place), count(place, "shadows")) == (1, 2)
+    clock.now_us += 150_000_000
+    assert await after.step()
+    assert (count(place), count(place, "shadows")) == (1, 1), "what was received after the call is nobody's business"
+    assert not (tmp_path / "forgets.json").exists()
+    await after.close()

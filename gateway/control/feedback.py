@@ -18,6 +18,7 @@ from gateway.control.drift import References
 from gateway.settings import Settings
 from gateway.spool.reader import Expired, expire, writers
 from gateway.state.documents import documents
+from gateway.streams.feed import Feed
 from gateway.streams.schema import MEASURES
 from gateway.streams.table import CommitFailed
 from gateway.telemetry.counters import CounterPage
@@ -79,6 +80,7 @@ class Feedback:
         self._page = page
         self._wall = wall
         self._settled = Watermark(settings.state_path / "labels.json")
+        self._is_compared = False
         self._shown: dict[Gauge, float] = {}
         self._record = record
         self._told: dict[tuple[str, ...], QualityRow] = {}
@@ -160,6 +162,7 @@ class Feedback:
     def _settle(self) -> dict[str, int]:
         """Labels that are old enough to judge, by outcome."""
         try:
+            self._compare()
             settled = self._evidence().settle(self._settled.sequence, self._wall() - _SETTLED_S)
         except Exception as error:  # noqa: BLE001  # see above: the figures that could be made are shown
             _log.warning("labels_not_settled", error=error)
@@ -167,6 +170,16 @@ class Feedback:
         if settled.last != self._settled.sequence:
             self._settled.advance(settled.last)  # before they are counted: a crash in between counts none twice
         return {outcome: getattr(settled, outcome) for outcome in _OUTCOMES}
+
+    def _compare(self) -> None:
+        """Once: a lake restored from a backup lies before the mark, and gives the numbers after its end out anew."""
+        if self._is_compared:
+            return
+        given = Feed(self._settings.lake_uri, "labels").given()
+        if self._settled.sequence > given:
+            _log.error("labels_ahead_of_lake", position=self._settled.sequence, lake=given)
+            self._settled.advance(given)
+        self._is_compared = True
 
     def _subjects(self, route: Route, since_unix_s: float) -> list[Any]:
         """Each variant's and mirror's newest version."""

@@ -1,5 +1,6 @@
 import asyncio
 import re
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -127,6 +128,23 @@ def test_labels_are_counted_once_they_are_settled_and_once_only_over_restarts(wo
     assert world.value("runoff_labels_total", outcome="orphaned") == 1
     assert Watermark(world.settings.state_path / "labels.json").sequence > 0
     assert (world.settings.state_path / "labels.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_labels_of_a_lake_that_was_restored_are_counted_from_its_end_on(world, tmp_path, caplog):
+    world.place.store(predictions([request(0), request(1)], [0.9] * 2), labels(label(0, 1)))
+    shutil.copytree(world.place.uri, tmp_path / "backup")
+    world.place.store(*[labels(label(5, 1)) for _ in range(5)], writer="worker-2")
+    world.look()
+    joined = world.value("runoff_labels_total", outcome="joined")
+    shutil.rmtree(world.place.uri)
+    shutil.copytree(tmp_path / "backup", world.place.uri)
+    evidence = Evidence(world.place.uri, world.answers)
+    world.feedback = Feedback(world.settings, lambda: evidence, world.page, wall=lambda: world.now)
+    world.look()
+    assert "labels_ahead_of_lake" in caplog.text
+    world.place.store(labels(label(1, 1)), writer="worker-3")
+    world.look()
+    assert world.value("runoff_labels_total", outcome="joined") == joined + 1
 
 
 def test_labels_that_are_about_no_single_row_are_on_the_scrape_under_their_own_names(world):

@@ -4,15 +4,16 @@ Everything is computed from the stored pairs. A verdict is given only where labe
 answer): otherwise the labels themselves may be production's doing, and only agreement is told.
 """
 
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
-from gateway.evidence.paired import PairedLossTest, PairedTest
+from gateway.evidence.paired import Paired, PairedTests
 from gateway.evidence.query import Queries, Row, Snapshot, literal, window_us
 from gateway.evidence.segments import segment, table_of
 from gateway.evidence.truths import hold_first, resolve
-from routing.experiments.mcnemar import Verdict
+from routing.experiments.betting import LossTest
+from routing.experiments.mcnemar import McNemar, Verdict
 
 _QUANTILES: Final = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 _WORST: Final = 10
@@ -56,17 +57,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     alpha: float = 0.05
 
 
-class Tests(Protocol):
-    """Where sequential tests are kept between looks, so that a look costs only what is new."""
-
-    def test(self, key: tuple[object, ...], alpha: float, outcomes: list[tuple[int, bool, bool]]) -> PairedTest: ...
-
-    def loss_test(
-        self, key: tuple[object, ...], alpha: float, outcomes: list[tuple[int, float, float]]
-    ) -> PairedLossTest: ...
-
-
-def ledger(queries: Queries, question: Question, tests: Tests) -> dict[str, Any]:
+def ledger(queries: Queries, question: Question, tests: PairedTests) -> dict[str, Any]:
     """The ledger of one endpoint, by mirror. Raises ValueError for a `segment_by` that is no column."""
     with queries.snapshot("predictions", "shadows", "labels", "sensitive") as snapshot:
         if question.segment_by is not None:
@@ -86,7 +77,7 @@ def ledger(queries: Queries, question: Question, tests: Tests) -> dict[str, Any]
         }
 
 
-def _mirror(snapshot: Snapshot, mirror: str, question: Question, tests: Tests) -> dict[str, Any]:
+def _mirror(snapshot: Snapshot, mirror: str, question: Question, tests: PairedTests) -> dict[str, Any]:
     """One mirror: its present model against production's present one, drops by reason, and earlier pairs in short."""
     outcomes = snapshot.rows(
         "SELECT outcome, count(*) AS rows FROM pairs WHERE mirror = ? GROUP BY 1 ORDER BY 1", [mirror]
@@ -110,7 +101,7 @@ def _mirror(snapshot: Snapshot, mirror: str, question: Question, tests: Tests) -
     return {**told, **_pair(snapshot, present, question, tests), "earlier": versions[1:]}
 
 
-def _pair(snapshot: Snapshot, present: Row, question: Question, tests: Tests) -> dict[str, Any]:
+def _pair(snapshot: Snapshot, present: Row, question: Question, tests: PairedTests) -> dict[str, Any]:
     quantiles = ", ".join(map(str, _QUANTILES))
     difference = snapshot.rows(
         f"SELECT count(difference) AS rows, avg(difference) AS mean, avg(abs(difference)) AS mean_absolute,"  # noqa: S608  # numbers
@@ -163,7 +154,7 @@ def _segments(snapshot: Snapshot, question: Question) -> list[Row]:
     )
 
 
-def _evidence(snapshot: Snapshot, present: Row, question: Question, tests: Tests) -> dict[str, Any]:
+def _evidence(snapshot: Snapshot, present: Row, question: Question, tests: PairedTests) -> dict[str, Any]:
     """The sequential test on labelled pairs: each unit once, with its first eligible labelled row.
 
     The order is that in which control had both the pair and its label, so that nothing is ever put in before what was seen already.
@@ -193,7 +184,7 @@ def _unless_dropped(snapshot: Snapshot, present: Row, told: dict[str, Any]) -> d
     return {**told, "verdict": Verdict.INCONCLUSIVE.value, "because": f"{because} (at most {DROPPED_SHARE_MAX:.0%})"}
 
 
-def _tested(snapshot: Snapshot, present: Row, question: Question, tests: Tests) -> PairedTest | PairedLossTest:
+def _tested(snapshot: Snapshot, present: Row, question: Question, tests: PairedTests) -> Paired:
     key = (question.endpoint, question.champion, *(present[name] for name in _PAIR), question.keys_in_use)
     key = (*key, question.since_unix_s, question.until_unix_s)
     if snapshot.rows("SELECT count(live_label) = 0 AND count(live_score) > 0 AS is_regression FROM pair")[0][
@@ -205,14 +196,14 @@ def _tested(snapshot: Snapshot, present: Row, question: Question, tests: Tests) 
             mirror="abs(label_number - answer_score)",
             where="label_number IS NOT NULL AND live_score IS NOT NULL AND answer_score IS NOT NULL",
         )
-        return tests.loss_test(key, question.alpha, found)
+        return tests.test(key, LossTest(alpha=question.alpha), found)
     found = _first_of_units(
         snapshot,
         live="label_text = live_label OR plain(label_text) = plain(live_label)",
         mirror="label_text = answer_label OR plain(label_text) = plain(answer_label)",
         where="live_label IS NOT NULL AND answer_label IS NOT NULL",
     )
-    return tests.test(key, question.alpha, found)
+    return tests.test(key, McNemar(alpha=question.alpha), found)
 
 
 def _first_of_units(snapshot: Snapshot, *, live: str, mirror: str, where: str) -> list[Any]:

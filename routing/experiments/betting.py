@@ -64,7 +64,7 @@ class LossTest(msgspec.Struct, frozen=True, kw_only=True):
     worse: Capital = Capital()
     verdict: Verdict = Verdict.INCONCLUSIVE
 
-    def observe(self, *, champion_loss: float, candidate_loss: float) -> "LossTest":
+    def observe(self, champion_loss: float, candidate_loss: float) -> "LossTest":
         """The state after one more labelled row of a unit that has not entered before."""
         difference = champion_loss - candidate_loss
         state = msgspec.structs.replace(

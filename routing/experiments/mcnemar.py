@@ -40,7 +40,7 @@ class McNemar(msgspec.Struct, frozen=True, kw_only=True):
     log_worse_max: float = 0.0
     verdict: Verdict = Verdict.INCONCLUSIVE
 
-    def observe(self, *, champion_is_right: bool, candidate_is_right: bool) -> "McNemar":
+    def observe(self, champion_is_right: bool, candidate_is_right: bool) -> "McNemar":
         """The state after one more labelled row of a unit that has not entered before."""
         if champion_is_right == candidate_is_right:
             return msgspec.structs.replace(self, ties=self.ties + 1)

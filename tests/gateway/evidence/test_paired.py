@@ -1,6 +1,10 @@
 import random
 
 from gateway.evidence.paired import PairedTests
+from routing.experiments.betting import LossTest
+from routing.experiments.mcnemar import McNemar
+
+CLASSES, LOSSES = McNemar(alpha=0.05), LossTest(alpha=0.05)
 
 
 def outcomes(seed, count):
@@ -12,20 +16,23 @@ def test_going_on_gives_what_starting_over_gives():
     all_of_them = outcomes(1, 300)
     tests = PairedTests()
     for stop in (0, 1, 50, 50, 299, 300):
-        looked = tests.test(("key",), 0.05, all_of_them[:stop])
-    assert looked.told() == PairedTests().test(("key",), 0.05, all_of_them).told()
+        looked = tests.test(("key",), CLASSES, all_of_them[:stop])
+    assert looked.told() == PairedTests().test(("key",), CLASSES, all_of_them).told()
     assert looked.told()["verdict"] == "better"
     assert looked.decided_at is not None
 
 
 def test_an_order_that_changed_is_computed_anew():
     tests = PairedTests()
-    tests.test(("key",), 0.05, outcomes(1, 100))
-    assert tests.test(("key",), 0.05, outcomes(2, 100)).told() == PairedTests().test((), 0.05, outcomes(2, 100)).told()
+    tests.test(("key",), CLASSES, outcomes(1, 100))
+    assert (
+        tests.test(("key",), CLASSES, outcomes(2, 100)).told()
+        == PairedTests().test((), CLASSES, outcomes(2, 100)).told()
+    )
 
 
 def test_no_outcome_is_inconclusive():
-    told = PairedTests().test((), 0.05, []).told()
+    told = PairedTests().test((), CLASSES, []).told()
     assert (told["verdict"], told["units"], told["difference"], told["live_accuracy"]) == (
         "inconclusive",
         0,
@@ -39,12 +46,12 @@ def test_losses_go_on_as_they_would_from_the_start():
     outcomes = [(n, abs(chance.gauss(0, 2)), abs(chance.gauss(0, 1))) for n in range(400)]
     tests = PairedTests()
     for stop in (0, 60, 60, 399, 400):
-        looked = tests.loss_test(("key",), 0.05, outcomes[:stop])
-    assert looked.told() == PairedTests().loss_test(("key",), 0.05, outcomes).told()
+        looked = tests.test(("key",), LOSSES, outcomes[:stop])
+    assert looked.told() == PairedTests().test(("key",), LOSSES, outcomes).told()
     assert looked.told()["verdict"] == "better"
-    assert tests.test(("key",), 0.05, []).told()["test"] == "sequential_mcnemar"
+    assert tests.test(("key",), CLASSES, []).told()["test"] == "sequential_mcnemar"
 
 
 def test_no_loss_is_inconclusive():
-    told = PairedTests().loss_test((), 0.05, []).told()
+    told = PairedTests().test((), LOSSES, []).told()
     assert (told["verdict"], told["units"], told["difference"], told["live_loss"]) == ("inconclusive", 0, None, None)

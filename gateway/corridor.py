@@ -147,6 +147,7 @@ def ticket_of(door: Door, endpoint: ServedEndpoint, request: InferRequest, looku
         priority=request.priority,
         explain=request.explain and (request.may_explain or endpoint.route.explain),
         traceparent=request.traceparent,
+        tracestate=request.tracestate,
         lookup=lookup,
     )
     size = sum(array.nbytes for array in inputs)

@@ -176,7 +176,7 @@ class Dataplane:
                     timeout_ns = int(min(timeout_ns, ticket.timeout_s * 1e9))  # the caller's may be larger than any int
                 ticket.deadline_ns = ticket.received_ns + timeout_ns
                 if tracer is not None and (tracer.is_on or ticket.traceparent is not None):
-                    ticket.trace = tracer.sample(ticket.traceparent)
+                    ticket.trace = tracer.sample(ticket.traceparent, ticket.tracestate)
                     if ticket.trace is not None:
                         ticket.submitted_ns = self._clock_ns()
                 if ticket.heavy_bytes:

@@ -36,6 +36,7 @@ class InferRequest(msgspec.Struct, kw_only=True, gc=False):
     explain: bool = False
     may_explain: bool = False
     traceparent: str | None = None
+    tracestate: str | None = None
     priority: int = 0
 
 

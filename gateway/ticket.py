@@ -87,6 +87,7 @@ class Ticket(msgspec.Struct, eq=False):
     priority: int = 0
     explain: bool = False
     traceparent: str | None = None
+    tracestate: str | None = None
     heavy_bytes: int = 0
     """The size of a large request (`HEAVY_BYTES_MIN`), 0 for any other: a worker holds so many bytes of them at once."""
     lookup: Lookup | None = None

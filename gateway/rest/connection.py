@@ -57,6 +57,7 @@ class Connection(HttpToolsProtocol):
         self._received_ns = 0
         self._request_id: bytes | None = None
         self._traceparent: bytes | None = None
+        self._tracestate: bytes | None = None
         self._credential: bytes | None = None
         self._json_length: int | None = None
         self._content_type: str | None = None
@@ -191,7 +192,7 @@ class Connection(HttpToolsProtocol):
         hosts = 0
         lengths = 0
         is_cold = is_chunked = False
-        self._request_id = self._traceparent = self._credential = None
+        self._request_id = self._traceparent = self._tracestate = self._credential = None
         self._json_length = self._content_type = self._encodings = None
         for name, value in self.headers:
             if name == b"host":
@@ -222,6 +223,8 @@ class Connection(HttpToolsProtocol):
             self._request_id = value
         elif name == b"traceparent":
             self._traceparent = value
+        elif name == b"tracestate":
+            self._tracestate = value
         elif name in (b"authorization", b"x-api-key"):
             known, self._credential = self._credential, bearer_of(value) if name == b"authorization" else value
         elif name == b"inference-header-content-length":

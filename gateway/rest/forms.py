@@ -59,7 +59,8 @@ def admit(door: Door, endpoint: ServedEndpoint, form: Form, body: Body, head: He
     """The ticket of a request; None: the ordinary path reads it again, and has the words for what is wrong with it."""
     request_id = None if head.request_id is None else request_id_of(head.request_id.decode("latin-1"))
     traceparent = None if head.traceparent is None else head.traceparent.decode("latin-1")
-    caller = Caller(headers=head.headers, request_id=request_id, traceparent=traceparent)
+    tracestate = None if head.tracestate is None else head.tracestate.decode("latin-1")
+    caller = Caller(headers=head.headers, request_id=request_id, traceparent=traceparent, tracestate=tracestate)
     try:
         request, wishes = form.read(Asked(body, head, endpoint.name, endpoint.signature, caller, received_ns))
         ticket = ticket_of(door, endpoint, request)

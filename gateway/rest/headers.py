@@ -26,6 +26,7 @@ class Caller(Struct, frozen=True, kw_only=True, gc=False):
     timeout_s: float | None = None
     explain: bool = False
     traceparent: str | None = None
+    tracestate: str | None = None
 
     def asks(self, endpoint: str, inputs: Mapping[str, Array], *, protocol: int, received_ns: int) -> InferRequest:
         """The one request type, with what the headers say; a protocol adds what it says elsewhere."""
@@ -40,6 +41,7 @@ class Caller(Struct, frozen=True, kw_only=True, gc=False):
             variant=self.variant,
             explain=self.explain,
             traceparent=self.traceparent,
+            tracestate=self.tracestate,
         )
 
 
@@ -58,6 +60,7 @@ def read_headers(pairs: Iterable[tuple[str, str]]) -> Caller:
         timeout_s=_timeout_s(get("x-runoff-timeout-ms")),
         explain=get("x-runoff-explain") == "1",
         traceparent=get("traceparent"),
+        tracestate=get("tracestate"),
     )
 
 

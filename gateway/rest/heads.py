@@ -18,12 +18,25 @@ _LINE: Final = re.compile(
 )
 _LINES_MAX: Final = 4096
 _LINE_BYTES_MAX: Final = 256
-_LENGTH, _JSON_LENGTH, _OTHER, _HOST, _REQUEST_ID, _TRACEPARENT, _CREDENTIAL, _TYPE, _ENCODINGS, _ELSEWHERE = range(10)
+(
+    _LENGTH,
+    _JSON_LENGTH,
+    _OTHER,
+    _HOST,
+    _REQUEST_ID,
+    _TRACEPARENT,
+    _CREDENTIAL,
+    _TYPE,
+    _ENCODINGS,
+    _ELSEWHERE,
+    _TRACESTATE,
+) = range(11)
 _KINDS: Final = {
     b"host": _HOST,
     b"content-length": _LENGTH,
     b"x-request-id": _REQUEST_ID,
     b"traceparent": _TRACEPARENT,
+    b"tracestate": _TRACESTATE,
     b"authorization": _CREDENTIAL,
     b"x-api-key": _CREDENTIAL,
     b"inference-header-content-length": _JSON_LENGTH,
@@ -31,13 +44,13 @@ _KINDS: Final = {
     b"accept-encoding": _ENCODINGS,
 }
 _LENGTHS: Final = (_LENGTH, _JSON_LENGTH)
-_VARYING: Final = frozenset((*_LENGTHS, _REQUEST_ID, _TRACEPARENT))
+_VARYING: Final = frozenset((*_LENGTHS, _REQUEST_ID, _TRACEPARENT, _TRACESTATE))
 _ONCE: Final = (_CREDENTIAL, _JSON_LENGTH, _TYPE, _ENCODINGS)
 """Of several with one of these names, the ordinary path knows which one holds."""
 _READ: Final = (*_LENGTHS, _TYPE, _ENCODINGS)
 """Read by the doors themselves; a route that routes by one of these has the parser's lane."""
 _DIGITS_MAX: Final = 18
-_NEVER_KEPT: Final = frozenset((_REQUEST_ID, _TRACEPARENT, _CREDENTIAL))
+_NEVER_KEPT: Final = frozenset((_REQUEST_ID, _TRACEPARENT, _TRACESTATE, _CREDENTIAL))
 """New with every request, or secret."""
 COLD_NAMES: Final = frozenset(
     (
@@ -71,6 +84,7 @@ class Head(msgspec.Struct, gc=False):
     json_length: int | None = None
     content_type: str | None = None
     encodings: str | None = None
+    tracestate: bytes | None = None
 
 
 class Shape:
@@ -136,7 +150,7 @@ class Shape:
             return None
         place = at + len(self._start)
         length = 0
-        headers = request_id = traceparent = json_length = None
+        headers = request_id = traceparent = tracestate = json_length = None
         for kind, name, end in self._cuts:
             stop = data.find(end, place, at + bytes_max)
             if stop < 0:
@@ -159,14 +173,17 @@ class Shape:
                 request_id = value
             elif kind == _TRACEPARENT:
                 traceparent = value
+            elif kind == _TRACESTATE:
+                tracestate = value
             if name is not None:
                 if headers is None:
                     headers = {}
                 headers[name] = text
         wanted = headers or _NO_HEADERS
-        return Head(
-            length, wanted, request_id, traceparent, self._credential, json_length, self._type, self._encodings
-        ), place
+        head = Head(length, wanted, request_id, traceparent, self._credential, json_length, self._type, self._encodings)
+        if tracestate is not None:
+            head.tracestate = tracestate
+        return head, place
 
 
 class Heads:

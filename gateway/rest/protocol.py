@@ -168,6 +168,7 @@ class WireProtocol(Connection):
         wanted = self._hot[0].header_names
         head = Head(0, _picked(self.headers, wanted) if wanted else {}, self._request_id, self._traceparent)
         head.json_length, head.content_type, head.encodings = self._json_length, self._content_type, self._encodings
+        head.tracestate = self._tracestate
         if not self._submit(self._hot, self._body, head, closes=not self.parser.should_keep_alive()):
             self._hot = None
             self._to_cold(bytes(self._body))
@@ -240,6 +241,8 @@ class WireProtocol(Connection):
             ticket.heavy_bytes = len(body)
         if head.traceparent is not None:
             ticket.traceparent = head.traceparent.decode("latin-1")
+            if head.tracestate is not None:
+                ticket.tracestate = head.tracestate.decode("latin-1")
         if head.request_id is not None:
             ticket.request_id = request_id_of(head.request_id.decode("latin-1"))
         if wire_id is not None:

@@ -19,17 +19,20 @@ if TYPE_CHECKING:
 QUEUE_MAX: Final = 4_096
 _BATCH_MAX: Final = 512
 _EXPORT_S: Final = 5.0
+_STATE_CHARACTERS_MAX: Final = 4_096
+"""Of a longer `tracestate` nothing is passed on (W3C Trace Context, section 3.3.1.5, asks for at least 512)."""
 _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
 
 Attributes = Mapping[str, str | int | float | bool]
 
 
 class Parent(NamedTuple):
-    """A valid `traceparent`: 16 and 8 bytes, and the caller's sampled flag."""
+    """A valid `traceparent`: 16 and 8 bytes, and the caller's sampled flag; and the `tracestate` beside it, unread."""
 
     trace_id: bytes
     span_id: bytes
     is_sampled: bool
+    state: str = ""
 
 
 class Trace(NamedTuple):
@@ -86,10 +89,12 @@ class Tracer:
         self.is_on = self._export is not None
         """False: nothing is ever sampled, and a request without `traceparent` needs no call here at all."""
 
-    def sample(self, traceparent: str | None) -> Trace | None:
+    def sample(self, traceparent: str | None, tracestate: str | None = None) -> Trace | None:
         """The decision for a request: the caller's flag holds, else our ratio, both up to `sampled_per_s_max`; None: no trace."""
         parent = parse_traceparent(traceparent) if traceparent else None
         if parent is not None:
+            if tracestate and len(tracestate) <= _STATE_CHARACTERS_MAX:
+                parent = parent._replace(state=tracestate)
             return Trace(parent.trace_id, parent, self.is_on and parent.is_sampled and self._take())
         if not self.is_on or self._chance() >= self._ratio or not self._take():
             return None
@@ -136,10 +141,14 @@ class Export:
 
     def record(self, trace: Trace, spans: Sequence[Span], attributes: Attributes, error: str | None) -> None:
         from opentelemetry.sdk.trace import ReadableSpan
-        from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+        from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+
+        state = TraceState.from_header([trace.parent.state]) if trace.parent and trace.parent.state else None
 
         def context(span_id: int, *, is_remote: bool = False) -> SpanContext:
-            return SpanContext(int.from_bytes(trace.trace_id), span_id, is_remote, TraceFlags(TraceFlags.SAMPLED))
+            return SpanContext(
+                int.from_bytes(trace.trace_id), span_id, is_remote, TraceFlags(TraceFlags.SAMPLED), state
+            )
 
         above = context(int.from_bytes(trace.parent.span_id), is_remote=True) if trace.parent else None
         root = context(_span_id())

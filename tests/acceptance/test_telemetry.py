@@ -114,14 +114,12 @@ def gateway(tmp_path_factory, collector):
 @pytest.mark.parametrize("protocol", ["REST", "gRPC"])
 def test_a_sampled_request_leaves_its_spans_with_the_ids(gateway, collector, protocol):
     trace_id = TRACE[:-1] + ("6" if protocol == "REST" else "7")
-    traceparent = f"00-{trace_id}-{SPAN}-01"
+    context = {"traceparent": f"00-{trace_id}-{SPAN}-01", "tracestate": "vendor=a:b"}
     if protocol == "REST":
-        prediction_id = gateway.infer("phishing", [[1, 2, 3, 4]], headers={"traceparent": traceparent}).headers[
-            "x-prediction-id"
-        ]
+        prediction_id = gateway.infer("phishing", [[1, 2, 3, 4]], headers=context).headers["x-prediction-id"]
     else:
         with gateway.channel() as channel:
-            metadata = [("traceparent", traceparent)]
+            metadata = tuple(context.items())
             reply = infer_call(channel)(rpc_request("phishing", [[1, 2, 3, 4]]), metadata=metadata, timeout=10)
         prediction_id = reply.parameters["prediction_id"].string_param
     eventually(lambda: len(collector.of(trace_id)) >= 6, 20)
@@ -129,6 +127,7 @@ def test_a_sampled_request_leaves_its_spans_with_the_ids(gateway, collector, pro
     assert set(spans) == {"request", "decode", "route", "queue", "batch", "record"}
     root = spans["request"]
     assert root.parent_span_id.hex() == SPAN
+    assert {span.trace_state for span in spans.values()} == {"vendor=a:b"}
     assert {span.parent_span_id for name, span in spans.items() if name != "request"} == {root.span_id}
     told = {one.key: one.value.string_value or one.value.int_value for one in root.attributes}
     assert told["runoff.prediction_id"] == prediction_id

@@ -236,7 +236,8 @@ class GrpcProtocol(asyncio.Protocol):
             ticket.heavy_bytes = len(message)
         ticket.headers = caller.headers
         ticket.pin_variant = caller.variant
-        ticket.traceparent = caller.traceparent
+        if caller.traceparent is not None:
+            ticket.traceparent, ticket.tracestate = caller.traceparent, caller.tracestate
         ticket.timeout_s = plan.timeout_s if caller.timeout_s is None else earliest(plan.timeout_s, caller.timeout_s)
         wire_id = form.wire_id(message)
         ticket.request_id = caller.request_id or (request_id_of(wire_id) if wire_id else None)

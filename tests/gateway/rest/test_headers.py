@@ -14,6 +14,7 @@ def test_the_fields_of_a_caller_are_read_and_its_secrets_left_behind():
             "x-runoff-timeout-ms": "250",
             "x-runoff-explain": "1",
             "traceparent": "00-1",
+            "tracestate": "a=1",
             "x-cohort": "beta",
             "authorization": "Bearer s",
             "cookie": "c",
@@ -22,6 +23,7 @@ def test_the_fields_of_a_caller_are_read_and_its_secrets_left_behind():
     )
     assert (caller.request_id, caller.variant, caller.endpoint, caller.timeout_s) == ("r-1", "b", "e", 0.25)
     assert caller.explain
+    assert (caller.traceparent, caller.tracestate) == ("00-1", "a=1")
     assert caller.headers["x-cohort"] == "beta"
     assert not {"authorization", "cookie", "x-api-key"} & set(caller.headers)
 

@@ -32,6 +32,7 @@ NAMES = [
     "Content-Length",
     "X-Request-Id",
     "traceparent",
+    "tracestate",
     "Connection",
     "Transfer-Encoding",
     "Expect",
@@ -111,7 +112,8 @@ class Lanes:
 
         def submit(ticket: Ticket) -> None:
             form = None if ticket.slot is None else (repr(ticket.slot[1]), ticket.slot[2])
-            identity = (ticket.protocol, ticket.request_id, ticket.traceparent, ticket.wire_id, ticket.closes, form)
+            traced = ticket.traceparent, ticket.tracestate
+            identity = (ticket.protocol, ticket.request_id, *traced, ticket.wire_id, ticket.closes, form)
             seen.append((repr(ticket.inputs), ticket.rows, dict(ticket.headers), identity))
 
         def start(_protocol: Any, cycle: Any, _app: Any) -> None:

@@ -160,3 +160,28 @@ def test_a_collector_that_is_down_fails_the_spans_and_nothing_else(tmp_path, pag
         live.record(live.sample(SAMPLED), [Span("request", 1, 2)], {})
         live.close()
     assert read_pages(tmp_path).value("runoff_spans_total", outcome="failed") == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("vendor=a:b,other@x=1", "vendor=a:b,other@x=1"),
+        ("no pair", ""),
+        ("a=1,a=2", ""),
+        (",".join(f"k{place}=v" for place in range(40)), ""),
+        ("a=" + "v" * 9000, ""),
+    ],
+)
+def test_the_callers_tracestate_goes_with_every_span_and_what_is_none_is_left_out(page, collector, said, told):
+    endpoint, got = collector
+    live = tracer(page, endpoint)
+    live.record(live.sample(SAMPLED, said), [Span("request", 1, 2), Span("decode", 1, 2)], {})
+    live.close()
+    spans = got.get(timeout=10).resource_spans[0].scope_spans[0].spans
+    assert [span.trace_state for span in spans] == [told, told]
+
+
+def test_a_tracestate_without_a_valid_traceparent_belongs_to_nothing(page, collector):
+    live = tracer(page, collector[0], sample_ratio=1.0, chance=lambda: 0.0)
+    assert live.sample("garbage", "vendor=1").parent is None
+    live.close()

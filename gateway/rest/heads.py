@@ -18,19 +18,8 @@ _LINE: Final = re.compile(
 )
 _LINES_MAX: Final = 4096
 _LINE_BYTES_MAX: Final = 256
-(
-    _LENGTH,
-    _JSON_LENGTH,
-    _OTHER,
-    _HOST,
-    _REQUEST_ID,
-    _TRACEPARENT,
-    _CREDENTIAL,
-    _TYPE,
-    _ENCODINGS,
-    _ELSEWHERE,
-    _TRACESTATE,
-) = range(11)
+_LENGTH, _JSON_LENGTH, _OTHER, _HOST, _REQUEST_ID, _TRACEPARENT, _TRACESTATE = range(7)
+_CREDENTIAL, _TYPE, _ENCODINGS, _ELSEWHERE = range(7, 11)
 _KINDS: Final = {
     b"host": _HOST,
     b"content-length": _LENGTH,

@@ -23,6 +23,7 @@ import msgspec
 
 from gateway.shadow.draw import Draw
 from gateway.spool.frame import parse
+from gateway.spool.segment import segment_path
 from gateway.telemetry.log import EventLog
 from models.files import replace_file
 
@@ -78,8 +79,7 @@ class Progress:
         self._finished: dict[str, set[int]] = {}
         self._proven: dict[tuple[str, int, str], set[bytes]] = {}
         self._proofs: dict[Path, Frames] = {}
-        self._current: Path | None = None
-        self._newest: Path | None = None
+        self._current = self._newest = 0
         for path in sorted(folder.glob("*/*.seg")):
             self._proofs[path] = self._read_back(path)
         if not self._can_link():  # then what the streams have left of the spool is the only proof
@@ -108,22 +108,28 @@ class Progress:
 
     def link(self) -> None:
         """Links segments that were opened since the last call; called around each append, so that the next file is linked before its use."""
-        for path in sorted(self._spool.glob("*.seg")):
-            link = self._own / path.name
-            if self._newest is None or link > self._newest:
+        for number in (
+            self._newest + 1,
+            self._newest + 2,
+        ):  # no more than one is opened ahead; the folder may hold thousands
+            path = segment_path(self._spool, number)
+            if path.exists():
+                link = segment_path(self._own, number)
                 self._own.mkdir(mode=0o700, exist_ok=True)
                 with suppress(OSError):  # a file system without links: `_can_link` has said so
                     os.link(path, link)
                 self._proofs[link] = {}
-                self._newest = link
-            if (self._current is None or link > self._current) and path.stat().st_size:
-                self._current = link
+                self._newest = number
+        for number in range(self._current + 1, self._newest + 1):
+            with suppress(FileNotFoundError):  # released meanwhile
+                if segment_path(self._spool, number).stat().st_size:
+                    self._current = number
 
     def appended(self, draws: Iterable[Draw]) -> None:
         """Jobs of these draws were just written into the segment that is in use."""
         self.link()
-        if self._current is not None:
-            proven = self._proofs[self._current]
+        if self._current:
+            proven = self._proofs[segment_path(self._own, self._current)]
             for draw in draws:
                 proven[draw.writer] = max(proven.get(draw.writer, 0), draw.sequence)
 
@@ -138,7 +144,7 @@ class Progress:
             self._low, self._stored = low, dict(low)
         for link, proven in list(self._proofs.items()):
             is_own = link.parent == self._own
-            in_use = is_own and (self._current is None or link >= self._current)
+            in_use = is_own and link >= segment_path(self._own, self._current)
             if not in_use and all(writer not in alive or low.get(writer, 0) >= last for writer, last in proven.items()):
                 link.unlink(missing_ok=True)
                 del self._proofs[link]

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -38,7 +39,7 @@ def expire(folder: Path, age_s: float, now_unix_s: float, read: int = 0) -> Expi
     writer leaves that file before it appends again. One that holds nothing but its mark it would not leave, so that one stays.
     """
     segments = deleted = 0
-    for number in _filled(folder):
+    for number in _filled(folder, 0):
         path = segment_path(folder, number)
         with suppress(FileNotFoundError):
             status = path.stat()
@@ -85,6 +86,7 @@ class SegmentReader:
         self._is_drained = False
         self._is_at_end = False
         self._ends: dict[int, int] = {}
+        self._listed: deque[int] = deque()
         self.torn_bytes = 0
         self.missing = 0
 
@@ -181,7 +183,7 @@ class SegmentReader:
         return bool(found)
 
     def _is_sealed(self) -> bool:
-        return bool(self._later()) or is_writer_dead(self._folder)
+        return self._has_later() or is_writer_dead(self._folder)
 
     def _leave(self) -> None:
         """Goes from the segment; what stands behind the last whole frame is torn."""
@@ -192,16 +194,19 @@ class SegmentReader:
     def _open_next(self) -> bool:
         """Opens the first segment above the present one that holds something; False when there is none."""
         is_dead = is_writer_dead(self._folder)  # asked first: the dead add nothing after this
-        while later := self._later():
-            self._segment, self._offset, self._is_final = later[0], 0, False
+        while self._has_later():
+            self._segment, self._offset, self._is_final = self._listed.popleft(), 0, False
             with suppress(FileNotFoundError):  # expired meanwhile
                 self._file = os.open(segment_path(self._folder, self._segment), os.O_RDONLY | os.O_CLOEXEC)
                 return True
         self._is_drained = is_dead
         return False
 
-    def _later(self) -> list[int]:
-        return [number for number in _filled(self._folder) if number > self._segment]
+    def _has_later(self) -> bool:
+        """Whether a later segment holds something. The folder is listed again only when all that were found are used up: it may hold thousands."""
+        if not self._listed:
+            self._listed.extend(_filled(self._folder, self._segment))
+        return bool(self._listed)
 
 
 def _last_sequence(path: Path) -> int:
@@ -209,11 +214,12 @@ def _last_sequence(path: Path) -> int:
     return found[-1].sequence if found else 0
 
 
-def _filled(folder: Path) -> list[int]:
-    """The numbers of the segments that hold something, ascending."""
-    numbers = []
+def _filled(folder: Path, after: int) -> list[int]:
+    """The numbers of the segments above `after` that hold something, ascending."""
+    filled = []
     for path in folder.glob("*.seg"):
+        number = int(path.stem)
         with suppress(FileNotFoundError):  # released meanwhile
-            if path.stat().st_size:
-                numbers.append(int(path.stem))
-    return sorted(numbers)
+            if number > after and path.stat().st_size:
+                filled.append(number)
+    return sorted(filled)

@@ -201,3 +201,21 @@ def test_offsets_that_a_power_loss_spoilt_leave_what_the_links_prove(
     after = live()
     assert after.progress.low("worker-a") == 0
     assert after.progress.answered(draw, "candidate-0") == ids(draw)
+
+
+def test_the_spool_is_not_listed_for_each_append(live: Callable[..., Life], monkeypatch: pytest.MonkeyPatch) -> None:
+    life = live(segment_bytes=600)
+
+    def listed(*_: object) -> None:
+        raise AssertionError("a lake that is down leaves thousands of segments there")
+
+    for name in ("glob", "iterdir"):
+        monkeypatch.setattr(Path, name, listed)
+    for sequence in range(1, 30):
+        life.write(life.begin(sequence))
+        life.spool._helper.submit(lambda: None).result()
+    life.progress.link()
+    monkeypatch.undo()
+    own = life.progress._own
+    assert {path.name for path in life.progress._spool.glob("*.seg")} == {path.name for path in own.glob("*.seg")}
+    assert life.progress._current >= 10

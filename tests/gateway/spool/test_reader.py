@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+from gateway.spool import reader as spool_reader
 from gateway.spool.frame import HEADER_BYTES
 from gateway.spool.reader import SegmentReader, expire, is_writer_dead, writers
 from gateway.spool.segment import SegmentWriter, segment_path
@@ -209,3 +210,20 @@ def test_an_idle_writer_keeps_the_segment_that_holds_only_its_mark(folder, write
     assert path.stat().st_size == HEADER_BYTES
     assert expire(folder, 60.0, path.stat().st_mtime + 3600) == (0, 0)
     assert path.exists()
+
+
+def test_a_backlog_of_many_segments_is_listed_once(folder, writer, monkeypatch):
+    fill(writer, 120)
+    writer.close()
+    listed = []
+    real = spool_reader._filled
+    monkeypatch.setattr(spool_reader, "_filled", lambda *of: listed.append(of) or real(*of))
+    reader = SegmentReader(folder)
+    found = []
+    while frames := reader.read(200):
+        found += sequences(frames)
+        reader.release(reader.sequence)
+    assert found == list(range(1, 121))
+    assert reader.is_drained
+    assert len(listed) <= 4, "each listing is as long as the backlog"
+    reader.close()

@@ -67,7 +67,10 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     idle_s: Annotated[Seconds, Meta(description="seconds an idle connection is kept")] = 75.0
     inflight_max: Annotated[Count, Meta(description="requests a worker holds at once, over all endpoints")] = 4096
     inflight_bytes_max: Annotated[
-        Count, Meta(description="bytes of large requests (64 KiB or more) that a worker holds at once")
+        Count,
+        Meta(
+            description="bytes of large requests (64 KiB or more) that a worker holds at once, arriving ones included"
+        ),
     ] = 256 << 20
 
 

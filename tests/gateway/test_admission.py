@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.admission import Admission
+from gateway.admission import Admission, Holding
 from gateway.errors import NotReady, Overloaded
 from tests.kit.plane import Plane
 from tests.kit.staged import stage_linear
@@ -58,3 +58,17 @@ async def test_a_request_without_a_ticket_is_in_flight_and_holds_its_models_with
             pass
         endpoint.inflight = 1
     assert (endpoint.inflight, admission.inflight, model.leases) == (0, 0, leases)
+
+
+def test_one_body_is_always_taken_alone_and_given_back_once() -> None:
+    admission = Admission(1, 100_000)
+    with Holding(admission) as alone:
+        for size in (10_000, 80_000, 200_000, 150_000):
+            alone.grow_to(size)
+        with pytest.raises(NotReady), Holding(admission) as other:
+            other.grow_to(70_000)
+        with pytest.raises(NotReady), Holding(admission) as other:
+            other.expect(70_000)
+        alone.release()
+        assert admission.has_room(100_000)
+    assert admission.has_room(100_000)

@@ -1,13 +1,16 @@
 import asyncio
 
+import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from gateway.admission import Admission
 from gateway.errors import MediaTypeUnsupported, NotAllowed, RequestMalformed
 from gateway.keys.doorkeeper import Visitor
+from gateway.rest.app import build
 from gateway.rest.entrance import Entrance, infer_reply, json_reply, only_json, unless_gone, whole_number
 from tests.gateway.rest.test_open_inference import reply
 from tests.kit.asgi_server import listening
@@ -40,6 +43,37 @@ def test_the_doorkeeper_sees_credential_address_scope_and_endpoint(settings):
         entrance.admit(request(), "predict")
     assert keeper.visits[0] == (Visitor(credential="k", peer="192.0.2.1"), "label", "e")
     assert keeper.visits[1][0].is_local
+
+
+@pytest.mark.parametrize(
+    "path", ["/v2/models/phishing/infer", "/invocations", "/v1/models/phishing:predict", "/v1/labels"]
+)
+async def test_a_large_body_for_which_there_is_no_room_is_refused_by_every_call(corridor, sink, settings, path):
+    admission = Admission(1, 100_000)
+    transport = httpx.ASGITransport(build(corridor, sink, settings, admission=admission))
+    async with httpx.AsyncClient(transport=transport, base_url="http://runoff.test") as client:
+        admission.hold(50_000)
+        refused = await client.post(path, content=b" " * 70_000, headers={"content-type": "application/json"})
+        assert (refused.status_code, refused.headers["x-runoff-reason"]) == (503, "process_bound")
+        assert refused.headers["retry-after"] == "1"
+        admission.release(50_000)
+        read = await client.post(path, content=b" " * 70_000, headers={"content-type": "application/json"})
+        assert read.status_code == 400
+    assert admission.has_room(100_000)
+
+
+async def test_what_arrives_is_counted_until_it_is_decoded(settings):
+    admission = Admission(1, 100_000)
+    entrance = Entrance(settings, Seen(), lambda *_: None, admission)
+    body = b"x" * 80_000
+
+    async def receive():
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    asked = Request({"type": "http", "headers": [], "method": "POST", "path": "/"}, receive)
+    seen = await entrance.decoded(asked, lambda read, mark: (read, mark, admission.has_room(30_000)), 7)
+    assert seen == (body, 7, False)
+    assert admission.has_room(30_000)
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "many", "٣", "9" * 19, ""])

@@ -71,7 +71,12 @@ class Reconciler:
 
     def written(self, revision: Revision) -> None:
         """Goes to work on a revision just written; what needs no preparation is live when this returns."""
-        if self._is_at_once(revision):
+        try:
+            is_live = self._is_at_once(revision)
+        except sqlite3.Error as error:  # what is written must not lie there until somebody writes again
+            log.error("state_not_written", error=error, endpoint=revision.endpoint, revision=revision.number)
+            is_live = False
+        if is_live:
             self._note()
             return
         task = self._tasks.get(revision.endpoint)
@@ -161,7 +166,9 @@ class Reconciler:
 
     async def _take_further(self, revision: Revision) -> list[Problem]:
         """One revision to its end; empty when it is live or superseded."""
-        assert revision.document is not None, "a deletion is live at once"
+        if revision.document is None:  # live at once, unless the state could not be written then
+            self._store.activate(revision.number, None)
+            return []
         try:
             route = validate(revision.document)
         except RouteInvalid as error:  # written by an older release

@@ -214,3 +214,23 @@ async def test_a_revision_goes_on_when_the_state_can_be_written_again(plane, mon
     monkeypatch.setattr(plane.store, "advance", full)
     revision = await plane.put(route(**SPLIT))
     assert (revision.state, len(refused)) == ("live", 2)
+
+
+@pytest.mark.parametrize("change", ["weights", "delete"])
+async def test_what_could_not_be_made_live_at_once_is_made_live_later(plane, monkeypatch, change):
+    first = await plane.put(route(**SPLIT))
+    monkeypatch.setattr(plane.reconciler, "_retry_s", 0.01)
+    activate, refused = plane.store.activate, []
+
+    def full(*asked):
+        if len(refused) < 3:
+            refused.append(asked)
+            raise sqlite3.OperationalError("database or disk is full")
+        return activate(*asked)
+
+    monkeypatch.setattr(plane.store, "activate", full)
+    if change == "delete":
+        written = plane.changes.delete("phishing", expected=first.number, author=ANN)
+    else:
+        written, _ = plane.changes.weights("phishing", {"champion": 1}, expected=first.number, author=ANN)
+    assert (written.state, (await plane.ended(written)).state, len(refused)) == ("pending", "live", 3)

@@ -73,7 +73,11 @@ class WireServer:
             await asyncio.sleep(_SWEEP_S)
             now_s = time.monotonic()
             for connection in list(self._shared.connections):
-                connection.sweep(now_s)
+                try:
+                    connection.sweep(now_s)
+                except Exception as error:  # noqa: BLE001  # a mistake of ours must not leave all others without time-outs
+                    log.error("sweep_failed", error=error)
+                    connection.abort()
 
 
 async def serve(

@@ -575,3 +575,31 @@ async def test_connections_beyond_the_bound_wait_in_the_kernel(plane: Plane, tmp
     for _, writer in opened:
         writer.close()
     await made.stop(1.0)
+
+
+async def test_a_connection_that_cannot_be_looked_after_is_ended_and_the_others_are_looked_after(
+    server: WireServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Connection:
+        """The server's own seam; `sweeps` counts the looks."""
+
+        def __init__(self, *, is_broken: bool) -> None:
+            self.is_broken, self.is_aborted, self.sweeps = is_broken, False, 0
+
+        def sweep(self, now_s: float) -> None:
+            self.sweeps += 1
+            if self.is_broken:
+                raise ZeroDivisionError(now_s)
+
+        def shutdown(self) -> None: ...
+
+        def abort(self) -> None:
+            self.is_aborted = True
+
+    broken, sound = Connection(is_broken=True), Connection(is_broken=False)
+    server._shared.connections |= {broken, sound}
+    async with asyncio.timeout(10):
+        while sound.sweeps < 2 or not broken.is_aborted:  # noqa: ASYNC110 - looks are what is waited for
+            await asyncio.sleep(0.05)
+    assert "sweep_failed" in caplog.text
+    server._shared.connections -= {broken, sound}

@@ -56,6 +56,7 @@ class Commands(msgspec.Struct, frozen=True):
 
 def serve(settings: Settings, *, commands: Commands | None = None, say: Callable[[str], None] = print) -> int:
     """Runs a gateway until it is told to stop; answers the exit status. What prevents a start is one line on standard error."""
+    os.umask(0o077)  # all processes inherit it: what they keep is for their owner alone, also what libraries write
     try:
         check(settings)
         supervisor = Supervisor(settings, commands=commands or Commands(), say=say)

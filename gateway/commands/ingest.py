@@ -1,6 +1,7 @@
 """`runoff ingest`: files of others into the lake; a line a file."""
 
 import datetime as dt
+import os
 import re
 from typing import Final
 
@@ -21,6 +22,7 @@ def take_files(settings: Settings, source: str, *, table: str, as_json: bool) ->
         raise CommandFailed(f"--table: wanted 1 to 128 letters, digits, '_' or '-', got {table!r}")
     uri = f"{settings.lake_uri}/ingested/{table}"
     taken: list[Taken] = []
+    os.umask(0o077)  # as the gateway whose lake this is
     try:
         with waiting(f"reading {source} …"):
             taken.extend(ingest(uri, source, dt.datetime.now(dt.UTC)))  # what was taken stays there when one raises

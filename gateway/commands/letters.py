@@ -4,6 +4,7 @@ A letter leaves the table after its frame lies ready in `<state>/redrive`, and g
 between is ended by the next run: what is still in the table had not left it.
 """
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -46,6 +47,7 @@ def redrive_letters(settings: Settings, letters: Sequence[str], *, as_json: bool
         raise CommandFailed(
             f"{settings.state_path}: no gateway has its state here; name it with --config or --state-dir"
         )
+    os.umask(0o077)  # as the gateway whose lake and spool these are
     table = _table(settings)
     given: list[str] = []
     try:

@@ -13,8 +13,13 @@ class StateLock:
     """Holds `lock` in the state directory while it is open. Children do not inherit it."""
 
     def __init__(self, state: Path) -> None:
-        """Makes the directory (0700) if need be; raises StateTaken."""
+        """Makes the directory (0700) if need be, and closes one of ours to others; raises StateTaken."""
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = state.stat()
+        if (
+            found.st_uid == os.geteuid() and found.st_mode & 0o077
+        ):  # else somebody mounted it, with rights that are his matter
+            state.chmod(0o700)
         self._file = os.open(state / "lock", os.O_CREAT | os.O_RDWR, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

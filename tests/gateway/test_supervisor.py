@@ -3,6 +3,7 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -36,6 +37,15 @@ def test_it_prints_every_address_and_serves_through_its_workers(start):
     body = httpx.get(gateway.addresses["metrics"] + "/readyz").json()
     assert body["endpoints"] == {"e": True}
     assert gateway.stop() == 0
+
+
+def test_whatever_its_processes_write_is_for_their_owner_alone(start):
+    gateway = start()
+    pids = [gateway.process.pid, int(gateway.ask())]
+    told = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
+    assert ["Umask:\t0077" in text for text in told] == [True, True]
+    eventually((gateway.state / "control.heard").exists)
+    assert (gateway.state / "control.heard").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_second_gateway_on_the_same_state_is_refused_with_a_clear_line(start):

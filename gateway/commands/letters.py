@@ -53,13 +53,14 @@ def redrive_letters(settings: Settings, letters: Sequence[str], *, as_json: bool
     try:
         kept = set() if table is None else set(table.rows(["letter"])["letter"].to_pylist())
         given += _left_behind(ready, spool, kept)
-        if table is not None:
-            for row in list(_found(table, letters))[:_AT_ONCE]:
-                folder = ready / redriven(row["letter"], row["table"], uuid4().hex)
-                _spooled(folder, row["payload"])
-                table.drop(pc.field("letter") == row["letter"])
-                table.sync()
-                given += _given(folder, spool)
+        rows = [] if table is None else list(_found(table, letters))[:_AT_ONCE]
+        if table is not None and rows:
+            folders = {ready / redriven(row["letter"], row["table"], uuid4().hex): row["payload"] for row in rows}
+            for folder, payload in folders.items():
+                _spooled(folder, payload)
+            table.drop(pc.field("letter").isin([row["letter"] for row in rows]))
+            table.sync()
+            given += _given(list(folders), ready, spool)
     except (CommitFailed, OSError) as error:
         raise CommandFailed(
             f"{error}; {len(given)} were given to the spool, the same command gives the rest"
@@ -90,13 +91,13 @@ def _found(table: LakeTable, letters: Sequence[str]) -> Iterator[dict[str, Any]]
     yield from rows.sort_by("at").to_pylist()
 
 
-def _left_behind(ready: Path, spool: Path, kept: set[str]) -> Iterator[str]:
+def _left_behind(ready: Path, spool: Path, kept: set[str]) -> list[str]:
     """What a run before this one had prepared: not yet taken out of the table, or not yet given."""
-    for folder in sorted(ready.iterdir()) if ready.is_dir() else ():
+    folders = sorted(ready.iterdir()) if ready.is_dir() else []
+    for folder in folders:
         if letter_of(folder.name) in kept:
             shutil.rmtree(folder)
-        else:
-            yield from _given(folder, spool)
+    return _given([folder for folder in folders if letter_of(folder.name) not in kept], ready, spool)
 
 
 def _spooled(folder: Path, payload: bytes) -> None:
@@ -109,9 +110,11 @@ def _spooled(folder: Path, payload: bytes) -> None:
         writer.close()
 
 
-def _given(folder: Path, spool: Path) -> Iterator[str]:
+def _given(folders: Sequence[Path], ready: Path, spool: Path) -> list[str]:
     files = Files()
-    files.rename(folder, spool / folder.name)
-    for changed in (spool, folder.parent):
-        files.sync_folder(changed)
-    yield letter_of(folder.name)
+    for folder in folders:
+        files.rename(folder, spool / folder.name)
+    if folders:
+        files.sync_folder(spool)
+        files.sync_folder(ready)
+    return [letter_of(folder.name) for folder in folders]

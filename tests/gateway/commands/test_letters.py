@@ -9,6 +9,7 @@ from gateway.commands.talk import CommandFailed
 from gateway.settings import Settings
 from gateway.spool.reader import SegmentReader, writers
 from gateway.streams.letters import Letter, letter_of
+from gateway.streams.table import LakeTable
 from tests.kit.spooled import Place, encode, pid_text, predictions, request
 
 (GOOD,) = encode(predictions([request(0)], [0.5]))
@@ -112,3 +113,15 @@ def test_without_a_gateways_state_there_is_nothing_to_give(settings):
     shutil.rmtree(settings.state_path, ignore_errors=True)
     with pytest.raises(CommandFailed, match="no gateway has its state here"):
         redrive_letters(settings, (), as_json=False)
+
+
+def test_however_many_letters_there_are_the_table_is_written_and_synced_once(place, settings, monkeypatch):
+    put(place, *[b"\xc1%d" % number for number in range(20)])
+    synced = []
+    real = LakeTable.sync
+    monkeypatch.setattr(LakeTable, "sync", lambda table: synced.append(table) or real(table))
+    before = DeltaTable(f"{place.uri}/dead_letters").version()
+    redrive_letters(settings, (), as_json=False)
+    assert DeltaTable(f"{place.uri}/dead_letters").version() == before + 1
+    assert len(synced) == 1
+    assert sorted(spooled(place)) == sorted(b"\xc1%d" % number for number in range(20))

@@ -135,6 +135,11 @@ class Lake:
         """The last number that was given to a row."""
         return max(self._numbers_from, *(one.committed(NUMBERED) for one in self._tables.values()))
 
+    def join(self) -> None:
+        """Joins small files of all tables; raises CommitFailed."""
+        for table in self._tables.values():
+            table.join()
+
     def compact(self, vacuum_after_h: int) -> None:
         """Maintenance of all tables; raises CommitFailed."""
         for table in self._tables.values():

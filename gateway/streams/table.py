@@ -32,6 +32,8 @@ _PROPERTIES: Final[dict[str, str | None]] = {
 }
 
 _TRIES: Final = 5
+_FILE_BYTES: Final = 128 << 20
+"""Files of this size are not joined any more."""
 _WRITER: Final = WriterProperties(max_row_group_size=32_768, compression="ZSTD", compression_level=3)
 """Small groups, whose statistics let a reader pass over all but one when it looks for one prediction (`loadtests/points.py`)."""
 
@@ -219,18 +221,57 @@ class LakeTable:
             raise _Overtaken(dropped, str(error)) from error
         return dropped
 
+    def join(self) -> None:
+        """Joins the small files of each partition, each with those that make as much together; raises CommitFailed.
+
+        What is joined stays until a `compact` long after, so a file that grew by a little each time would fill the disk with its past.
+        """
+        files = pa.table(self._delta.get_add_actions(flatten=True))
+        keys = [f"partition.{name}" for name in self._partitions]
+        grouped = files.select([*keys, "size_bytes"]).group_by(keys).aggregate([("size_bytes", "list")])
+        for found in grouped.to_pylist():
+            joined = joined_bytes(found["size_bytes_list"])
+            if joined:
+                # The empty text stands for NULL.
+                only = [(name, "=", str(found[f"partition.{name}"] or "")) for name in self._partitions]
+                self._optimize(joined, only)
+
     def compact(self, vacuum_after_h: int) -> None:
-        """Joins small files, deletes files that no version of the last `vacuum_after_h` hours needs, and trims the log."""
+        """Joins all small files, deletes files that no version of the last `vacuum_after_h` hours needs, and trims the log."""
+        self._optimize(_FILE_BYTES)
         try:
-            self._delta.optimize.compact(
-                target_size=128 << 20, writer_properties=_WRITER, post_commithook_properties=_AFTER
-            )
             self._delta.create_checkpoint()
             self.sync()  # before anything is deleted that these stand for
             self._delta.vacuum(retention_hours=vacuum_after_h, enforce_retention_duration=False, dry_run=False)
             self._delta.cleanup_metadata()
         except (DeltaError, OSError) as error:
             raise CommitFailed(str(error)) from error
+
+    def _optimize(self, bytes_max: int, only: list[tuple[str, str, Any]] | None = None) -> None:
+        """Joins files up to that size, of the partitions that fit `only`."""
+        try:
+            self._delta.optimize.compact(
+                partition_filters=only,
+                target_size=bytes_max,
+                writer_properties=_WRITER,
+                post_commithook_properties=_AFTER,
+            )
+        except (DeltaError, OSError) as error:
+            raise CommitFailed(str(error)) from error
+
+
+def joined_bytes(sizes: Sequence[int]) -> int:
+    """The bytes of the smallest files up to the largest that is no larger than all those before it together; 0: none is.
+
+    So a file is rewritten when it doubles: a row as often as the logarithm of how many files it came in (what stores of log-structured
+    merge trees call size-tiered compaction).
+    """
+    joined = before = 0
+    for place, size in enumerate(sorted(sizes)):
+        if place and size <= before:
+            joined = before + size
+        before += size
+    return min(joined, _FILE_BYTES)
 
 
 def _is(name: str, value: object) -> Any:

@@ -82,7 +82,7 @@ class _Forget(msgspec.Struct, frozen=True):
 class LakeStream:
     """Tails every writer's segments under `spool` into the tables at `uri`.
 
-    Commits when `commit_s` have passed since the oldest frame was read, or `frames_max` wait; compacts after `compact_every` commits
+    Commits when `commit_s` have passed since the oldest frame was read, or `frames_max` wait; joins files after `join_every` commits
     or an hour, and then deletes files that nothing of the last `vacuum_after_h` hours needs. Every ten minutes rows go that are older
     than `retention_s` says, by endpoint; it is called on the thread `lake`. `figures` may be read from any thread.
 
@@ -100,7 +100,7 @@ class LakeStream:
         forgets: Path,
         commit_s: float = 1.0,
         frames_max: int = 5000,
-        compact_every: int = 200,
+        join_every: int = 200,
         vacuum_after_h: int = 24,
         retention_s: Callable[[], Mapping[str, int]] = dict,
         clock: Callable[[], float] = time.monotonic,
@@ -114,8 +114,8 @@ class LakeStream:
         self._forgets: list[tuple[float, _Forget]] | None = None
         self._commit_s = commit_s
         self._frames_max = frames_max
-        self._compact_every = compact_every
-        self._compact_at = compact_every
+        self._join_every = join_every
+        self._join_at = join_every
         self._compaction = _Every(_COMPACT_S, clock, _FIRST_S)
         self._expiry = _Every(_EXPIRE_S, clock, _FIRST_S)
         self._delivery = _Every(_DELIVER_S, clock)
@@ -222,12 +222,14 @@ class LakeStream:
             _log.warning("dead_letters_wait", reason=self._letters.failure)
 
     def _compact(self, lake: Lake) -> None:
-        """After enough commits, and each hour, so that also where little is written the files of deleted rows go in time."""
-        commits = sum(self._tally.commits.values())
-        if self._compaction.has_come() or commits >= self._compact_at:
-            self._compact_at = commits + self._compact_every
-            self._compaction.begin()
+        """Joins small files after enough commits; each hour also the larger ones, and the files of deleted rows go in time."""
+        if self._compaction.has_come():
             lake.compact(self._vacuum_after_h)
+        elif sum(self._tally.commits.values()) >= self._join_at:
+            lake.join()
+        else:
+            return
+        self._join_at = sum(self._tally.commits.values()) + self._join_every
 
     def _expire(self, lake: Lake) -> None:
         if not self._expiry.has_come():

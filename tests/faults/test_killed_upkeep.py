@@ -54,6 +54,7 @@ for at in range(rounds):
         if at % 2:
             lake.compact(0)
     else:
+        lake.join()
         lake.compact(24)
     print("done", flush=True)
 """

@@ -1,12 +1,14 @@
 import datetime as dt
+import secrets
 import threading
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from gateway.streams.table import CommitFailed, LakeTable
+from gateway.streams.table import CommitFailed, LakeTable, joined_bytes
 
 SCHEMA = pa.schema([("endpoint", pa.string()), ("date", pa.date32()), ("id", pa.int64()), ("unit", pa.string())])
 DAY = dt.date(2026, 11, 1)
@@ -99,3 +101,49 @@ def test_a_table_that_cannot_be_rewritten_says_so(tmp_path):
         path.unlink()
     with pytest.raises(CommitFailed):
         table.drop(pc.field("unit") == "u1")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "joined"),
+    [
+        ([], 0),
+        ([7], 0),
+        ([10, 10], 20),
+        ([1, 10, 10], 21),
+        ([1, 10, 100], 0),
+        ([100, 1, 1, 2], 4),
+        ([100, 60, 40], 200),
+        ([90 << 20, 80 << 20], 0),
+        ([80 << 20, 80 << 20], 128 << 20),
+    ],
+)
+def test_a_file_is_joined_once_those_smaller_than_it_are_as_much(sizes, joined):
+    assert joined_bytes(sizes) == joined
+
+
+def test_small_files_are_joined_and_a_row_is_rewritten_as_often_as_its_table_doubles(tmp_path):
+    table = opened(tmp_path)
+    for number in range(64):
+        hard = pa.array(
+            [secrets.token_hex(100) for _ in range(100)]
+        )  # to compress, so that files grow as their rows do
+        table.append(
+            rows(range(number * 100, number * 100 + 100)).set_column(3, SCHEMA.field("unit"), hard), {"w": number + 1}
+        )
+        table.join()
+    assert stored(tmp_path) == list(range(6400))
+    assert table.files <= 7
+    written = sum(pq.read_metadata(file).num_rows for file in (tmp_path / "table").rglob("e*/**/*.parquet"))
+    assert written <= 6400 * 8
+
+
+def test_each_partition_is_joined_by_itself_also_that_without_an_endpoint(tmp_path):
+    table = opened(tmp_path)
+    for number, endpoint in enumerate([None, None, "a b='c'", "a b='c'", "large", "e"]):
+        ids = range(number * 1000, number * 1000 + (900 if endpoint == "large" else 1))
+        with_endpoint = rows(ids).set_column(0, SCHEMA.field("endpoint"), pa.array([endpoint] * len(ids), pa.string()))
+        table.append(with_endpoint, {"w": number + 1})
+    table.append(rows([9999]).set_column(0, SCHEMA.field("endpoint"), pa.array(["large"])), {"w": 9})
+    table.join()
+    assert table.files == 5
+    assert len(stored(tmp_path)) == 906

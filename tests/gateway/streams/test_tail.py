@@ -155,7 +155,7 @@ async def test_figures_count_on_when_the_lake_had_to_start_over(place, stream, w
     assert (stream.figures.rows["predictions"], stream.figures.rows["labels"]) == (10, 10)
 
 
-async def test_compaction_comes_after_enough_commits_and_keeps_every_row(place, writer, clock, tmp_path):
+async def test_small_files_are_joined_after_enough_commits_and_every_row_is_kept(place, writer, clock, tmp_path):
     stream = LakeStream(
         place.uri,
         place.spool,
@@ -165,8 +165,7 @@ async def test_compaction_comes_after_enough_commits_and_keeps_every_row(place, 
         clock=clock.monotonic,
         clock_us=clock,
         frames_max=1,
-        compact_every=5,
-        vacuum_after_h=0,
+        join_every=5,
     )
     for n in range(5):
         writer.append(encode(predictions([request(n)], [0.5])))

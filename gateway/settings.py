@@ -63,7 +63,10 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     header_count_max: Annotated[Count, Meta(description="headers of one request")] = 100
     header_bytes_max: Annotated[Count, Meta(description="bytes of all headers of one request")] = 32768
     header_s: Annotated[Seconds, Meta(description="seconds for a request's headers to arrive")] = 10.0
-    body_s: Annotated[Seconds, Meta(description="seconds for a request's body to arrive")] = 30.0
+    body_s: Annotated[
+        Seconds,
+        Meta(description="seconds for a request's body to arrive, and in which a caller takes some of his replies"),
+    ] = 30.0
     idle_s: Annotated[Seconds, Meta(description="seconds an idle connection is kept")] = 75.0
     inflight_max: Annotated[Count, Meta(description="requests a worker holds at once, over all endpoints")] = 4096
     inflight_bytes_max: Annotated[

@@ -36,10 +36,14 @@ def expire(folder: Path, age_s: float, now_unix_s: float, read: int = 0) -> Expi
 
     For mirrored rows, which must not outlive their reader. Any process may call it; a reader that has the file open goes on with it.
     `age_s` is above the time after which a writer goes to its next segment, so that a living one's last file may go as well: its
-    writer leaves that file before it appends again. One that holds nothing but its mark it would not leave, so that one stays.
+    writer leaves that file before it appends again. Files that it would not leave stay: one that holds nothing but its mark, and one
+    after which it could open no other.
     """
     segments = deleted = 0
-    for number in _filled(folder, 0):
+    filled = _filled(folder, 0)
+    if filled and not segment_path(folder, filled[-1] + 1).exists() and not is_writer_dead(folder):
+        filled.pop()
+    for number in filled:
         path = segment_path(folder, number)
         with suppress(FileNotFoundError):
             status = path.stat()

@@ -1,8 +1,10 @@
+import errno
 import os
 
 import pytest
 
 from gateway.spool import reader as spool_reader
+from gateway.spool.files import Files
 from gateway.spool.frame import HEADER_BYTES
 from gateway.spool.reader import SegmentReader, expire, is_writer_dead, writers
 from gateway.spool.segment import SegmentWriter, segment_path
@@ -202,6 +204,29 @@ def test_a_writer_whose_last_segment_expired_writes_the_next_one(folder):
     reader = SegmentReader(folder)
     assert [frame.payload for frame in reader.read()] == [b"next", b"after"]
     reader.close()
+
+
+def test_the_file_of_a_living_writer_that_could_open_no_other_stays(folder):
+    """It appends to that file still: what it then wrote would be nowhere, and counted nowhere."""
+
+    class Broken(Files):
+        def open(self, path, flags, mode=0o777):
+            if str(path).endswith("2.seg"):
+                raise OSError(errno.EMFILE, "no file to be had")
+            return os.open(path, flags, mode)
+
+    now = [0.0]
+    writer = SegmentWriter(folder, segment_s=10.0, bytes_max=MB, clock=lambda: now[0], files=Broken())
+    writer.append([b"idle"])
+    writer._ahead.exception()
+    assert expire(folder, 60.0, segment_path(folder, 1).stat().st_mtime + 61) == (0, 0)
+    now[0] = 61.0
+    writer.append([b"next"])
+    reader = SegmentReader(folder)
+    assert [frame.payload for frame in reader.read()] == [b"idle", b"next"]
+    reader.close()
+    writer.close()
+    assert expire(folder, 60.0, segment_path(folder, 1).stat().st_mtime + 61).segments == 1, "the dead append nothing"
 
 
 def test_an_idle_writer_keeps_the_segment_that_holds_only_its_mark(folder, writer):

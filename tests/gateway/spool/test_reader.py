@@ -195,9 +195,9 @@ def test_a_writer_whose_last_segment_expired_writes_the_next_one(folder):
     now = [0.0]
     writer = SegmentWriter(folder, segment_s=10.0, bytes_max=MB, clock=lambda: now[0])
     writer.append([b"private"])
+    writer._ahead.result()
     assert expire(folder, 60.0, segment_path(folder, 1).stat().st_mtime + 61).segments == 1
     now[0] = 61.0
-    writer._ahead.result()  # a minute has passed: the next file is open
     writer.append([b"next"])
     writer.append([b"after"])
     writer.close()

@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -112,19 +112,25 @@ class Artifacts:
             entry.name for entry in self.folder.iterdir() if _is_digest(entry.name) and (entry / MANIFEST).is_file()
         )
 
-    def prune(self, keep: set[str]) -> list[str]:
-        """Removes every staged model whose digest is not in `keep`, and what pointed to it; answers the removed digests."""
-        removed = [digest for digest in self.digests() if digest not in keep]
-        for digest in removed:
-            with self.writing(digest):
-                (self.path(digest) / MANIFEST).unlink(missing_ok=True)  # first: half a folder must not look whole
-                shutil.rmtree(self.path(digest), ignore_errors=True)
-            (self._locks / digest).unlink(missing_ok=True)
-        for path in self._refs.glob("*.json"):
+    def retire(self, keep: Collection[str], staged_before_unix_s: float) -> dict[str, Path]:
+        """Takes staged models out of the store whose digest is not in `keep` and that were staged before that moment, and what pointed to them.
+
+        By digest the folders that are the caller's to delete; `recover` deletes those of a process that is gone. Costs a rename each:
+        whoever has a file of one open reads on. One that somebody is just staging anew is left.
+        """
+        retired: dict[str, Path] = {}
+        for digest in self.digests():
+            if digest in keep or (self.path(digest) / MANIFEST).stat().st_mtime >= staged_before_unix_s:
+                continue
+            with (self._locks / digest).open("w") as file, contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                folder = self.folder / f"{_INCOMING}{os.getpid()}-{uuid.uuid4().hex}"
+                retired[digest] = self.path(digest).rename(folder)
+        for path in self._refs.glob("*.json") if retired else ():
             with contextlib.suppress(OSError, msgspec.MsgspecError):
-                if msgspec.json.decode(path.read_bytes(), type=Remembered).digest in removed:
+                if msgspec.json.decode(path.read_bytes(), type=Remembered).digest in retired:
                     path.unlink()
-        return removed
+        return retired
 
     def recover(self) -> None:
         """Removes folders that a crashed process was fetching into. For the start of the one process that stages."""

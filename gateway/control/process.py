@@ -31,6 +31,7 @@ from gateway.control.follow import Follower
 from gateway.control.guards import Guards
 from gateway.control.planning import Planner
 from gateway.control.preparation import Preparation
+from gateway.control.pruning import Pruning
 from gateway.control.ramp import Ramps
 from gateway.control.reconcile import Reconciler
 from gateway.control.registry import Registries
@@ -102,9 +103,9 @@ class Control:
         self._askers = ThreadPoolExecutor(_ASKERS, "registry")
         self._store = StateStore(settings.state_file)
         self._fleet = Fleet(clock=clock)
-        artifacts = Artifacts(settings.artifacts_path)
-        artifacts.recover()
-        registries = Registries(settings, artifacts)
+        self._artifacts = Artifacts(settings.artifacts_path)
+        self._artifacts.recover()
+        registries = Registries(settings, self._artifacts)
         state = settings.state_path
         answers = StagedAnswers(settings.artifacts_path)
         evidence = _evidence(settings.lake_uri, answers)
@@ -194,6 +195,7 @@ class Control:
             self._feedback.run(),
             self._tuning.run(),
         ]
+        lives.append(Pruning(self._store, self._artifacts, self._stagers).run())
         lives += [relay.run(self._lake_stop) for relay in self._relays]
         if self._settings.labels_file is not None:
             lives.append(self._pulls(Path(self._settings.labels_file)).run())

@@ -112,15 +112,20 @@ def test_nothing_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_pruning_removes_what_is_not_kept_and_what_pointed_to_it(tmp_path: Path) -> None:
+def test_what_is_not_kept_is_retired_with_what_pointed_to_it(tmp_path: Path) -> None:
     artifacts = Artifacts(tmp_path)
     old, new = keep(artifacts, "old"), keep(artifacts, "new")
     for version, digest in (("1", old), ("2", new)):
         uri = f"models:/m/{version}"
         artifacts.remember(uri, Remembered(key=ModelKey("m", version), uri=uri, source="s", digest=digest))
 
-    assert artifacts.prune({new}) == [old]
+    assert artifacts.retire({new}, 0.0) == {}, "it was staged after that"
+    with artifacts.writing(old):
+        assert artifacts.retire({new}, 1e12) == {}, "somebody stages it anew"
+    retired = artifacts.retire({new}, 1e12)
 
+    assert list(retired) == [old]
+    assert (retired[old] / "source" / "a.txt").read_text() == "old"
     assert artifacts.digests() == [new]
     assert artifacts.recall("models:/m/1") is None
     assert artifacts.recall("models:/m/2") is not None

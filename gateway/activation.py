@@ -233,9 +233,9 @@ class Activation:
         return any(model.digest not in served.kept for model in self._kept(previous))
 
     def _kept(self, previous: CompiledRoute | None) -> list[CompiledModel]:
-        """What of a previous revision is loaded here."""
+        """The variants of a previous revision that are loaded here; its pins are no longer wanted by anybody."""
         models = loadable(previous) if previous else []
-        return [model for model in models if self._catalog.get(model.digest) is not None]
+        return [model for model in models if model.role == "variant" and self._catalog.get(model.digest) is not None]
 
     # ── warming ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -54,7 +54,9 @@ def inventory(
                     note(name, model.key.version, "UNAVAILABLE", problem)
         for model in loadable(route_state.previous) if route_state.previous else ():
             if is_loaded(model.digest):
-                note(name, model.key.version, "UNAVAILABLE", _KEPT if at_work is None else _UNFIT)
+                note(
+                    name, model.key.version, "UNAVAILABLE", _KEPT if at_work is None or model.role == "pin" else _UNFIT
+                )
     return [found[place] for place in sorted(found, key=lambda place: (place[0], len(place[1]), place[1]))]
 
 

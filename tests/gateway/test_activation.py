@@ -2,7 +2,7 @@ import asyncio
 import fcntl
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -42,7 +42,9 @@ class World:
             clock=lambda: self.now,
         )
 
-    def compiled(self, number: int, endpoint: str, models: dict[str, StagedModel]) -> CompiledRoute:
+    def compiled(
+        self, number: int, endpoint: str, models: dict[str, StagedModel], pins: Sequence[StagedModel] = ()
+    ) -> CompiledRoute:
         champion = next(iter(models))
         variants = [{"name": name, "model": staged.uri, "weight": 1.0} for name, staged in models.items()]
         route = validate({"endpoint": endpoint, "champion": champion, "variants": variants})
@@ -55,14 +57,17 @@ class World:
             split=split.arms,
             split_sha256=split.sha256,
             signature=models[champion].signature,
+            pins=[CompiledModel(key=s.key, digest=s.digest, uri=s.uri, role="pin") for s in pins],
         )
 
-    def written(self, endpoint: str, models: dict[str, StagedModel], *, live: bool = True) -> int:
+    def written(
+        self, endpoint: str, models: dict[str, StagedModel], *, live: bool = True, pins: Sequence[StagedModel] = ()
+    ) -> int:
         """Writes a revision, as `warming` or as live."""
         document = {"endpoint": endpoint}
         draft = Draft(endpoint=endpoint, action="put", author="test", reason="test", document=document)
         revision = self.store.write(draft, check=False)
-        compiled = self.compiled(revision.number, endpoint, models)
+        compiled = self.compiled(revision.number, endpoint, models, pins)
         if live:
             assert self.store.activate(revision.number, compiled)
         else:
@@ -229,6 +234,17 @@ async def test_what_is_kept_for_a_rollback_answers_for_its_version(world):
     assert served.variant_names == ("champion", "pin-1")
     assert served.pins["1"].model.staged.key.version == "1"
     assert [one.state for one in world.activation.index()] == ["READY", "READY"]
+
+
+async def test_a_pin_that_the_live_revision_no_longer_has_answers_nobody(world):
+    first, second = stage(world, "1"), stage(world, "2")
+    number = world.written("a", {"champion": first}, pins=[second])
+    await world.until(lambda: world.served() == {"a": number})
+    assert list(world.plane.data.table.endpoints["a"].pins) == ["1", "2"]
+    number = world.written("a", {"champion": first})
+    await world.until(lambda: world.served() == {"a": number})
+    assert list(world.plane.data.table.endpoints["a"].pins) == ["1"]
+    assert {one.version: one.reason for one in world.activation.index()} == {"1": "", "2": "kept warm for a rollback"}
 
 
 async def test_what_is_kept_for_a_rollback_answers_after_a_restart_too_and_nobody_is_told_twice(world):

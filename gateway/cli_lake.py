@@ -146,7 +146,7 @@ def forget(
     deleted += [(table, rows) for table, rows in sorted(reply["deleted"].items()) if rows and table not in first]
     show_lines(", ".join(f"{rows} {table}" for table, rows in deleted) + " deleted")
     show_lines(
-        "  out of the tables now, and out of the files within a day; what sinks were sent before is theirs to delete"
+        "  out of the tables now, and out of the files within eight hours; what sinks were sent before is theirs to delete"
     )
 
 

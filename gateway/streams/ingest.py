@@ -13,7 +13,7 @@ from pyarrow import fs
 
 from gateway.streams.files import SIZE_MAX, FileUnreadable, rows_of
 from gateway.streams.schema import kind_of
-from gateway.streams.table import CommitFailed, LakeTable
+from gateway.streams.table import KEPT_H, CommitFailed, LakeTable
 
 _BASE: Final = pa.schema(
     [
@@ -59,7 +59,7 @@ def ingest(uri: str, source: str, now: dt.datetime) -> Iterator[Taken]:
         except FileUnreadable as error:
             yield Taken(file=name, state="refused", reason=str(error))
     if table.files > _COMPACT_FILES:
-        table.compact(24)
+        table.compact(KEPT_H)
 
 
 def _found(source: str) -> tuple[fs.FileSystem, Iterable[fs.FileInfo]]:

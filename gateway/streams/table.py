@@ -26,8 +26,12 @@ from deltalake.exceptions import DeltaError
 
 from gateway.streams.shore import Shore
 
+KEPT_H: Final = 6
+"""How long files stay that were joined or rewritten: for readers that looked at the log before."""
 _PROPERTIES: Final[dict[str, str | None]] = {
-    "delta.logRetentionDuration": "interval 1 days",
+    "delta.logRetentionDuration": f"interval {KEPT_H} hours",
+    # Each commit leaves one such file; every checkpoint names them all, and what it does not name is never deleted.
+    "delta.deletedFileRetentionDuration": f"interval {KEPT_H + 2} hours",
     "delta.checkpointInterval": "100",
 }
 

@@ -13,7 +13,7 @@ import msgspec
 from gateway.streams.lake import Lake, Tally
 from gateway.streams.letters import DeadLetters
 from gateway.streams.predictions import Answers
-from gateway.streams.table import CommitFailed
+from gateway.streams.table import KEPT_H, CommitFailed
 from gateway.streams.upkeep import Deleted
 from gateway.telemetry.log import EventLog
 from models.files import replace_file
@@ -101,7 +101,7 @@ class LakeStream:
         commit_s: float = 1.0,
         frames_max: int = 5000,
         join_every: int = 200,
-        vacuum_after_h: int = 24,
+        vacuum_after_h: int = KEPT_H,
         retention_s: Callable[[], Mapping[str, int]] = dict,
         clock: Callable[[], float] = time.monotonic,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,

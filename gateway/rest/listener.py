@@ -100,7 +100,11 @@ class RestListener:
         for connection in self._open():
             sweep: Callable[[float], None] | None = getattr(connection, "sweep", None)
             if sweep is not None:
-                sweep(now)
+                try:
+                    sweep(now)
+                except Exception as error:  # noqa: BLE001  # a mistake of ours must not end the worker, nor leave all others without time-outs
+                    log.error("sweep_failed", error=error)
+                    connection.transport.abort()
 
     async def close(self, within_s: float) -> None:
         """Takes what is queued, stops listening, lets every request in flight finish, and cuts what is left after `within_s`."""

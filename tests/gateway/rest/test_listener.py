@@ -148,3 +148,27 @@ async def test_callers_that_stall_in_their_handshake_hold_up_neither_others_nor_
         await listener.close(0.5)
     for one in stalled:
         one.close()
+
+
+async def test_a_connection_that_cannot_be_looked_after_is_ended_and_the_others_are_looked_after(world, caplog):
+    looks = []
+
+    class Connection:
+        def __init__(self, *, is_broken: bool) -> None:
+            self.is_broken, self.is_aborted, self.transport = is_broken, False, self
+
+        def sweep(self, now: float) -> None:
+            looks.append(self.is_broken)
+            if self.is_broken:
+                raise ZeroDivisionError(now)
+
+        def abort(self) -> None:
+            self.is_aborted = True
+
+    broken, sound = Connection(is_broken=True), Connection(is_broken=False)
+    world.listener._state.connections |= {broken, sound}
+    world.listener.tick()
+    world.listener._state.connections -= {broken, sound}
+    assert sorted(looks) == [False, True]
+    assert (broken.is_aborted, sound.is_aborted) == (True, False)
+    assert "sweep_failed" in caplog.text

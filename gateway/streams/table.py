@@ -246,7 +246,10 @@ class LakeTable:
         try:
             self._delta.create_checkpoint()
             self.sync()  # before anything is deleted that these stand for
-            self._delta.vacuum(retention_hours=vacuum_after_h, enforce_retention_duration=False, dry_run=False)
+            # `full`: also what no commit names, as a rewriting leaves it that was overtaken or killed.
+            self._delta.vacuum(
+                retention_hours=vacuum_after_h, enforce_retention_duration=False, dry_run=False, full=True
+            )
             self._delta.cleanup_metadata()
         except (DeltaError, OSError) as error:
             raise CommitFailed(str(error)) from error

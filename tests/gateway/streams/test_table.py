@@ -158,3 +158,22 @@ def test_the_log_names_deleted_files_for_longer_than_they_are_kept(tmp_path):
     opened(tmp_path).append(rows(range(3)), {"w": 1})
     kept = DeltaTable(f"{tmp_path}/table").metadata().configuration["delta.deletedFileRetentionDuration"]
     assert int(kept.split()[1]) > KEPT_H
+
+
+def test_files_that_no_commit_names_go_too(tmp_path):
+    """A rewriting that was overtaken or killed leaves one: rows of somebody who was forgotten since would lie there for ever."""
+    first, late = opened(tmp_path), opened(tmp_path)
+    first.append(rows(range(20)), {"w": 1})
+    late.reload()
+    first.append(rows(range(20, 30)), {"w": 2})
+    late.drop(pc.field("unit") == "u3")
+    late.drop(pc.field("unit") == "u4")
+    left = tmp_path / "table" / "endpoint=e" / f"date={DAY}" / "part-of-a-killed-process.parquet"
+    pq.write_table(rows([4]).drop(["endpoint", "date"]), left)
+    late.compact(1)
+    assert left.exists(), "it may be a commit under way"
+    late.compact(0)
+    found = [pq.ParquetFile(path).read(["unit"])["unit"].to_pylist() for path in left.parent.glob("*.parquet")]
+    assert len(found) == 1
+    assert not {"u3", "u4"} & set(found[0])
+    assert (tmp_path / "table" / "_synced.json").exists()

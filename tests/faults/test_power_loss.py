@@ -308,6 +308,7 @@ def _is_whole(place: Place, rows: int, counted: int) -> bool:
     return sorted(ids) == sorted(spooled.pid_text(number) for number in range(rows)) and sum(requests) == counted
 
 
+@pytest.mark.timeout(400)  # 80 successors, each of which syncs its tables: two minutes on a busy machine
 def test_a_lake_whose_power_fails_between_commit_and_sync_has_every_row_once_after_it(tmp_path, monkeypatch):
     cached = Cached(tmp_path / "state" / "lake", monkeypatch)
     instants, wrong, left = tended(tmp_path / "state", tmp_path / "lost", cached, random.Random(SEED), 80)

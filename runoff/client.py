@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from runoff.errors import RequestRefused
+from runoff.errors import RequestRefused, RunoffError
 from runoff.tables import Reply, Table
 from runoff.transport import Transport
 
@@ -122,7 +122,7 @@ class Runoff:
         """Mirrors requests to a model, as `name`, or to another server (`remote={"url": …, "model": …}`).
 
         `more` are the other keys of a mirror: `sample`, `priority`, `until`, `body_bytes_max`. What is not named stays as it is in a
-        mirror that there is already (None: as by default); with nothing named at all that mirror is taken away.
+        mirror that there is already (None: as by default); with nothing named at all that mirror is taken away (RunoffError: there is none).
         """
         document = self.route(endpoint)
         tag = f'"{document.pop("status")["revision"]}"'
@@ -130,8 +130,9 @@ class Runoff:
         named = more | ({} if model is None else {"model": model})
         if named:
             mirrors[name] = _mirror(mirrors.get(name, {"name": name}), named)
-        else:
-            mirrors.pop(name, None)
+        elif mirrors.pop(name, None) is None:
+            there = ", ".join(mirrors) or "none"
+            raise RunoffError(f"endpoint '{endpoint}' has no mirror '{name}' to take away; there: {there}")
         document["mirrors"] = list(mirrors.values())
         path = f"/admin/v1/routes/{_quoted(endpoint)}"
         return self._change("PUT", path, body=document, reason=reason, headers={"If-Match": tag}, wait_s=wait_s)

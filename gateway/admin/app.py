@@ -1,5 +1,6 @@
 """The admin API as an ASGI application: the table of calls, the guard before it, and one translation of every error."""
 
+import sqlite3
 from collections.abc import Awaitable, Callable
 from importlib import resources
 from typing import Final
@@ -77,6 +78,10 @@ def _handled(admin: Admin, call: Call) -> Callable[[Request], Awaitable[Response
             return refusal(AdminError(422, "nothing_to_pause", str(error)))
         except NothingToFollow as error:
             return refusal(AdminError(422, "nothing_to_follow", str(error)))
+        except sqlite3.OperationalError as error:
+            log.error("state_not_writable", error=error, method=request.method, path=request.url.path)
+            text = f"the state database does not take it now ({error}); look at what is there, then try again"
+            return refusal(AdminError(503, "state_unavailable", text), {"Retry-After": "5"})
 
     return handle
 

@@ -4,7 +4,7 @@ import httpx
 import numpy as np
 import pytest
 
-from runoff import GatewayUnreachable, NotSendable, RequestRefused, Runoff
+from runoff import GatewayUnreachable, NotSendable, RequestRefused, Runoff, RunoffError
 from tests.kit.control import ServedControlPlane, route
 
 SPLIT = {"champion": ("models:/phishing@champion", 90), "challenger": ("models:/phishing@challenger", 10)}
@@ -115,6 +115,8 @@ def test_a_mirror_is_put_up_and_taken_down(client, served, made):
     served.shelf.publish("phishing", "7")
     client.mirror("phishing", "candidate", "models:/phishing/7", sample=0.5, reason="look at it")
     assert client.routes()[0]["mirrors"] == ["candidate"]
+    with pytest.raises(RunoffError, match="no mirror 'candidat' to take away; there: candidate"):
+        client.mirror("phishing", "candidat", reason="seen enough")
     client.mirror("phishing", "candidate", None, reason="seen enough")
     assert client.routes()[0]["mirrors"] == []
 

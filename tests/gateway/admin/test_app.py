@@ -1,4 +1,5 @@
 import asyncio
+import sqlite3
 
 import httpx
 import pytest
@@ -359,3 +360,16 @@ async def test_the_registry_is_never_asked_on_the_event_loop(http, plane, made):
     await asyncio.gather(*(http.post(f"{PATH}:plan", json=route(**SPLIT)) for _ in range(3)))
     assert seen
     assert loop_thread not in seen
+
+
+async def test_a_state_that_cannot_be_written_now_is_said_and_leaves_what_was(http, plane, made):
+    other = sqlite3.connect(plane.settings.state_file, isolation_level=None)
+    plane.store._database.connection.execute("PRAGMA busy_timeout = 10")
+    other.execute("BEGIN IMMEDIATE")
+    refused = await http.patch(f"{PATH}/weights?reason=more", json={"challenger": 20}, headers={"If-Match": made})
+    other.execute("ROLLBACK")
+    assert (refused.status_code, refused.json()["code"]) == (503, "state_unavailable")
+    assert "locked" in refused.json()["error"]
+    taken = await http.patch(f"{PATH}/weights?reason=more", json={"challenger": 20}, headers={"If-Match": made})
+    assert taken.status_code == 202
+    other.close()

@@ -137,7 +137,9 @@ async def test_a_refused_document_is_told_of_models_that_the_registry_does_not_h
     assert [(problem["path"], problem["code"]) for problem in planned] == told
 
 
-async def test_while_the_registry_is_away_a_document_is_refused_for_itself_alone_and_a_good_one_fails_later(http, plane):
+async def test_while_the_registry_is_away_a_document_is_refused_for_itself_alone_and_a_good_one_fails_later(
+    http, plane
+):
     plane.shelf.is_down = True
     reply = await put(http, BAD)
     assert reply.status_code == 422

@@ -151,8 +151,10 @@ while True:
 def test_a_crash_while_tables_are_compacted_and_vacuumed_changes_no_row(tmp_path):
     """Killed again and again within the first tenths of a second of a compaction; DuckDB and Polars then read what was written."""
     chance, wanted, cut = random.Random(7), {}, 0
-    for turn in range(8):
-        first = turn * 1000
+    turns = 0
+    while turns < 8 or (cut < 3 and turns < 40):
+        first = turns * 1000
+        turns += 1
         child = subprocess.Popen(
             [sys.executable, "-c", TIDY, str(tmp_path), str(first), "20"],
             stdout=subprocess.PIPE,
@@ -189,9 +191,9 @@ def test_a_crash_while_tables_are_compacted_and_vacuumed_changes_no_row(tmp_path
     ).fetchall()[0]
     # What was stored and not said before the kill is there as well, and was a single row of 0.25 each time.
     more = frame.height - len(wanted)
-    assert 0 <= more <= 8
+    assert 0 <= more <= turns
     assert set(frame["prediction_id"]) >= {pid_text(number) for number in wanted}
     assert count == distinct == frame.height
     assert total == pytest.approx(sum(wanted.values()) + 0.25 * more, abs=1e-4)
     assert frame["answer_score"].sum() == pytest.approx(total, abs=1e-4)
-    print(f"\n{cut} of 8 kills fell into a compaction; {count} rows, each once")
+    print(f"\n{cut} of {turns} kills fell into a compaction; {count} rows, each once")

@@ -47,6 +47,6 @@ def test_locust_finds_no_failure_over_rest_and_grpc_and_posts_labels(tmp_path):
         gateway.stored("labels", 1)
         labelled = gateway.lake("SELECT count(*) FROM labels")[0][0]
         assert 0 < labelled <= asked
-        drawn = dict(gateway.lake("SELECT variant, count(*) FROM predictions GROUP BY 1"))
+        drawn = dict(gateway.lake("SELECT assigned, count(*) FROM predictions GROUP BY 1"))
         assert drawn.keys() == {"champion", "challenger"}
         print(f"\nlocust: {asked} requests in 4 s, none failed, drawn {drawn}")

@@ -1,6 +1,6 @@
-"""A mirror at 100% with a candidate that fares ill, beside a champion under load: `python -m loadtests.mirrors`. About four minutes.
+"""A mirror at 100% with a candidate that fares ill, beside a champion under load: `python -m loadtests.mirrors`. About six minutes.
 
-For each candidate three blocks at one arrival rate, without, with and without the mirror again: one that hangs (a server that never
+For each candidate blocks at one arrival rate, in turns without and with the mirror: one that hangs (a server that never
 answers), one that crashes (the shadow process is killed each 4 s), one that answers every row with an error, and one that is
 some hundred times slower. Every row that was drawn must be counted, as answered or dropped by its reason. With its full settings it
 writes `loadtests/results/mirrors.md`.
@@ -8,6 +8,7 @@ writes `loadtests/results/mirrors.md`.
 
 import argparse
 import contextlib
+import itertools
 import json
 import platform
 import statistics
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -50,10 +52,11 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """p99 in ms of the blocks before, with and after; memory in bytes; `drawn` are the answers while the mirror was in the route."""
+    """p99 in ms of the blocks without the mirror (one more) and with it; memory in bytes; `drawn` are the answers while it was in the route."""
 
     name: str
-    p99: tuple[float, float, float]
+    without: list[float]
+    beside: list[float]
     errors: int
     answers: int
     memory: int
@@ -62,7 +65,7 @@ class Outcome:
     sized: int
 
 
-def run(folder: Path, *, block_s: float, rate: float, workers: int) -> list[Outcome]:
+def run(folder: Path, *, rounds: int, block_s: float, rate: float, workers: int) -> list[Outcome]:
     """One candidate after the other."""
     champion = files.binary(folder / "champion.onnx")
     with contextlib.ExitStack() as stack:
@@ -74,7 +77,9 @@ def run(folder: Path, *, block_s: float, rate: float, workers: int) -> list[Outc
         for candidate in candidates:  # each is staged and measured once, before anything counts
             gateway.apply(plain | {"mirrors": [candidate.mirror]})
         gateway.apply(plain)
-        return [measure(gateway, plain, candidate, block_s=block_s, rate=rate) for candidate in candidates]
+        return [
+            measure(gateway, plain, candidate, rounds=rounds, block_s=block_s, rate=rate) for candidate in candidates
+        ]
 
 
 @contextlib.contextmanager
@@ -101,46 +106,51 @@ def all_of_them(folder: Path) -> Iterator[list[Candidate]]:
         ]
 
 
-def measure(gateway: Gateway, plain: dict[str, Any], candidate: Candidate, *, block_s: float, rate: float) -> Outcome:
-    """The three blocks of one candidate."""
+def measure(
+    gateway: Gateway, plain: dict[str, Any], candidate: Candidate, *, rounds: int, block_s: float, rate: float
+) -> Outcome:
+    """The blocks of one candidate."""
     body = json.dumps(infer_body([ROW])).encode()
-    memory, stopping = [0], threading.Event()
+    memory, without, beside, revisions = [0], [], [], []
 
-    def watch() -> None:
+    def watch(stopping: threading.Event) -> None:
         while not stopping.wait(0.2):
             with contextlib.suppress(psutil.NoSuchProcess, StopIteration):
                 memory.append(psutil.Process(gateway.pid("shadow")).memory_info().rss)
 
-    def disturb() -> None:
+    def disturb(stopping: threading.Event) -> None:
         while not stopping.is_set() and candidate.disturb(gateway):
             pass
 
+    def block() -> tuple[float, float]:
+        began = time.monotonic()
+        time.sleep(block_s)
+        return began, time.monotonic()
+
     with Arrivals(gateway.rest, ENDPOINT, rate, body) as load:
         time.sleep(1.0)
-        marks = [time.monotonic()]
-        time.sleep(block_s)
-        revision = gateway.apply(plain | {"mirrors": [candidate.mirror]})["revision"]
-        threads = [threading.Thread(target=watch), threading.Thread(target=disturb)]
-        for thread in threads:
-            thread.start()
-        marks += [time.monotonic()]
-        time.sleep(block_s)
-        marks += [time.monotonic()]
-        stopping.set()
-        for thread in threads:
-            thread.join()
-        gateway.apply(plain)
-        marks += [time.monotonic()]
-        time.sleep(block_s)
-        marks += [time.monotonic()]
+        for _ in range(rounds):
+            without.append(block())
+            revisions.append(gateway.apply(plain | {"mirrors": [candidate.mirror]})["revision"])
+            stopping = threading.Event()
+            threads = [threading.Thread(target=act, args=(stopping,)) for act in (watch, disturb)]
+            for thread in threads:
+                thread.start()
+            beside.append(block())
+            stopping.set()
+            for thread in threads:
+                thread.join()
+            gateway.apply(plain)
+        without.append(block())
     answers = load.answers()
-    drawn = int(((answers["revision"] == revision) & (answers["status"] == 200)).sum())
+    drawn = int((np.isin(answers["revision"], revisions) & (answers["status"] == 200)).sum())
     with contextlib.suppress(AssertionError):  # what is missing then is in the report
         eventually(lambda: counted(gateway, candidate.name).total() >= drawn, SETTLED_S, 0.5)
     sized = counted(gateway, candidate.name, "runoff_mirror_dropped_total", "reason")
     return Outcome(
         name=candidate.name,
-        p99=(p99_ms(answers, *marks[0:2]), p99_ms(answers, *marks[1:3]), p99_ms(answers, *marks[3:5])),
+        without=[p99_ms(answers, *block) for block in without],
+        beside=[p99_ms(answers, *block) for block in beside],
         errors=int((answers["status"] != 200).sum()),
         answers=len(answers),
         memory=max(memory),
@@ -165,19 +175,21 @@ def counted(
 def report(outcomes: list[Outcome], rate: float, workers: int, block_s: float) -> str:
     """The figures as Markdown."""
     lines = [
-        f"Blocks of {block_s:g} s without, with and without the mirror; {rate:g} arrivals a second, {workers} workers; shadow.memory_bytes_max {MEMORY_MAX >> 20} MiB.",
+        f"Blocks of {block_s:g} s in turns without and with the mirror, each of these compared with the mean of both around it; medians (all). {rate:g} arrivals a second, {workers} workers; shadow.memory_bytes_max {MEMORY_MAX >> 20} MiB.",
         "",
-        "| candidate | p99 before, with, after, ms | with ÷ mean of both others | difference, ms | errors | shadow memory, MiB | drawn | answered | dropped, by reason | uncounted |",
+        "| candidate | p99 without, with, ms | with ÷ without | difference, ms | errors | shadow memory, MiB | drawn | answered | dropped, by reason | uncounted |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for one in outcomes:
-        before, during, after = one.p99
-        usual = statistics.mean((before, after))
+        usual = [statistics.mean(pair) for pair in itertools.pairwise(one.without)]
+        ratios = [during / around for during, around in zip(one.beside, usual, strict=True)]
+        more = [during - around for during, around in zip(one.beside, usual, strict=True)]
         lost = {name: count for name, count in sorted(one.counted.items()) if name != "recorded"}
         assert one.sized == sum(lost.values()), "a drop is counted by reason and by size alike"
         reasons = ", ".join(f"{name} {count}" for name, count in lost.items()) or "none"
         lines.append(
-            f"| {one.name} | {before:.2f}, {during:.2f}, {after:.2f} | {during / usual:.2f} | {during - usual:+.2f} | {one.errors} of {one.answers} "
+            f"| {one.name} | {statistics.median(one.without):.2f}, {statistics.median(one.beside):.2f} | {statistics.median(ratios):.2f} "
+            f"| {statistics.median(more):+.2f} ({', '.join(f'{each:+.2f}' for each in more)}) | {one.errors} of {one.answers} "
             f"| {one.memory >> 20} | {one.drawn} | {one.counted['recorded']} | {reasons} | {one.drawn - one.counted.total()} |"
         )
     return "\n".join(lines)
@@ -185,12 +197,13 @@ def report(outcomes: list[Outcome], rate: float, workers: int, block_s: float) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--block", type=float, default=12.0, help="seconds")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--block", type=float, default=6.0, help="seconds")
     parser.add_argument("--rate", type=float, default=400.0)
     parser.add_argument("--workers", type=int, default=1)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mirrors-") as folder:
-        outcomes = run(Path(folder), block_s=asked.block, rate=asked.rate, workers=asked.workers)
+        outcomes = run(Path(folder), rounds=asked.rounds, block_s=asked.block, rate=asked.rate, workers=asked.workers)
     told = report(outcomes, asked.rate, asked.workers, asked.block)
     print(told)
     if vars(asked) == vars(parser.parse_args([])):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 from gateway.processes.birth import Birth
-from gateway.shadow.process import Shadow
 from gateway.telemetry.log import configure
 from models.niceness import step_back
 
@@ -21,21 +20,14 @@ _FIRST_TO_GO: Final = "500"
 
 
 def main() -> None:
-    """Runs until the supervisor says drain, or is gone."""
+    """Runs until the supervisor says drain, or is gone. Lets everybody else go first: processor time, and memory by the kernel's own order."""
+    step_back(NICENESS)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO, encoding="ascii")
     birth = Birth.of(os.environ)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every call to a remote
     configure(birth.process, birth.settings.telemetry.log_level, folder=birth.settings.state_path / "logs")
-    make_way()
     asyncio.run(_run(birth))
-
-
-def make_way() -> None:
-    """Lets everybody else go first: processor time by niceness and class, memory by the kernel's own order."""
-    step_back(NICENESS)
-    with suppress(OSError, AttributeError):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO, encoding="ascii")
 
 
 def memory_bytes_max(setting: int = 0) -> int:
@@ -49,6 +41,10 @@ def memory_bytes_max(setting: int = 0) -> int:
 
 
 async def _run(birth: Birth) -> None:
+    from gateway.shadow.process import Shadow  # two thirds of a second, for which the process has stepped back already
+
+    with suppress(OSError, AttributeError):  # not before: where nothing is idle, it would never begin
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     shadow = Shadow(
         birth.settings,
         birth.writer,

@@ -14,14 +14,12 @@ from gateway.errors import GatewayError, MediaTypeUnsupported, RequestMalformed
 from gateway.keys.doorkeeper import Doorkeeper, Visitor, credential_of
 from gateway.keys.scopes import Scope
 from gateway.request import InferReply
-from gateway.rest.bodies import compress, read_body
+from gateway.rest.bodies import OFF_LOOP_BYTES, compress, read_body
 from gateway.rest.headers import Caller, read_headers, reply_headers
 from gateway.rest.refusals import respond
 from gateway.settings import Settings
 from models.errors import ModelsError
 
-OFF_LOOP_BYTES: Final = 256 << 10
-"""Bodies above this are decoded on a thread: 4 MiB of numbers take 20 to 80 ms (RELIABILITY.md B4)."""
 JSON: Final = ("content-type", "application/json")
 
 

@@ -13,8 +13,8 @@ from gateway.errors import INTERNAL, translate
 from gateway.live import ServedEndpoint
 from gateway.request import InferReply, InferRequest
 from gateway.rest import invocations, open_inference, refusals, scoring, tensorflow, v2, wire
-from gateway.rest.bodies import compress
-from gateway.rest.entrance import JSON, OFF_LOOP_BYTES
+from gateway.rest.bodies import OFF_LOOP_BYTES, compress
+from gateway.rest.entrance import JSON
 from gateway.rest.headers import Caller, reply_headers, request_id_of
 from gateway.rest.heads import Head
 from gateway.ticket import Door, Ticket

@@ -34,17 +34,17 @@ def clock():
 
 
 @pytest.fixture
-async def stream(place, clock, tmp_path):
-    stream = LakeStream(
-        place.uri,
-        place.spool,
-        answers=lambda _: BINARY,
-        letters=tmp_path / "letters",
-        forgets=tmp_path / "forgets.json",
-        clock=clock.monotonic,
-        clock_us=clock,
-        frames_max=10,
+def opened(place, clock, tmp_path):
+    """Makes a stream of the place, with options of its own."""
+    own = {"letters": tmp_path / "letters", "forgets": tmp_path / "forgets.json", "answers": lambda _: BINARY}
+    return lambda **options: LakeStream(
+        place.uri, place.spool, clock=clock.monotonic, clock_us=clock, **(own | options)
     )
+
+
+@pytest.fixture
+async def stream(opened):
+    stream = opened(frames_max=10)
     yield stream
     await stream.close()
 
@@ -81,16 +81,8 @@ async def test_many_records_are_committed_at_once(place, stream, writer):
     assert count(place) == 10
 
 
-async def test_the_end_commits_what_is_there(place, clock, writer, tmp_path):
-    stream = LakeStream(
-        place.uri,
-        place.spool,
-        answers=lambda _: None,
-        letters=tmp_path / "letters",
-        forgets=tmp_path / "forgets.json",
-        clock=clock.monotonic,
-        clock_us=clock,
-    )
+async def test_the_end_commits_what_is_there(place, writer, opened):
+    stream = opened()
     writer.append(encode(predictions([request(0)], [0.5]), labels(label(0, 1))))
     stop = asyncio.Event()
     stop.set()
@@ -155,18 +147,8 @@ async def test_figures_count_on_when_the_lake_had_to_start_over(place, stream, w
     assert (stream.figures.rows["predictions"], stream.figures.rows["labels"]) == (10, 10)
 
 
-async def test_small_files_are_joined_after_enough_commits_and_every_row_is_kept(place, writer, clock, tmp_path):
-    stream = LakeStream(
-        place.uri,
-        place.spool,
-        answers=lambda _: None,
-        letters=tmp_path / "letters",
-        forgets=tmp_path / "forgets.json",
-        clock=clock.monotonic,
-        clock_us=clock,
-        frames_max=1,
-        join_every=5,
-    )
+async def test_small_files_are_joined_after_enough_commits_and_every_row_is_kept(place, writer, opened):
+    stream = opened(frames_max=1, join_every=5)
     for n in range(5):
         writer.append(encode(predictions([request(n)], [0.5])))
         assert await stream.step()
@@ -175,19 +157,9 @@ async def test_small_files_are_joined_after_enough_commits_and_every_row_is_kept
     assert count(place) == 5
 
 
-async def test_rows_past_their_retention_go_by_themselves(place, clock, writer, tmp_path):
+async def test_rows_past_their_retention_go_by_themselves(place, clock, writer, opened):
     clock.now_us = START_UNIX_US
-    stream = LakeStream(
-        place.uri,
-        place.spool,
-        answers=lambda _: None,
-        letters=tmp_path / "letters",
-        forgets=tmp_path / "forgets.json",
-        clock=clock.monotonic,
-        clock_us=clock,
-        frames_max=1,
-        retention_s=lambda: {"phishing": 3600},
-    )
+    stream = opened(frames_max=1, retention_s=lambda: {"phishing": 3600})
     writer.append(encode(predictions([request(0)], [0.5])))
     assert await stream.step()
     clock.now_us += 600_000_000
@@ -213,18 +185,9 @@ async def test_what_cannot_be_deleted_now_is_said(place, stream, tmp_path):
         await stream.forget(["gone"])
 
 
-async def test_a_wall_clock_that_is_set_back_holds_nothing_up(place, clock, writer, tmp_path):
+async def test_a_wall_clock_that_is_set_back_holds_nothing_up(clock, writer, opened):
     clock.now_us = START_UNIX_US
-    stream = LakeStream(
-        place.uri,
-        place.spool,
-        answers=lambda _: BINARY,
-        letters=tmp_path / "letters",
-        forgets=tmp_path / "forgets.json",
-        clock=clock.monotonic,
-        clock_us=clock,
-        retention_s=lambda: {"phishing": 3600},
-    )
+    stream = opened(retention_s=lambda: {"phishing": 3600})
     writer.append(encode(predictions([request(0, received_unix_us=START_UNIX_US - 20_000_000_000)], [0.5])))
     await stream.step()
     clock.set_back_us = 7_200_000_000
@@ -251,22 +214,14 @@ async def test_forgetting_reaches_behind_any_backlog(place, stream, writer, monk
 
 
 async def test_what_mirrors_bring_later_of_a_forgotten_unit_goes_too_and_what_it_does_afterwards_stays(
-    place, stream, writer, clock, tmp_path
+    place, stream, writer, clock, tmp_path, opened
 ):
     clock.now_us = START_UNIX_US + 1_000_000
     writer.append(encode(predictions([request(0, unit="gone")], [0.5])))
     await stream.forget(["gone"])
     pair = shadows([0, 2000], ["0", "0"], ["1", "1"], units=["gone", "gone"])
     writer.append(encode(predictions([request(2000, unit="gone")], [0.5]), pair))
-    after = LakeStream(
-        place.uri,
-        place.spool,
-        answers=lambda _: BINARY,
-        letters=tmp_path / "letters",
-        forgets=tmp_path / "forgets.json",
-        clock=clock.monotonic,
-        clock_us=clock,
-    )
+    after = opened()
     await after.step(flush=True)
     assert (count(place), count(place, "shadows")) == (1, 2)
     clock.now_us += 150_000_000

@@ -16,9 +16,8 @@ class StateLock:
         """Makes the directory (0700) if need be, and closes one of ours to others; raises StateTaken."""
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = state.stat()
-        if (
-            found.st_uid == os.geteuid() and found.st_mode & 0o077
-        ):  # else somebody mounted it, with rights that are his matter
+        # One of somebody else was mounted, with rights that are his matter.
+        if found.st_uid == os.geteuid() and found.st_mode & 0o077:
             state.chmod(0o700)
         self._file = os.open(state / "lock", os.O_CREAT | os.O_RDWR, 0o600)
         try:

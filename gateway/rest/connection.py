@@ -173,9 +173,8 @@ class Connection(HttpToolsProtocol):
             self._stop(431, "the request target is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if (
-            self._phase == "header"
-        ):  # else it is a trailer, which nobody reads: a proxy would have looked for it in the head
+        # Else it is a trailer, which nobody reads: a proxy would have looked for it in the head.
+        if self._phase == "header":
             self.headers.append((name.lower(), value.rstrip(b" \t")))  # the parser leaves white space behind a value
         self._header_bytes += len(name) + len(value) + 4
         if self._header_bytes > self.limits.header_bytes_max:

@@ -108,10 +108,8 @@ class Progress:
 
     def link(self) -> None:
         """Links segments that were opened since the last call; called around each append, so that the next file is linked before its use."""
-        for number in (
-            self._newest + 1,
-            self._newest + 2,
-        ):  # no more than one is opened ahead; the folder may hold thousands
+        # No more than one is opened ahead; the folder may hold thousands.
+        for number in (self._newest + 1, self._newest + 2):
             path = segment_path(self._spool, number)
             if path.exists():
                 link = segment_path(self._own, number)
@@ -138,9 +136,8 @@ class Progress:
         alive = set(writers)
         low = {writer: sequence for writer, sequence in self._low.items() if writer in alive}
         if low != self._stored:
-            replace_file(
-                self._folder / _OFFSETS, msgspec.json.encode(low), durable=False
-            )  # a sync a second would be felt by workers
+            # Not durable: a sync a second would be felt by workers.
+            replace_file(self._folder / _OFFSETS, msgspec.json.encode(low), durable=False)
             self._low, self._stored = low, dict(low)
         for link, proven in list(self._proofs.items()):
             is_own = link.parent == self._own

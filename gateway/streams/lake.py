@@ -52,8 +52,8 @@ class Tally:
 class Lake:
     """Belongs to one thread. `answers` tells how a model's prediction is read, by digest; `clock` is monotonic, `clock_us` the wall clock.
 
-    `failure` is the last trouble of a table, None when all is well; `is_behind`: the last `read` left something in the spool. After any exception a Lake is done for: what it had read and not
-    committed is in the segments still, and a new one starts from there.
+    `failure` is the last trouble of a table, None when all is well; `is_behind`: the last `read` left something in the spool. After any
+    exception a Lake is done for: what it had read and not committed is in the segments still, and a new one starts from there.
     """
 
     def __init__(

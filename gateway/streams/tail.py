@@ -244,9 +244,8 @@ class LakeStream:
         waiting = self._waiting()
         if len(waiting) >= _FORGETS_MAX:
             raise CommitFailed(f"{_FORGETS_MAX} units are being forgotten already; ask again in {_LATE_S:.0f} s")
-        self._note(
-            [*waiting, (self._clock() + _LATE_S, forget)]
-        )  # first: whatever ends this half way, the rest follows
+        # Noted first: whatever ends this half way, the rest follows.
+        self._note([*waiting, (self._clock() + _LATE_S, forget)])
         while True:
             if not self._step(flush=True) or self._lake is None:
                 raise CommitFailed(self.figures.failure or "the lake cannot be written")

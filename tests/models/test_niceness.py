@@ -21,9 +21,8 @@ print(os.nice(0), *(group.read_text().split()[-1:] if group.exists() else []))
 @pytest.mark.parametrize("is_leader", [True, False])
 def test_a_process_steps_back_and_takes_along_only_a_session_of_its_own(is_leader):
     before = Path("/proc/self/autogroup")
-    group = (
-        before.read_text().split()[-1:] if before.exists() else []
-    )  # the file is empty where the system groups nothing
+    # The file is empty where the system groups nothing.
+    group = before.read_text().split()[-1:] if before.exists() else []
     done = subprocess.run(
         [sys.executable, "-c", TOLD], start_new_session=is_leader, capture_output=True, text=True, check=True
     )

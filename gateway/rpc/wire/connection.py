@@ -97,9 +97,8 @@ class Connection:
                 self._fail(stream, Code.PROTOCOL_ERROR)  # section 8.1.1
                 return
         stream.is_ended = ends
-        if (
-            stream.trailers is None
-        ):  # else its answer is complete, and waits for windows only: no more is asked of it (section 8.1)
+        # Else its answer is complete, and waits for windows only: no more is asked of it (section 8.1).
+        if stream.trailers is None:
             self._listener.received(stream, data, start, stop, ends=ends)
 
     def _stray(self, stream: Stream | None, stream_id: int) -> None:

@@ -47,9 +47,8 @@ def test_rows_that_are_appended_while_others_are_dropped_are_there_once(tmp_path
 
     def append():
         table = opened(tmp_path)
-        while len(appended) < 12 and not is_over.wait(
-            0.02
-        ):  # then it leaves off, or on a busy machine no drop would ever be first
+        # After twelve it leaves off, or on a busy machine no drop would ever be first.
+        while len(appended) < 12 and not is_over.wait(0.02):
             number = 1000 + len(appended)
             while table.committed("w") < number:
                 try:
@@ -128,9 +127,7 @@ def test_a_file_is_joined_once_those_smaller_than_it_are_as_much(sizes, joined):
 def test_small_files_are_joined_and_a_row_is_rewritten_as_often_as_its_table_doubles(tmp_path):
     table = opened(tmp_path)
     for number in range(64):
-        hard = pa.array(
-            [secrets.token_hex(100) for _ in range(100)]
-        )  # to compress, so that files grow as their rows do
+        hard = pa.array([secrets.token_hex(100) for _ in range(100)])  # to compress: files grow as their rows do
         table.append(
             rows(range(number * 100, number * 100 + 100)).set_column(3, SCHEMA.field("unit"), hard), {"w": number + 1}
         )

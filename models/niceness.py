@@ -4,19 +4,29 @@ only inside a session: a process with a session of its own has to give the nicen
 
 import os
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 _GROUP: Final = Path("/proc/self/autogroup")
+_TRIES: Final = 10
+_BETWEEN_S: Final = 0.12
 
 
 def step_back(niceness: int) -> None:
     """Raises the niceness (0 to 19) of this process, and of its session where it leads one."""
     os.nice(niceness)
     if os.getsid(0) == os.getpid():
-        with suppress(OSError):  # no such file: no such groups
-            _GROUP.write_text(str(niceness), encoding="ascii")
+        for _ in range(_TRIES):
+            try:
+                _GROUP.write_text(str(niceness), encoding="ascii")
+            except BlockingIOError:  # the kernel takes one such write every 100 ms from all who are not root
+                time.sleep(_BETWEEN_S)
+                continue
+            except OSError:  # no such file: no such groups
+                pass
+            return
 
 
 def thread_steps_back(niceness: int) -> None:

@@ -1,7 +1,7 @@
 """How a worker follows the routes: it polls the state, warms what is coming on one slow thread, and switches one reference.
 
-    changed? ──▶ switch every endpoint whose live revision is warm ──▶ load the next missing model, or compute ──▶ look again
-                                                                       the next missing split (live, pending, previous)
+    changed? ──▶ switch every endpoint whose live revision is warm ──▶ load the next missing model, or read ──▶ look again
+                                                                       the next revision (live, pending, previous)
 
 A look costs 2 µs while nothing changes. Whatever cannot be loaded leaves the revision before it serving, and is told to control.
 """

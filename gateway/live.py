@@ -163,11 +163,11 @@ class LiveTable(msgspec.Struct, frozen=True):
 
 
 def table_of(compiled: CompiledRoute) -> EndpointTable:
-    """The split computed anew and compared with the revision's own. Milliseconds for each variant, the lock let go: work for a thread.
+    """The revision's document and its split, ready to deal. A document of many rules takes milliseconds: work for a thread.
 
-    Raises RouteInvalid or SplitMismatch for a revision that another release wrote.
+    Raises RouteInvalid for a document that this release refuses, SplitMismatch for a damaged split.
     """
-    return EndpointTable.compile(validate(compiled.document), compiled.revision, compiled.split, compiled.split_sha256)
+    return EndpointTable.stored(validate(compiled.document), compiled.revision, compiled.split, compiled.split_sha256)
 
 
 _NO_COLUMN: Mapping[str, Array] = {}

@@ -2,7 +2,7 @@
 
 RoutingError
 ├── RouteInvalid      a route document, or an edit of one, that may not become a revision; carries every problem at once
-├── SplitMismatch     this process computes another split than the one stored with the revision
+├── SplitMismatch     the split stored with the revision does not have its digest
 ├── PinRefused        the caller pins a variant and the route does not allow pins
 └── VariantUnknown    the caller pins a variant that the route does not have
 """
@@ -47,7 +47,7 @@ class RouteInvalid(RoutingError):
 
 
 class SplitMismatch(RoutingError):
-    """The stored split and the computed one differ: another release, or a damaged store. Serving it would deal units anew."""
+    """The stored split does not have its digest: the store is damaged. Serving it would deal units anew."""
 
 
 class PinRefused(RoutingError):

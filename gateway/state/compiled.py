@@ -50,8 +50,8 @@ class CompiledRoute(msgspec.Struct, frozen=True, kw_only=True):
     """One endpoint at one revision.
 
     `document` is the normalised route document. `models` is keyed by the name of the variant or mirror; remote mirrors have none.
-    `split` has one arm index (position in the document's variants) for each of the 65,536 buckets; a process that computes
-    another digest than `split_sha256` (hex) refuses the revision. `pins` are versions kept warm beside the variants'.
+    `split` has one arm index (position in the document's variants) for each of the 65,536 buckets; a process that finds another digest
+    than `split_sha256` (hex) refuses the revision. `pins` are versions kept warm beside the variants'.
     """
 
     endpoint: str

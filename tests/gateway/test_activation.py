@@ -267,7 +267,7 @@ async def test_what_is_kept_for_a_rollback_and_does_not_fit_the_endpoint_any_mor
     assert {one.version: one.state for one in world.activation.index()} == {"1": "UNAVAILABLE", "2": "READY"}
 
 
-async def test_a_split_that_this_process_computes_otherwise_is_refused(world):
+async def test_a_split_without_its_digest_is_refused(world):
     staged = stage(world)
     draft = Draft(endpoint="a", action="put", author="t", reason="t", document={"endpoint": "a"})
     number = world.store.write(draft, check=False).number

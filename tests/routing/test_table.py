@@ -177,17 +177,26 @@ def test_only_a_route_whose_draw_needs_no_more_than_a_header_is_plain(more, is_p
     assert compiled(**more).is_plain == is_plain
 
 
-def test_another_stored_split_is_refused():
-    split = compiled().split
-    other = bytes([split.arms[0] ^ 1]) + split.arms[1:]
+def test_a_stored_split_deals_as_the_one_that_was_made():
+    made = compiled()
+    again = EndpointTable.stored(made.route, 7, made.split.arms, made.split.sha256)
+    assert again.split == made.split
+    assert [again.draw(b"%d" % n, b"") for n in range(1000)] == [made.draw(b"%d" % n, b"") for n in range(1000)]
 
-    same = EndpointTable.compile(route(two()), 7, split.arms, split.sha256)
 
-    assert same.split == split
+def test_a_stored_split_is_dealt_by_whatever_another_release_would_make_of_the_weights():
+    made = compiled()
+    other = bytes(65_535) + b"\1"
+    table = EndpointTable.stored(made.route, 7, other, hashlib.sha256(other).hexdigest())
+    assert {table.draw(b"%d" % n, b"")[0] for n in range(1000)} == {0}
+    assert table.shares == (65_535 / 65_536, 1 / 65_536)
+
+
+@pytest.mark.parametrize("size", [0, 65_535, 65_536, 65_537])
+def test_a_damaged_split_is_refused(size):
+    made = compiled()
     with pytest.raises(SplitMismatch, match="endpoint 'phishing', revision 7"):
-        EndpointTable.compile(route(two()), 7, sha256=hashlib.sha256(other).hexdigest())
-    with pytest.raises(SplitMismatch):
-        EndpointTable.compile(route(two()), 7, arms=other)
+        EndpointTable.stored(made.route, 7, b"\xff" * size, made.split.sha256)
 
 
 def test_mirrors_are_drawn_by_name_and_told_by_position():

@@ -61,3 +61,9 @@ def bytes_of(text: str) -> bytes | None:
         return bytes.fromhex(text.replace("-", ""))
     except ValueError:
         return None
+
+
+def minted_unix_us(prediction_id: bytes) -> int | None:
+    """When an id was minted, to the millisecond; None for a UUID that says no time, which is none of ours."""
+    is_ours = prediction_id[6] >> 4 == 7 and prediction_id[8] >> 6 == 0b10
+    return int.from_bytes(prediction_id[:6], "big") * 1000 if is_ours else None

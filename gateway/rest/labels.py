@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.errors import RequestMalformed
-from gateway.ids import bytes_of
+from gateway.ids import bytes_of, minted_unix_us
 from gateway.request import LabelSink
 from gateway.rest.entrance import Entrance, json_reply, only_json
 from gateway.rest.headers import request_id_of
@@ -23,6 +23,8 @@ from routing.records import LABELS_MAX, LabelRow
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_SKEW_US: Final = 86_400_000_000
+"""How far ahead of our clock an id may have been minted, for a clock that was wrong by a time zone must cost no label."""
 
 Text = Annotated[str, Meta(max_length=1024)]
 Whole = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
@@ -141,9 +143,7 @@ def _row(label: _Label, received_unix_us: int, *, keyed: bool) -> LabelRow:
     if label.prediction_id is not None:
         if label.endpoint is not None or label.request_id is not None:
             raise _Unfit("reference_ambiguous", "wanted prediction_id, or endpoint and request_id, got both")
-        prediction_id = bytes_of(label.prediction_id)
-        if prediction_id is None:
-            raise _Unfit("prediction_id_invalid", "prediction_id: wanted the UUID of a reply")
+        prediction_id = _prediction_id(label.prediction_id, received_unix_us)
     elif label.endpoint is None or label.request_id is None:
         raise _Unfit("reference_missing", "wanted prediction_id, or endpoint and request_id")
     else:
@@ -161,6 +161,22 @@ def _row(label: _Label, received_unix_us: int, *, keyed: bool) -> LabelRow:
         attributes=label.attributes,
         keyed=keyed,
     )
+
+
+def _prediction_id(text: str, received_unix_us: int) -> bytes:
+    """An id that can be of a prediction. What cannot would find none, and by its time would be kept for centuries, waiting for it."""
+    found = bytes_of(text)
+    if found is None:
+        raise _Unfit("prediction_id_invalid", "prediction_id: wanted the UUID of a reply")
+    at_unix_us = minted_unix_us(found)
+    if at_unix_us is None:
+        message = f"prediction_id: wanted the UUID of a reply, which has version 7, got version {text[14]}"
+        raise _Unfit("prediction_id_invalid", message)
+    ahead_us = at_unix_us - received_unix_us
+    if ahead_us > _SKEW_US:
+        message = f"prediction_id: wanted one minted at most a day after now, got one of {ahead_us / _SKEW_US:.1f} days after now"
+        raise _Unfit("prediction_id_in_future", message)
+    return found
 
 
 class _Unfit(Exception):

@@ -2,7 +2,7 @@
 
 import uuid
 
-from gateway.ids import Minter, bytes_of, text_of
+from gateway.ids import Minter, bytes_of, minted_unix_us, text_of
 
 
 def test_an_id_is_a_valid_uuid_version_7_of_its_millisecond() -> None:
@@ -31,3 +31,10 @@ def test_text_and_bytes_are_each_others_inverse() -> None:
     assert bytes_of(text) == raw
     assert bytes_of("not-an-id") is None
     assert bytes_of("g" * 8 + text[8:]) is None
+
+
+def test_an_id_says_when_it_was_minted_and_another_uuid_says_nothing() -> None:
+    [(raw, _)] = Minter(clock_ns=lambda: 1_700_000_000_123_999_999).mint()
+    assert minted_unix_us(raw) == 1_700_000_000_123_000
+    assert minted_unix_us(uuid.uuid4().bytes) is None
+    assert minted_unix_us(raw[:8] + b"\x00" + raw[9:]) is None

@@ -6,10 +6,12 @@ from gateway.errors import RequestMalformed
 from gateway.rest.labels import LABELS_MAX, decode
 
 ID = "018f0000-0000-7000-8000-00000000002a"
+NOW_US = 1_790_000_000_000_000
+DAY_US = 86_400_000_000
 
 
 def one(**fields):
-    return decode(json.dumps({"prediction_id": ID, "label": 1, **fields}).encode(), 1_000, keyed=True)
+    return decode(json.dumps({"prediction_id": ID, "label": 1, **fields}).encode(), NOW_US, keyed=True)
 
 
 @pytest.mark.parametrize("label", [1, 0.5, "spam", True, None, [1, "a", False]])
@@ -18,7 +20,7 @@ def test_every_kind_of_label_is_taken_as_it_is(label):
     assert not rejected
     assert row.label == label
     assert type(row.label) is type(label)
-    assert (row.received_unix_us, row.keyed, row.prediction_id[-1]) == (1_000, True, 42)
+    assert (row.received_unix_us, row.keyed, row.prediction_id[-1]) == (NOW_US, True, 42)
 
 
 def test_the_time_of_the_truth_is_kept_to_the_microsecond_in_any_zone():
@@ -41,6 +43,8 @@ def test_a_label_may_name_endpoint_and_request_instead():
         ({"label": 1, "endpoint": "e"}, "reference_missing"),
         ({"label": 1, "prediction_id": ID, "endpoint": "e", "request_id": "r"}, "reference_ambiguous"),
         ({"label": 1, "prediction_id": "nope"}, "prediction_id_invalid"),
+        ({"label": 1, "prediction_id": "1b4e28ba-2fa1-41d2-883f-0016d3cca427"}, "prediction_id_invalid"),
+        ({"label": 1, "prediction_id": "f18f0000-0000-7000-8000-00000000002a"}, "prediction_id_in_future"),
         ({"label": 1, "endpoint": "e", "request_id": "a b"}, "request_id_invalid"),
         ({"label": 1, "endpoint": "../e", "request_id": "r"}, "label_invalid"),
         ({"label": {"a": 1}, "prediction_id": ID}, "label_invalid"),
@@ -53,9 +57,19 @@ def test_a_label_may_name_endpoint_and_request_instead():
 )
 def test_one_bad_label_is_rejected_alone(item, code):
     good = {"prediction_id": ID, "label": 1}
-    rows, rejected = decode(json.dumps([good, item, good]).encode(), 0, keyed=False)
+    rows, rejected = decode(json.dumps([good, item, good]).encode(), NOW_US, keyed=False)
     assert len(rows) == 2
     assert [(one.index, one.code) for one in rejected] == [(1, code)]
+
+
+@pytest.mark.parametrize(("ahead_us", "accepted"), [(-DAY_US, 1), (DAY_US, 1), (DAY_US + 1000, 0)])
+def test_an_id_of_the_future_is_refused_and_a_clock_that_is_a_day_off_costs_no_label(ahead_us, accepted):
+    digits = f"{(NOW_US + ahead_us) // 1000:012x}"
+    body = {"prediction_id": f"{digits[:8]}-{digits[8:]}-7000-8000-000000000000", "label": 1}
+    rows, rejected = decode(json.dumps(body).encode(), NOW_US, keyed=False)
+    assert (len(rows), len(rejected)) == (accepted, 1 - accepted)
+    if rejected:
+        assert rejected[0].message.endswith("at most a day after now, got one of 1.0 days after now")
 
 
 @pytest.mark.parametrize("body", [b"", b"5", b"[", b'[{"label": NaN}]', b"[" + b"1," * LABELS_MAX + b"1]"])

@@ -103,14 +103,14 @@ def test_a_pin_is_refused_over_rest_with_the_key_of_the_route_that_would_allow_i
 @pytest.mark.parametrize(("version", "pin"), [("1", []), ("", [("x-runoff-variant", "champion")])])
 def test_a_pin_is_refused_over_grpc_with_the_key_of_the_route_that_would_allow_it(gateway, version, pin):
     with gateway.channel() as channel, pytest.raises(grpc.RpcError) as caught:
-        infer_call(channel)(rpc_request("phishing", ROWS, model_version=version), metadata=pin, timeout=10)
+        infer_call(channel)(rpc_request("phishing", ROWS, model_version=version), metadata=pin, timeout=30)
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
     assert "set `allow_pin: true` in the route" in caught.value.details()
 
 
 def test_grpc_names_who_answered_in_metadata_and_message(gateway):
     with gateway.channel() as channel:
-        reply, call = infer_call(channel).with_call(rpc_request("phishing", ROWS, id="mine"), timeout=10)
+        reply, call = infer_call(channel).with_call(rpc_request("phishing", ROWS, id="mine"), timeout=30)
     headers = dict(call.initial_metadata())
     assert reply.parameters["prediction_id"].string_param == said_in_headers(headers)
     assert reply.parameters["variant"].string_param == "champion"
@@ -172,5 +172,5 @@ def test_a_binary_request_is_answered_like_the_same_request_in_json(gateway):
 
 def test_an_unknown_endpoint_is_not_found_over_grpc_too(gateway):
     with gateway.channel() as channel, pytest.raises(grpc.RpcError) as refused:
-        infer_call(channel)(rpc_request("nobody", ROWS), timeout=10)
+        infer_call(channel)(rpc_request("nobody", ROWS), timeout=30)
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND

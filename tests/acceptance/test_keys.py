@@ -48,7 +48,8 @@ class Keyed:
     def infer(self, credential, endpoint="phishing", **more):
         headers = {} if credential is None else {"x-api-key": credential}
         url = f"{self.gateway.rest}/v2/models/{endpoint}/infer"
-        return httpx.post(url, json=infer_body(ROWS, **more), headers=headers)  # a connection of its own: any worker
+        # A connection of its own: any worker.
+        return httpx.post(url, json=infer_body(ROWS, **more), headers=headers, timeout=30)
 
     def call(self, credential, endpoint="phishing"):
         """The status of a ModelInfer."""
@@ -141,8 +142,8 @@ def test_a_token_of_the_issuer_is_the_second_way_in(keyed, issuer):
 def test_labels_are_taken_for_the_endpoints_of_the_key(keyed):
     labels = [{"endpoint": endpoint, "request_id": "r", "label": 1} for endpoint in ("phishing", "spam")]
     url, headers = f"{keyed.gateway.rest}/v1/labels", {"x-api-key": keyed.app}
-    assert httpx.post(url, json=labels).status_code == 401
-    answer = httpx.post(url, json=labels, headers=headers).json()
+    assert httpx.post(url, json=labels, timeout=30).status_code == 401
+    answer = httpx.post(url, json=labels, headers=headers, timeout=30).json()
     assert answer["accepted"] == 1
     assert [(one["index"], one["code"]) for one in answer["rejected"]] == [(1, "not_allowed")]
 
@@ -176,10 +177,10 @@ def test_no_key_stays_in_a_log_or_on_the_disk(keyed, issuer):
     for secret in (FIRST, keyed.app, wrong, token):
         for headers in ({"authorization": f"Bearer {secret}"}, {"x-api-key": secret}, {"cookie": f"k={secret}"}):
             for url in (gateway.rest, gateway.admin):
-                httpx.get(f"{url}/v2/models/phishing", headers=headers)
-                httpx.post(f"{url}/v2/models/phishing/infer", headers=headers, content=b"broken")
-                httpx.get(f"{url}/admin/v1/routes", headers=headers | {"x-request-id": "r"})
-            httpx.post(f"{gateway.rest}/v2/models/phishing/infer", headers=headers, json=infer_body(ROWS))
+                httpx.get(f"{url}/v2/models/phishing", headers=headers, timeout=30)
+                httpx.post(f"{url}/v2/models/phishing/infer", headers=headers, content=b"broken", timeout=30)
+                httpx.get(f"{url}/admin/v1/routes", headers=headers | {"x-request-id": "r"}, timeout=30)
+            httpx.post(f"{gateway.rest}/v2/models/phishing/infer", headers=headers, json=infer_body(ROWS), timeout=30)
         keyed.call(secret)
     gateway.stored("predictions", 1)
     assert gateway.stop() == 0
@@ -197,7 +198,7 @@ def test_every_listener_speaks_tls_when_it_is_told_to(tmp_path):
     gateway = Gateway(tmp_path, environ={"SSL_CERT_FILE": str(made.certificate)}, tls=tls).start(ready=False)
     try:
         assert all(url.startswith("https://127.0.0.1:") for url in (gateway.rest, gateway.admin, gateway.metrics_url))
-        with httpx.Client(verify=made.trust) as client:
+        with httpx.Client(verify=made.trust, timeout=30) as client:
 
             def answers(url):
                 try:
@@ -225,7 +226,7 @@ def test_every_listener_speaks_tls_when_it_is_told_to(tmp_path):
             assert infer_call(channel)(rpc_request("phishing", ROWS), timeout=20).model_name == "phishing"
         for url in (gateway.rest, gateway.admin, gateway.metrics_url):
             with pytest.raises(httpx.TransportError):
-                httpx.get(url.replace("https://", "http://"))
+                httpx.get(url.replace("https://", "http://"), timeout=30)
     finally:
         gateway.stop()
 
@@ -240,11 +241,11 @@ def test_with_a_client_authority_nobody_is_heard_without_a_certificate_of_it(tmp
     known.load_cert_chain(made.both)
     try:
         eventually(lambda: gateway.is_ready, 60)  # probes are plain, and ask for nothing
-        with httpx.Client(verify=known) as client:
+        with httpx.Client(verify=known, timeout=30) as client:
             for url in (f"{gateway.rest}/v2/health/live", f"{gateway.admin}/admin/v1/runtime"):
                 eventually(lambda url=url: _status(client, url) == 200, 60)
                 with pytest.raises(httpx.TransportError):
-                    httpx.get(url, verify=made.trust)
+                    httpx.get(url, verify=made.trust, timeout=30)
         shown = run("routes", environ={"RUNOFF_URL": gateway.admin, "RUNOFF_CLIENT_CERT": str(made.both), **trusting})
         assert (shown.returncode, "no routes yet" in shown.stdout) == (0, True), shown.stderr
         bare = run("routes", environ={"RUNOFF_URL": gateway.admin, **trusting})

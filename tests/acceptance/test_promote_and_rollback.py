@@ -54,7 +54,7 @@ def test_the_whole_way_there_and_back(gateway, registry):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["state"] == "live"
     assert versions(gateway) == {"phishing/3"}, "the promoted version has all traffic"
-    eventually(lambda: registry.version_of("phishing", "champion") == "3", 20)
+    eventually(lambda: registry.version_of("phishing", "champion") == "3", 30)
 
     began = time.monotonic()
     reply = gateway.client.rollback("phishing", reason="complaints")

@@ -78,7 +78,7 @@ class Collector:
 
     def close(self) -> None:
         self._server.shutdown()
-        self._thread.join(10)
+        self._thread.join(30)
         self._server.server_close()
 
     def of(self, trace_id: str) -> list:
@@ -120,9 +120,9 @@ def test_a_sampled_request_leaves_its_spans_with_the_ids(gateway, collector, pro
     else:
         with gateway.channel() as channel:
             metadata = tuple(context.items())
-            reply = infer_call(channel)(rpc_request("phishing", [[1, 2, 3, 4]]), metadata=metadata, timeout=10)
+            reply = infer_call(channel)(rpc_request("phishing", [[1, 2, 3, 4]]), metadata=metadata, timeout=30)
         prediction_id = reply.parameters["prediction_id"].string_param
-    eventually(lambda: len(collector.of(trace_id)) >= 6, 20)
+    eventually(lambda: len(collector.of(trace_id)) >= 6, 30)
     spans = {span.name: span for span in collector.of(trace_id)}
     assert set(spans) == {"request", "decode", "route", "queue", "batch", "record"}
     root = spans["request"]
@@ -192,7 +192,7 @@ def test_every_expression_of_the_dashboard_returns_data_from_a_gateway_under_loa
     )  # fmt: skip
     try:
         with (
-            httpx.Client(base_url=f"http://{address}/api/v1") as prometheus,
+            httpx.Client(base_url=f"http://{address}/api/v1", timeout=30) as prometheus,
             Served(RestCaller(gateway, "phishing"), 1),
             Served(RpcCaller(gateway, "phishing"), 1),
         ):
@@ -205,7 +205,7 @@ def test_every_expression_of_the_dashboard_returns_data_from_a_gateway_under_loa
                         empty.discard(expression)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(30)
     assert not {one for one in empty if not reason_of(one)}
     needless = {name for name in SILENT if not any(name in one for one in empty)}
     assert not needless, f"these have data by now, take them off the list: {needless}"

@@ -144,7 +144,9 @@ def test_statistics_are_those_of_all_workers(served):
     before = count()
     for _ in range(20):  # a connection each, so that both workers get some
         assert (
-            httpx.post(f"{served.gateway.rest}/v2/models/{NAME}/infer", json=infer_body([[1, 1, 1, 1]] * 3)).status_code
+            httpx.post(
+                f"{served.gateway.rest}/v2/models/{NAME}/infer", json=infer_body([[1, 1, 1, 1]] * 3), timeout=30
+            ).status_code
             == 200
         )
     assert {count() for _ in range(8)} == {before + 60}  # whichever worker is asked

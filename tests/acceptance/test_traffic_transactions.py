@@ -67,7 +67,7 @@ def test_of_ten_writers_at_once_exactly_one_wins(gateway):
     assert gateway.client.route(NAME)["salt"] == f"writer-{winner}"
     assert gateway.client.history(NAME)[0]["reason"] == f"writer {winner}"
     assert gateway.client.audit()  # the chain holds
-    with httpx.Client(base_url=gateway.admin) as admin:
+    with httpx.Client(base_url=gateway.admin, timeout=30) as admin:
         assert admin.get("/admin/v1/audit").json()["intact"]
 
 

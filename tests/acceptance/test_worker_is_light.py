@@ -60,7 +60,7 @@ def test_a_worker_imports_nothing_heavy(gateway):
         gateway.http.post("/v1/labels", json={"endpoint": "phishing", "request_id": "x", "label": 1}).status_code == 202
     )
     with gateway.channel() as channel:
-        infer_call(channel)(rpc_request("phishing", [[1, 2, 3, 4]]), timeout=10)
+        infer_call(channel)(rpc_request("phishing", [[1, 2, 3, 4]]), timeout=30)
     imported = modules_of(gateway, "worker-0")
     assert "gateway.worker" in imported or "gateway.dataplane" in imported
     assert {name for name in imported if name.partition(".")[0] in HEAVY} == set()

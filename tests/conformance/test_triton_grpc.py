@@ -77,7 +77,7 @@ def test_asynchronous_calls(client):
             "phishing", [classifier_input(triton)], callback=lambda result, error: answers.put((result, error))
         )
     for _ in range(4):
-        result, error = answers.get(timeout=10)
+        result, error = answers.get(timeout=30)
         assert error is None
         assert result.as_numpy("label").tolist() == [1, 1]
 
@@ -87,7 +87,7 @@ def test_a_stream_goes_on_after_an_error(client):
     client.start_stream(callback=lambda result, error: answers.put((result, error)))
     for place, model in enumerate(("phishing", "nope", "phishing")):
         client.async_stream_infer(model, [classifier_input(triton)], request_id=str(place))
-    first, refused, last = (answers.get(timeout=10) for _ in range(3))
+    first, refused, last = (answers.get(timeout=30) for _ in range(3))
     client.stop_stream()
     assert (first[0].get_response().id, last[0].get_response().id) == ("0", "2")
     assert first[0].get_response().parameters["triton_final_response"].bool_param

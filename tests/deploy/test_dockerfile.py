@@ -153,7 +153,7 @@ def test_the_steps_make_a_gateway_that_runs_as_the_image_would(image, tmp_path):
 
         def answers(url):
             try:
-                return httpx.get(url).status_code == 401
+                return httpx.get(url, timeout=30).status_code == 401
             except httpx.TransportError:
                 return False
 
@@ -165,12 +165,12 @@ def test_the_steps_make_a_gateway_that_runs_as_the_image_would(image, tmp_path):
             operator.apply(route("phishing", ("champion", model, 1)), reason="first")
             key = operator.create_key("app", ["predict:phishing"], reason="first")["key"]
         url, body = f"{rest}/v2/models/phishing/infer", infer_body([[1, 2, 3, 4]])
-        eventually(lambda: httpx.post(url, json=body, headers={"x-api-key": key}).status_code == 200)
-        assert httpx.post(url, json=body).status_code == 401
+        eventually(lambda: httpx.post(url, json=body, headers={"x-api-key": key}, timeout=30).status_code == 200)
+        assert httpx.post(url, json=body, timeout=30).status_code == 401
     finally:
         process.send_signal(signal.SIGTERM)
         status = process.wait(60)
-        reading.join(10)
+        reading.join(30)
         process.stdout.close()
         process.stderr.close()
     assert status == 0, "".join(errors)

@@ -182,7 +182,7 @@ RPC = {
 def test_a_bad_grpc_request_gets_its_status_and_a_sentence(gateway, case):
     make, code, words = RPC[case]
     with gateway.channel() as channel, pytest.raises(grpc.RpcError) as refused:
-        infer_call(channel)(make(), timeout=10)
+        infer_call(channel)(make(), timeout=30)
     assert refused.value.code().name == code, refused.value.details()
     assert words in refused.value.details()
     assert ".py" not in refused.value.details()
@@ -191,7 +191,7 @@ def test_a_bad_grpc_request_gets_its_status_and_a_sentence(gateway, case):
 def test_a_pin_where_the_route_allows_none_is_not_allowed(gateway):
     assert_refused(gateway.infer("phishing", GOOD, headers={"x-runoff-variant": "champion"}), 403, "phishing")
     with gateway.channel() as channel, pytest.raises(grpc.RpcError) as refused:
-        infer_call(channel)(rpc_request("phishing", GOOD), metadata=[("x-runoff-variant", "champion")], timeout=10)
+        infer_call(channel)(rpc_request("phishing", GOOD), metadata=[("x-runoff-variant", "champion")], timeout=30)
     assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
     assert gateway.infer("careful", GOOD, headers={"x-runoff-variant": "champion"}).status_code == 200
     assert_refused(gateway.infer("careful", GOOD, headers={"x-runoff-variant": "nobody"}), 404, "nobody")

@@ -34,7 +34,7 @@ def test_a_full_spool_is_counted_where_the_route_is_open_and_refused_where_it_is
         assert int(refused.headers["retry-after"]) >= 1
         assert refused.json()["code"] == "spool_closed"
         with gateway.channel() as channel, pytest.raises(Exception, match="UNAVAILABLE"):
-            infer_call(channel)(rpc_request("closed", row), timeout=10)
+            infer_call(channel)(rpc_request("closed", row), timeout=30)
         assert status("open") == 200, "an open route serves on and counts"
         labelled = gateway.http.post(
             "/v1/labels", json=[{"prediction_id": refused.json()["prediction_id"], "label": 1}] * 500

@@ -16,10 +16,10 @@ from tests.kit.gateway import (
     eventually,
     infer_body,
     infer_call,
-    is_running,
     route,
     rpc_request,
 )
+from tests.kit.processes import is_running
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
@@ -110,7 +110,7 @@ def test_sigterm_says_not_ready_first_finishes_what_is_in_flight_and_loses_nothi
                 replies.append((time.monotonic(), reply))
 
         def watch() -> None:
-            with httpx.Client() as own:
+            with httpx.Client(timeout=30) as own:
                 while not stopped.is_set():
                     try:
                         status = own.get(gateway.metrics_url.replace("/metrics", "/readyz")).status_code
@@ -126,7 +126,7 @@ def test_sigterm_says_not_ready_first_finishes_what_is_in_flight_and_loses_nothi
             watcher = threading.Thread(target=watch)
             for thread in (*threads, watcher):
                 thread.start()
-            eventually(lambda: seen, 10)
+            eventually(lambda: seen, 30)
             eventually(lambda: len(replies) >= 1, 30)
             began = time.monotonic()
             gateway.process.send_signal(signal.SIGTERM)
@@ -136,7 +136,7 @@ def test_sigterm_says_not_ready_first_finishes_what_is_in_flight_and_loses_nothi
         status = gateway.stop()
         took_s = time.monotonic() - began
         stopped.set()
-        watcher.join(10)
+        watcher.join(30)
         assert status == 0
         assert took_s < GRACE_S + 2
         assert not [pid for pid in pids if is_running(pid)]

@@ -78,7 +78,7 @@ class World:
         assert self.store.activate(number, self.store.compiled(number))
 
     async def until(self, claim: Callable[[], object]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not claim():
                 self.activation.look()
                 await asyncio.sleep(0.001)
@@ -350,13 +350,13 @@ async def test_while_the_state_cannot_be_read_the_worker_goes_on(world, caplog):
     following = asyncio.create_task(world.activation.run())
     with closing(sqlite3.connect(world.path)) as connection:
         connection.execute("ALTER TABLE routes RENAME COLUMN live TO lively")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while "look_failed" not in caplog.text:  # noqa: ASYNC110 - a look is what is waited for
                 await asyncio.sleep(0.001)
         assert (following.done(), world.served()) == (False, {"a": old})
         connection.execute("ALTER TABLE routes RENAME COLUMN lively TO live")
     new = world.written("a", {"champion": stage(world, "2")})
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while world.served() != {"a": new}:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.001)
     following.cancel()

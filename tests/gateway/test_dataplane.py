@@ -218,7 +218,7 @@ async def test_replies_that_wait_for_the_disk_are_in_flight_and_so_bounded(tmp_p
     class Slow(Files):
         def datasync(self, file: int) -> None:
             loop.call_soon_threadsafe(asked.set)
-            synced.wait(10)
+            synced.wait(30)
 
     plane = Plane(tmp_path, files=Slow())
     limits = {"concurrency_max": 2, "timeout_s": 30}
@@ -419,7 +419,7 @@ async def test_a_request_that_nobody_expected_costs_no_other_its_answer(
 async def test_a_deadline_beyond_any_number_is_the_routes_and_costs_no_other_its_answer(plane: Plane) -> None:
     plane.serve({"champion": stage_linear(plane.artifacts)})
     asked = [plane.request(row(1, 2), timeout_s=timeout_s) for timeout_s in (None, 1e305, None)]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         replies = await asyncio.gather(*map(plane.corridor.infer, asked))
     assert [reply.variant for reply in replies] == ["champion"] * 3
 

@@ -39,7 +39,7 @@ async def test_a_new_profile_is_taken_up_while_the_model_serves(tmp_path: Path) 
     model = catalog.load(staged.digest)
     before = model.session
     tune(tmp_path, staged)
-    async with watching(catalog), asyncio.timeout(20):
+    async with watching(catalog), asyncio.timeout(30):
         while model.session is before:  # noqa: ASYNC110 - the catalog tells nobody
             await asyncio.sleep(0.01)
     assert catalog.get(staged.digest) is model
@@ -57,7 +57,7 @@ async def test_whatever_is_wrong_with_what_was_tuned_the_old_session_goes_on_and
     msgspec.structs.replace(staged, samples_file="samples.npz").write(tmp_path / staged.digest)
     (tmp_path / staged.digest / "samples.npz").write_bytes(b"no archive")
     tune(tmp_path, staged)
-    async with watching(catalog) as task, asyncio.timeout(20):
+    async with watching(catalog) as task, asyncio.timeout(30):
         while "model_not_retuned" not in caplog.text:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.01)
         assert not task.done()

@@ -120,8 +120,8 @@ def test_either_door_answers(state, start, door, monkeypatch):
     state.live("line", state.stage("1"))
     gateway = start()
     assert infer(gateway).status_code == 200
-    assert httpx.get(f"{gateway.addresses['REST']}/v2").status_code == 200
-    assert httpx.get(f"{gateway.addresses['REST']}/nothing").status_code == 404
+    assert httpx.get(f"{gateway.addresses['REST']}/v2", timeout=30).status_code == 200
+    assert httpx.get(f"{gateway.addresses['REST']}/nothing", timeout=30).status_code == 404
 
 
 def test_a_new_revision_is_served_while_the_gateway_runs_and_no_request_fails(state, start):
@@ -169,7 +169,7 @@ def test_every_answer_before_a_kill_has_its_record(state, start):
 def test_open_connections_are_answered_and_closed_when_the_gateway_stops(state, start):
     state.live("line", state.stage("1"))
     gateway = start()
-    with httpx.Client(base_url=gateway.addresses["REST"]) as client:
+    with httpx.Client(base_url=gateway.addresses["REST"], timeout=30) as client:
         assert client.post("/v2/models/line/infer", json=BODY).status_code == 200
         assert gateway.stop() == 0
     assert not gateway.events("process_killed")

@@ -247,12 +247,12 @@ class ServedControlPlane:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._listening.wait(20)
+        assert self._listening.wait(30)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
-        self._thread.join(20)
+        self._thread.join(30)
 
     def look(self) -> None:
         """One look at the shelf's aliases."""

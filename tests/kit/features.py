@@ -20,7 +20,7 @@ FEATURES = (
 )
 
 
-async def becomes(claim: Callable[[], object], within_s: float = 10.0) -> None:
+async def becomes(claim: Callable[[], object], within_s: float = 30.0) -> None:
     """Waits until the claim holds, while the loop goes on."""
     async with asyncio.timeout(within_s):
         while not claim():  # noqa: ASYNC110  # a store on a thread of its own has no event for it
@@ -46,7 +46,7 @@ class SmallStore:
     def read(self, service: str, keys: dict[str, list[Any]]) -> dict[str, FoundColumn]:
         assert service == "credit"
         self.reads.append(keys)
-        assert self.may_go_on.wait(10)
+        assert self.may_go_on.wait(30)
         if self.failure is not None:
             raise self.failure
         asked = keys["customer_id"]

@@ -86,7 +86,7 @@ class Gateway:
         if self.process.poll() is None:
             self.process.send_signal(number)
         status = self.process.wait(60)
-        self._reading.join(10)
+        self._reading.join(30)
         self.process.stdout.close()
         self.process.stderr.close()
         if hasattr(self, "http"):
@@ -103,7 +103,7 @@ class Gateway:
     @property
     def is_ready(self) -> bool:
         try:
-            return httpx.get(self.metrics_url.replace("/metrics", "/readyz")).status_code == 200
+            return httpx.get(self.metrics_url.replace("/metrics", "/readyz"), timeout=30).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -147,8 +147,8 @@ class Gateway:
     def ended(self, revision: int) -> dict[str, Any]:
         """What became of a revision, once nothing more will."""
         path = f"{self.admin}/admin/v1/revisions/{revision}"
-        eventually(lambda: httpx.get(path).json()["state"] in {"live", "failed", "superseded"}, 60)
-        return dict(httpx.get(path).json())
+        eventually(lambda: httpx.get(path, timeout=30).json()["state"] in {"live", "failed", "superseded"}, 60)
+        return dict(httpx.get(path, timeout=30).json())
 
     def infer(
         self, endpoint: str, rows: object, *, headers: Mapping[str, str] | None = None, **body: Any
@@ -165,7 +165,7 @@ class Gateway:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of all series of this name that carry these labels."""
-        text = httpx.get(self.metrics_url).text
+        text = httpx.get(self.metrics_url, timeout=30).text
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
 
@@ -342,19 +342,12 @@ def ask_lake(lake: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
         return connection.execute(sql, list(values)).fetchall()
 
 
-def eventually(claim: Callable[[], object], within_s: float = 20.0, every_s: float = 0.02) -> None:
+def eventually(claim: Callable[[], object], within_s: float = 30.0, every_s: float = 0.02) -> None:
     """Waits until the claim holds."""
     deadline = time.monotonic() + within_s
     while not claim():
         assert time.monotonic() < deadline, "did not become true in time"
         time.sleep(every_s)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def _toml(settings: Mapping[str, Any]) -> Iterator[str]:

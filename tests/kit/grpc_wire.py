@@ -128,7 +128,7 @@ class Caller:
 
     async def ended(self, stream: int) -> None:
         """Until the stream's answer is complete, or the server has reset it."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 answer = self.answers.get(stream)
                 if answer is not None and (answer.is_ended or answer.reset is not None):

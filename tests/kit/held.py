@@ -21,14 +21,14 @@ class Held:
 
     def run(self, inputs: Sequence[Any], names: list[str]) -> list[Any]:
         self._began.set()
-        assert self._may_end.wait(10)
+        assert self._may_end.wait(30)
         if self._is_broken:
             raise ModelFailed("the model failed on this input")
         return self._session.run(inputs, names)  # type: ignore[no-any-return]
 
     async def begun(self) -> None:
         """Until a run has begun."""
-        assert await asyncio.to_thread(self._began.wait, 10)
+        assert await asyncio.to_thread(self._began.wait, 30)
 
     def let_go(self) -> None:
         """Runs end, also those that begin from now on."""

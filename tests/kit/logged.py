@@ -93,10 +93,10 @@ class RegistryServer:
     def __exit__(self, *_: object) -> None:
         self.cut()
         self._socket.shutdown(socket.SHUT_RDWR)
-        self._accepting.join(10)
+        self._accepting.join(30)
         self._socket.close()
         os.killpg(self._process.pid, signal.SIGKILL)  # the program and the workers that it started
-        self._process.wait(20)
+        self._process.wait(30)
 
     def cut(self) -> None:
         """Whoever is connected is cut off, whoever comes is hung up on."""
@@ -128,13 +128,13 @@ class RegistryServer:
             for thread in threads[-2:]:
                 thread.start()
         for thread in threads:
-            thread.join(10)
+            thread.join(30)
         for held in self._held:
             held.close()
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.uri}/health").status_code == 200
+            return httpx.get(f"{self.uri}/health", timeout=30).status_code == 200
         except httpx.TransportError:
             return False
 

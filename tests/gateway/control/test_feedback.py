@@ -240,7 +240,7 @@ async def test_a_look_that_fails_is_no_end(world):
 
 
 async def until(claim, task):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not claim():  # what is waited for is a page that another thread may write
             await asyncio.sleep(0.01)
             assert not task.done()

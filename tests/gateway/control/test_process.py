@@ -89,7 +89,7 @@ def test_control_prepares_real_models_survives_kill_9_and_drains(supervisor, tmp
         assert supervisor.http.get(path).json()["status"]["state"] == "live"
         assert supervisor.hear("beat")
         supervisor.send({"command": "drain"})
-        assert process.wait(20) == 0
+        assert process.wait(30) == 0
 
 
 def test_a_document_that_this_release_refuses_keeps_its_own_retention_and_stops_no_other(tmp_path):
@@ -112,4 +112,4 @@ def test_a_document_that_this_release_refuses_keeps_its_own_retention_and_stops_
 def test_control_ends_when_its_supervisor_does(supervisor):
     with supervisor.control() as process:
         supervisor._pipe.close()
-        assert process.wait(20) == 0
+        assert process.wait(30) == 0

@@ -47,7 +47,7 @@ async def test_without_a_process_it_fails_at_once_and_comes_back_with_it(tmp_pat
             await client.ask("credit", {"customer_id": [2]}, 5)
         assert failed.value.code == "down"
     async with FeatureWorld(tmp_path) as world:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 try:
                     found = await client.ask("credit", {"customer_id": [2]}, 5)

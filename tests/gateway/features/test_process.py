@@ -44,7 +44,7 @@ async def test_it_beats_and_ends_when_it_is_told_to(tmp_path):
         tasks = [asyncio.create_task(world.process.beat(pipe)), asyncio.create_task(world.process.obey(pipe))]
         running = asyncio.create_task(world.process.run())
         said = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             async for line in supervisor:
                 said.append(line["event"])
                 if len(said) == 2:
@@ -68,7 +68,7 @@ async def test_a_store_that_never_answers_ends_the_process(tmp_path, monkeypatch
         running = asyncio.create_task(world.process.run())
         with world.store.stopped():
             asked = asyncio.create_task(world.client.ask("credit", {"customer_id": [2]}, 10))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await running
             with pytest.raises(StoreFailed, match="gone"):
                 await asked

@@ -5,13 +5,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from gateway.features.client import FeatureClient
 from gateway.features.process import Features, is_answered, listen
 from tests.kit.features import SmallStore
+from tests.kit.processes import children, is_running
 
 FIRST = """
 import os, sys, time
@@ -39,8 +39,7 @@ class First:
         command = [sys.executable, "-c", FIRST, str(folder), how, str(supervisor or os.getpid())]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout.readline() == "ready\n"
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        (self.spare,) = map(int, children.split())
+        (self.spare,) = children(self.process.pid)
 
     def end(self):
         self.process.stdin.write("go\n")
@@ -49,15 +48,7 @@ class First:
         self.process.stdout.close()  # not read to its end: the spare has it open too
 
 
-def is_there(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-
-
-def until(claim, within_s=20.0):
+def until(claim, within_s=30.0):
     deadline = time.monotonic() + within_s
     while not claim():
         assert time.monotonic() < deadline
@@ -78,11 +69,11 @@ async def test_a_spare_answers_for_who_was_killed_until_a_successor_listens(fold
     first = First(folder, "killed")
     first.end()
     until(lambda: is_answered(folder))
-    assert is_there(first.spare)
+    assert is_running(first.spare)
     successor = Features(folder, SmallStore)
     await successor.start()
     assert not successor.is_replaced
-    until(lambda: not is_there(first.spare))
+    until(lambda: not is_running(first.spare))
     assert is_answered(folder), "the one that ends leaves the socket of the other alone"
     await successor.close()
     assert not is_answered(folder)
@@ -91,7 +82,7 @@ async def test_a_spare_answers_for_who_was_killed_until_a_successor_listens(fold
 def test_who_ends_in_order_needs_nobody_to_stand_in(folder):
     first = First(folder, "in order")
     first.end()
-    until(lambda: not is_there(first.spare))
+    until(lambda: not is_running(first.spare))
     assert not (folder / "stood_in").exists()
 
 
@@ -103,7 +94,7 @@ def test_a_spare_ends_with_the_supervisor(folder, stands_in):
             first.end()
             until(lambda: is_answered(folder))
         supervisor.kill()
-    until(lambda: not is_there(first.spare))
+    until(lambda: not is_running(first.spare))
     assert (folder / "stood_in").exists() == stands_in
     if not stands_in:
         first.end()
@@ -115,7 +106,7 @@ def test_it_is_in_no_group_that_ends_with_the_first(folder):
     first.end()
     until(lambda: is_answered(folder))
     os.kill(first.spare, signal.SIGTERM)
-    until(lambda: not is_there(first.spare))
+    until(lambda: not is_running(first.spare))
 
 
 async def test_callers_queue_up_at_a_socket_before_anybody_answers(folder):

@@ -76,7 +76,7 @@ async def test_keys_that_cannot_be_fetched_are_asked_for_again_and_the_old_ones_
         draft = tmp_path / "draft"
         draft.write_text(issuer.key_set())
         draft.replace(path)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await kept.get() != issuer.key_set():
                 pass
     path.unlink()

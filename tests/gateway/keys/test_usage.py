@@ -29,7 +29,7 @@ async def told(ring, answers):
         return answer
 
     telling = asyncio.create_task(tell_used(ring, tell, every_s=0))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await done.wait()
     telling.cancel()
     return heard

@@ -122,6 +122,6 @@ def opens(watch: KeyWatch, key: str) -> bool:
 
 
 async def until(claim) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not claim():  # noqa: ASYNC110 - looks are what is waited for
             await asyncio.sleep(0.001)

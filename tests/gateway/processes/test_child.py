@@ -8,7 +8,8 @@ from gateway.pipe import Pipe
 from gateway.processes.birth import Birth
 from gateway.processes.child import Child
 from gateway.settings import Settings
-from tests.kit.supervised import eventually, is_running
+from tests.kit.processes import is_running
+from tests.kit.supervised import eventually
 
 SAY = "import os; fd = int(os.environ['RUNOFF_PIPE_FD']); say = lambda text: os.write(fd, text.encode() + b'\\n')\n"
 FORK = "import subprocess, sys; other = subprocess.Popen([sys.executable, '-IS', '-c', 'import time; time.sleep(60)'], pass_fds=[fd])\n"

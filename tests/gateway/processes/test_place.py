@@ -13,7 +13,8 @@ from gateway.processes.ports import PortGroup
 from gateway.settings import Settings
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.retained import read_pages
-from tests.kit.supervised import eventually, is_running
+from tests.kit.processes import is_running
+from tests.kit.supervised import eventually
 
 SAYS_AND_ENDS = """
 import os, sys

@@ -123,7 +123,7 @@ async def test_a_caller_that_leaves_ends_the_work_for_it_and_one_that_stays_gets
             return Response("nobody")
 
     app = Starlette(routes=[Route("/{way}", answer, methods=["POST"])])
-    async with listening(app) as url, asyncio.timeout(10):
+    async with listening(app) as url, asyncio.timeout(30):
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
         writer.write(b"POST /soon HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\n\r\na")
         assert b"here" in await reader.readuntil(b"here")

@@ -82,7 +82,7 @@ class World:
             writer.write(sent[at : at + (pieces or len(sent))])
             if pieces:
                 await asyncio.sleep(0.001)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             head = await reader.readuntil(b"\r\n\r\n")
             got = [line.partition(": ") for line in head.decode("latin-1").split("\r\n")[1:-2]]
             told = {name.lower(): value for name, _, value in got}

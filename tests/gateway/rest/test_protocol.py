@@ -43,7 +43,7 @@ class Door:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(sent)
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 return await reader.read()
         finally:
             writer.close()
@@ -114,7 +114,7 @@ async def test_when_the_process_leaves_a_kept_connection_is_answered_once_more_a
     door: Door, last: bytes
 ) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         writer.write(ask())
         head = await reader.readuntil(b"\r\n\r\n")
         await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]))
@@ -246,12 +246,12 @@ async def test_a_caller_that_leaves_costs_those_of_its_turn_nothing(door: Door) 
 
     def held(*asked: Any) -> Any:
         running.set()
-        free.wait(5)
+        free.wait(30)
         return run(*asked)
 
     model.session.run = held  # type: ignore[method-assign]
     first = asyncio.create_task(door.talk(HOT + b"connection: close\r\n\r\n" + BODY))
-    await asyncio.to_thread(running.wait, 5)
+    await asyncio.to_thread(running.wait, 30)
     _, gone = await asyncio.open_connection("127.0.0.1", door.port)
     gone.write(HOT + b"\r\n" + BODY)
     last = asyncio.create_task(door.talk(HOT + b"connection: close\r\n\r\n" + BODY))

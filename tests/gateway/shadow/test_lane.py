@@ -35,7 +35,7 @@ class Landing:
         self.changed.set()
 
     async def of(self, count: int) -> list[Job]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(self.jobs) < count:
                 self.changed.clear()
                 await self.changed.wait()

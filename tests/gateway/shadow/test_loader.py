@@ -28,7 +28,7 @@ class World:
 
     async def settle(self, *digests: str) -> None:
         while not self.loader.is_settled(digests):
-            await self.loader.wait(5.0)
+            await self.loader.wait(30)
 
 
 @pytest.fixture

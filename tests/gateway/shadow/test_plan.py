@@ -31,7 +31,7 @@ class World:
         self.roster.refresh()
         self.loader.want(self.roster.wanted)
         while not self.loader.is_settled(self.roster.wanted):
-            await self.loader.wait(5.0)
+            await self.loader.wait(30)
 
     def plan(
         self, *, age_s: float = 0.0, rows: tuple[int, ...] = (1, 1), **fields: object

@@ -45,14 +45,14 @@ async def running(world: Shadowed, **fields: Any) -> AsyncIterator[Shadow]:
         await shadow.close()
 
 
-async def until(met: Callable[[], bool], timeout_s: float = 10.0) -> None:
+async def until(met: Callable[[], bool], timeout_s: float = 30.0) -> None:
     """Lets the loop turn until `met`."""
     async with asyncio.timeout(timeout_s):
         while not met():  # noqa: ASYNC110  # what it looks at is on disk
             await asyncio.sleep(0.005)
 
 
-async def all_written(world: Shadowed, timeout_s: float = 10.0) -> list[ShadowBlock]:
+async def all_written(world: Shadowed, timeout_s: float = 30.0) -> list[ShadowBlock]:
     """The shadow's blocks, once there are as many outcomes as were drawn."""
     blocks: list[ShadowBlock] = []
 

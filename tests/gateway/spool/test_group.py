@@ -21,7 +21,7 @@ class HeldDisk(LossyDisk):
 
     def datasync(self, file):
         self.began.release()
-        assert self.may.wait(10)
+        assert self.may.wait(30)
         if self.fails:
             raise OSError(errno.EIO, "a bad sector")
         super().datasync(file)

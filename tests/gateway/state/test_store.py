@@ -225,7 +225,7 @@ async def test_a_look_that_fails_is_told_once_and_the_next_one_comes(caplog):
             raise sqlite3.OperationalError("database is locked")
 
     following = asyncio.create_task(follow(look, 0.001, EventLog("gateway.test")))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(looks) < 8:  # noqa: ASYNC110 - looks are what is waited for
             await asyncio.sleep(0.001)
     assert not following.done()

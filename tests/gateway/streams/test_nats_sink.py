@@ -36,7 +36,7 @@ class Server:
                 return True
             return False
 
-        eventually(listens, 20, 0.05)
+        eventually(listens, 30, 0.05)
 
     def kill(self):
         self._process.kill()

@@ -189,7 +189,7 @@ async def test_it_runs_until_it_is_told_to_stop(place, tmp_path):
     ours = relay(place, store, tmp_path)
     place.store(block(0, 1))
     task = asyncio.create_task(ours.run(stop))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while len(store.rows) < 2:  # noqa: ASYNC110  # another thread writes it
             await asyncio.sleep(0.01)
         stop.set()

@@ -119,7 +119,7 @@ def test_a_requests_spans_arrive_with_parents_times_and_attributes(page, collect
     attributes = {"runoff.prediction_id": "p", "runoff.endpoint": "e", "runoff.variant": "v", "runoff.version": "3"}
     live.record(trace, [Span("request", 10, 90), Span("decode", 10, 20), Span("batch", 30, 80)], attributes)
     live.close()
-    resource = got.get(timeout=10).resource_spans[0]
+    resource = got.get(timeout=30).resource_spans[0]
     assert {item.key: item.value.string_value for item in resource.resource.attributes}["service.name"] == "runoff"
     request, decode, batch = resource.scope_spans[0].spans
     assert request.trace_id.hex() == "0af7651916cd43dd8448eb211c80319c"
@@ -139,7 +139,7 @@ def test_a_failed_request_is_marked_and_a_fresh_trace_has_no_parent(page, collec
     live = tracer(page, endpoint, sample_ratio=1.0, chance=lambda: 0.0)
     live.record(live.sample(None), [Span("request", 1, 2)], {}, error="model_failed")
     live.close()
-    (span,) = got.get(timeout=10).resource_spans[0].scope_spans[0].spans
+    (span,) = got.get(timeout=30).resource_spans[0].scope_spans[0].spans
     assert not span.parent_span_id
     assert (span.status.code, span.status.message) == (2, "model_failed")
 
@@ -177,7 +177,7 @@ def test_the_callers_tracestate_goes_with_every_span_and_what_is_none_is_left_ou
     live = tracer(page, endpoint)
     live.record(live.sample(SAMPLED, said), [Span("request", 1, 2), Span("decode", 1, 2)], {})
     live.close()
-    spans = got.get(timeout=10).resource_spans[0].scope_spans[0].spans
+    spans = got.get(timeout=30).resource_spans[0].scope_spans[0].spans
     assert [span.trace_state for span in spans] == [told, told]
 
 

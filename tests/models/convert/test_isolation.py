@@ -1,7 +1,6 @@
 """The converter's process: its end is noticed however it comes, and it is alone."""
 
 import pickle
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,9 @@ import pytest
 from models.convert.isolation import convert
 from models.convert.job import RESULT_FILE, Request
 from models.errors import StagingRefused
+from tests.kit.processes import is_running
 from tests.kit.registered import doubled
+from tests.kit.supervised import eventually
 
 
 class Stored:
@@ -79,12 +80,9 @@ def test_what_it_started_ends_with_it(folder: Path, tmp_path: Path) -> None:
 
     refusal(folder, code)
 
-    process = Path(f"/proc/{started.read_text()}/stat")
-    for _ in range(100):  # it has been killed, and ends when it next gets a core
-        if not process.exists() or process.read_text().rpartition(")")[2].split()[0] in {"Z", "X"}:
-            return
-        time.sleep(0.05)
-    pytest.fail("what the converter started lives on")
+    eventually(
+        lambda: not is_running(int(started.read_text()))
+    )  # it has been killed, and ends when it next gets a core
 
 
 def test_a_models_own_exception_is_a_refusal(folder: Path) -> None:

@@ -245,7 +245,7 @@ async def unheard(door: WireDoor) -> Caller:
     asked = framed(b"\x3a\x00")  # list_services
     head = http2.headers(1, fields=fields(REFLECTION, ("grpc-timeout", "50m")))
     caller.say(START, http2.settings((4, 0)), head, http2.frame(http2.DATA, 0, 1, asked))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while door.shared.tasks:  # noqa: ASYNC110 - the deadline is what is waited for
             await asyncio.sleep(0.01)
     assert caller.open_streams == 1
@@ -272,7 +272,7 @@ async def test_what_is_said_to_a_call_that_was_refused_behind_its_answers_is_not
     caller = door.connect()
     caller.say(START, http2.settings((4, 0)), http2.headers(1, fields=fields("ModelStreamInfer")))
     caller.say(http2.frame(http2.DATA, 0, 1, infer()))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not door.shared.unsent.bytes:  # noqa: ASYNC110 - turns are what is waited for
             await asyncio.sleep(0)
     caller.say(http2.frame(http2.DATA, 0, 1, b"\x07"), http2.frame(http2.DATA, 0, 1, bytes(4)))  # no such flag

@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import socket
 import ssl
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from gateway.settings import Limits, Settings, Tls
 from gateway.threaded import LOOK_S
 from tests.gateway.rpc.wire.conftest import LIMITS
 from tests.kit import http2
+from tests.kit.certificates import Certificate
 from tests.kit.held import hold, settled
 from tests.kit.plane import Plane
 from tests.kit.staged import stage_linear
@@ -289,7 +289,7 @@ async def talk(
         writer.write(later[1])
     data = b""
     frames: list[http2.Frame] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             data += await reader.read(65_536) or b"\xff" * 9
             while len(data) >= 9 and len(data) >= 9 + int.from_bytes(data[:3], "big"):
@@ -404,7 +404,7 @@ async def test_a_call_that_is_cancelled_while_it_runs_is_not_answered_and_its_ne
     frames = await talk(
         server.port, sent, until=3, later=(lambda: plane.data.inflight, http2.rst_stream(1) + neighbour)
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while plane.data.inflight:  # noqa: ASYNC110 - a thread
             await asyncio.sleep(0.001)
     answers = http2.answers(frames)
@@ -464,7 +464,7 @@ async def test_stop_answers_what_is_in_flight_and_then_closes(server: WireServer
     stopping = asyncio.create_task(server.stop(5.0))
     await asyncio.sleep(0.05)
     writer.write(http2.frame(http2.DATA, http2.END_STREAM, 1, framed(request().SerializeToString())))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         frames = http2.read(await reader.read())
         await stopping
     writer.close()
@@ -476,7 +476,7 @@ async def test_stop_cuts_what_does_not_end(server: WireServer) -> None:
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")
     watch = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"")
     await watch.read()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await server.stop(0.1)
     assert await watch.code() is grpc.StatusCode.UNAVAILABLE
     await channel.close()
@@ -491,7 +491,7 @@ async def test_a_caller_that_leaves_takes_its_calls_along(server: WireServer) ->
         await asyncio.sleep(0.001)
     assert server._shared.tasks
     writer.transport.abort()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while server.connections or server._shared.tasks:  # noqa: ASYNC110 - a socket that closes
             await asyncio.sleep(0.001)
     assert server._shared.held_bytes == 0
@@ -505,36 +505,29 @@ async def test_a_caller_that_ends_its_side_has_left(server: WireServer, plane: P
     while not server._shared.tasks:  # noqa: ASYNC110 - bytes on a socket
         await asyncio.sleep(0.001)
     writer.write_eof()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await reader.read()
         while server.connections or server._shared.tasks:  # noqa: ASYNC110 - a task that ends
             await asyncio.sleep(0.001)
     writer.close()
 
 
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    key, chain = folder / "key.pem", folder / "chain.pem"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-keyout", key, "-out", chain]
-    subprocess.run([*command, *subject], check=True, capture_output=True)
-    return key, chain
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return Certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
-async def secure(plane: Plane, tmp_path: Path, certificate: tuple[Path, Path]) -> Any:
-    key, chain = certificate
-    tls = Tls(certificate_file=str(chain), key_file=str(key))
-    settings = Settings(state_dir=str(tmp_path), limits=LIMITS, tls=tls)
+async def secure(plane: Plane, tmp_path: Path, certificate: Certificate) -> Any:
+    settings = Settings(state_dir=str(tmp_path), limits=LIMITS, tls=Tls(**certificate.settings))
     made = await serve(plane.data, plane.corridor, socket.create_server(("127.0.0.1", 0)), settings)
     yield made
     await made.stop(1.0)
 
 
 @pytest.mark.conformance
-async def test_over_tls_grpcios_client_is_answered(secure: WireServer, certificate: tuple[Path, Path]) -> None:
-    credentials = grpc.ssl_channel_credentials(certificate[1].read_bytes())
+async def test_over_tls_grpcios_client_is_answered(secure: WireServer, certificate: Certificate) -> None:
+    credentials = grpc.ssl_channel_credentials(certificate.pem)
     async with grpc.aio.secure_channel(f"localhost:{secure.port}", credentials) as channel:
         infer = channel.unary_unary(SERVICE + "ModelInfer", response_deserializer=pb.ModelInferResponse.FromString)
         for made in (request(), request(20, columns=50_000, model_name="wide")):
@@ -547,13 +540,13 @@ async def test_over_tls_http2_is_agreed_upon_or_not_spoken(secure: WireServer, p
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if protocols:
         context.set_alpn_protocols(protocols)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         reader, writer = await asyncio.open_connection("127.0.0.1", secure.port, ssl=context)
         assert await reader.read() == b""
         writer.close()
 
 
-async def test_a_handshake_that_never_ends_holds_up_nobody(secure: WireServer, certificate: tuple[Path, Path]) -> None:
+async def test_a_handshake_that_never_ends_holds_up_nobody(secure: WireServer, certificate: Certificate) -> None:
     silent = [socket.create_connection(("127.0.0.1", secure.port)) for _ in range(5)]
     await test_over_tls_grpcios_client_is_answered(secure, certificate)
     for one in silent:
@@ -570,7 +563,7 @@ async def test_connections_beyond_the_bound_wait_in_the_kernel(plane: Plane, tmp
         async with asyncio.timeout(0.1):
             await opened[2][0].readexactly(9)
     opened[0][1].close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await opened[2][0].readexactly(9)
     for _, writer in opened:
         writer.close()
@@ -598,7 +591,7 @@ async def test_a_connection_that_cannot_be_looked_after_is_ended_and_the_others_
 
     broken, sound = Connection(is_broken=True), Connection(is_broken=False)
     server._shared.connections |= {broken, sound}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while sound.sweeps < 2 or not broken.is_aborted:  # noqa: ASYNC110 - looks are what is waited for
             await asyncio.sleep(0.05)
     assert "sweep_failed" in caplog.text

@@ -7,18 +7,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import msgspec
-
 from gateway.errors import Overloaded, SpoolClosed
 from gateway.live import LiveTable
 from gateway.meter import Meter
-from gateway.privacy import parted
+from gateway.privacy import label_blocks, routes_of_labels
 from gateway.spool.group import GroupCommit
 from gateway.spool.segment import SegmentWriter, SpoolFull
-from routing.records import LabelBlock, LabelRow, SensitiveLabelBlock
-from routing.traffic import Route
+from routing.records import LabelRow
 
-_ENCODER: Final = msgspec.msgpack.Encoder()
 _WAITING_MAX: Final = 256
 """Posts that wait for a sync at once; a slow disk becomes 429, not memory."""
 
@@ -48,11 +44,8 @@ class SpoolLabels:
 
     async def accept(self, rows: Sequence[LabelRow]) -> None:
         """On return the labels are as durable as they must be. Raises SpoolClosed, Overloaded; those of a request share its fate."""
-        # A label by prediction id does not say whose it is, and one of an endpoint that is not live says it in vain.
-        everyone = [endpoint.route for endpoint in self._table().endpoints.values()]
-        of = {route.endpoint: [route] for route in everyone}
-        concerned = [everyone if row.endpoint is None else of.get(row.endpoint, everyone) for row in rows]
-        payloads = self._encoded(rows, concerned)
+        concerned = routes_of_labels(rows, {name: one.route for name, one in self._table().endpoints.items()})
+        payloads = label_blocks(rows, concerned, self._unit_key)
         try:
             if any(route.record.durability == "disk" for routes in concerned for route in routes):
                 await self._write_synced(payloads)
@@ -67,20 +60,6 @@ class SpoolLabels:
         """Ends the durable segment, if there is one. Raises OSError."""
         if self._making is not None:
             await (await self._making)[1].close()
-
-    def _encoded(self, rows: Sequence[LabelRow], concerned: Sequence[Sequence[Route]]) -> list[bytes]:
-        """One block with the labels; one more with their sensitive attributes, where there are any."""
-        plain, apart = list[LabelRow](), list[LabelRow]()
-        for row, routes in zip(rows, concerned, strict=True):
-            if not row.attributes:
-                plain.append(row)
-                continue
-            kept, sensitive = parted(row.attributes, routes, self._unit_key)
-            plain.append(msgspec.structs.replace(row, attributes=kept))
-            if sensitive:
-                apart.append(msgspec.structs.replace(row, label=None, attributes=sensitive))
-        blocks = [LabelBlock(plain), *([SensitiveLabelBlock(apart)] if apart else [])]
-        return [_ENCODER.encode(block) for block in blocks]
 
     async def _write_synced(self, payloads: list[bytes]) -> None:
         if self._waiting >= _WAITING_MAX:

@@ -1,4 +1,4 @@
-"""What of a request's values a record may hold: join keys as the route masks them, and sensitive attributes, which go their own way.
+"""What of a request's or a label's values a record may hold: join keys as the route masks them, and sensitive attributes, which go their own way.
 
 Sensitive attributes are a block of their own in the spool and a table of their own in the lake, so that who reads predictions never has them.
 """
@@ -14,7 +14,7 @@ from gateway.features.served import ServedFeatures
 from gateway.live import ServedEndpoint
 from gateway.ticket import Ticket
 from models.tensors import Array
-from routing.records import Column, KeyColumn
+from routing.records import Column, KeyColumn, LabelBlock, LabelRow, SensitiveLabelBlock
 from routing.traffic import Record, Route
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
@@ -32,6 +32,29 @@ LookupColumns = tuple[list[KeyColumn], list[Column], list[Column]]
 def keyed_hashes(unit_key: bytes, values: Iterable[object]) -> list[str]:
     """`mask: hmac`: equal values stay equal, and nobody without the key can try which they are."""
     return [hmac.digest(unit_key, str(value).encode(), "sha256")[:16].hex() for value in values]
+
+
+def routes_of_labels(rows: Sequence[LabelRow], routes: Mapping[str, Route]) -> list[list[Route]]:
+    """Of each label the routes whose rules it is under. One by prediction id does not say whose it is, and one of an endpoint that is not
+    there says it in vain: it is under all.
+    """
+    everyone, of = [*routes.values()], {endpoint: [route] for endpoint, route in routes.items()}
+    return [everyone if row.endpoint is None else of.get(row.endpoint, everyone) for row in rows]
+
+
+def label_blocks(rows: Sequence[LabelRow], concerned: Sequence[Collection[Route]], unit_key: bytes) -> list[bytes]:
+    """One block with the labels; one more with their sensitive attributes, where there are any. `concerned`: of each, the routes it is under."""
+    plain, apart = list[LabelRow](), list[LabelRow]()
+    for row, routes in zip(rows, concerned, strict=True):
+        if not row.attributes:
+            plain.append(row)
+            continue
+        kept, sensitive = parted(row.attributes, routes, unit_key)
+        plain.append(msgspec.structs.replace(row, attributes=kept))
+        if sensitive:
+            apart.append(msgspec.structs.replace(row, label=None, attributes=sensitive))
+    blocks = [LabelBlock(plain), *([SensitiveLabelBlock(apart)] if apart else [])]
+    return [_ENCODER.encode(block) for block in blocks]
 
 
 def parted(

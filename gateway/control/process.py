@@ -54,6 +54,7 @@ from gateway.streams.sinks import relays
 from gateway.streams.tail import LakeStream
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.log import EventLog, configure
+from gateway.unit_key import unit_key
 from models.artifacts import Artifacts
 from routing.errors import RouteInvalid
 from routing.records import QualityBlock
@@ -281,7 +282,9 @@ class Control:
             bytes_max=self._settings.spool_bytes_max // 8,
             durable=True,
         )
-        return Pulls(file, self._evidence, writer, self._count_labels)
+        settings = self._settings
+        routes, key = partial(_routes, settings.state_file, "record", "label"), unit_key(settings.state_path)
+        return Pulls(file, self._evidence, writer, self._count_labels, routes=routes, unit_key=key)
 
     def _record_quality(self, block: QualityBlock) -> None:
         if self._spool is None:
@@ -335,17 +338,22 @@ def _evidence(uri: str, answers: StagedAnswers) -> Callable[[], "Evidence"]:
     return made
 
 
-def _retention(state_file: Path) -> dict[str, int]:
-    """How long records are kept, by endpoint, in seconds; of a document that this release refuses for other reasons too."""
+def _routes(state_file: Path, *parts: str) -> dict[str, Route]:
+    """By endpoint, its route as it is or last was; also of a document that this release refuses, but not for these parts of it."""
     found = {}
     for endpoint, document in documents(state_file).items():
         try:
-            found[endpoint] = validate(document).record.retention_s
+            found[endpoint] = validate(document)
         except RouteInvalid as error:
-            is_misread = any(problem.path.startswith("record") for problem in error.problems)
+            is_misread = any(problem.path.startswith(parts) for problem in error.problems)
             if isinstance(error.read, Route) and not is_misread:
-                found[endpoint] = error.read.record.retention_s
+                found[endpoint] = error.read
     return found
+
+
+def _retention(state_file: Path) -> dict[str, int]:
+    """How long records are kept, by endpoint, in seconds."""
+    return {endpoint: route.record.retention_s for endpoint, route in _routes(state_file, "record").items()}
 
 
 def _config(app: ASGIApp, settings: Settings) -> uvicorn.Config:

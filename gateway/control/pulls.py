@@ -8,13 +8,14 @@ holds are taken: what was forgotten does not come back, and what is too early co
 import asyncio
 import datetime as dt
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from gateway.evidence.evidence import Evidence
+from gateway.privacy import label_blocks, routes_of_labels
 from gateway.rest.labels import Rejected, decode
 from gateway.spool.segment import SegmentWriter
 from gateway.streams import labels as label_rows
@@ -22,9 +23,9 @@ from gateway.streams.table import CommitFailed
 from gateway.streams.truth_tables import TruthTable, TruthUnreadable, read, truth_tables
 from gateway.telemetry.log import EventLog
 from routing.records import LabelBlock, LabelRow
+from routing.traffic import Route
 
 _log: Final = EventLog(__name__)
-_ENCODER: Final = msgspec.msgpack.Encoder()
 _BLOCK_LABELS: Final = 2_000
 _AT_ONCE: Final = 100_000
 
@@ -42,7 +43,10 @@ class Pulled(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pulls:
-    """`spool` makes the writer, at the first label: a writer without labels would be a folder for nothing. Looks block, on threads."""
+    """`spool` makes the writer, at the first label: a writer without labels would be a folder for nothing. Looks block, on threads.
+
+    `routes`, by endpoint, say which attributes are masked or kept apart; `unit_key` is what they are masked with.
+    """
 
     def __init__(
         self,
@@ -51,6 +55,8 @@ class Pulls:
         spool: Callable[[], SegmentWriter],
         count: Callable[[str, int], None],
         *,
+        routes: Callable[[], Mapping[str, Route]],
+        unit_key: bytes,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._file = file
@@ -58,6 +64,8 @@ class Pulls:
         self._make = spool
         self._writer: SegmentWriter | None = None
         self._count = count
+        self._routes = routes
+        self._unit_key = unit_key
         self._wall = wall
         self._writing = asyncio.Lock()
         self._under_way: dict[TruthTable, Sent] = {}
@@ -150,8 +158,10 @@ class Pulls:
         self._under_way[truth].update(_said(told) for told, _ in labels)
         if new:
             self._writer = self._writer or self._make()
+            concerned = routes_of_labels(new, self._routes())
             for start in range(0, len(new), _BLOCK_LABELS):
-                self._writer.append([_ENCODER.encode(LabelBlock(new[start : start + _BLOCK_LABELS]))])
+                part = slice(start, start + _BLOCK_LABELS)
+                self._writer.append(label_blocks(new[part], concerned[part], self._unit_key))
             self._writer.sync()
         return len(new)
 

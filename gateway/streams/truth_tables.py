@@ -6,6 +6,7 @@
     request_id = "case_id"              # or prediction_id: the column that says which prediction
     label = "is_phishing"
     at = "closed_at"                    # the column that says when it became known; optional, as `row`
+    attributes = ["region", "origin"]   # columns that a label carries beside its value, under their own names; optional
 
 A null label is one that is not known yet, and is passed over, unless `nulls = "retract"`.
 """
@@ -49,6 +50,7 @@ class TruthTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     request_id: _Name | None = None
     at: _Name | None = None
     row: _Name | None = None
+    attributes: Annotated[tuple[_Name, ...], Meta(max_length=32)] = ()
     nulls: Literal["skip", "retract"] = "skip"
     every_s: Annotated[float, Meta(ge=1)] = 300.0
     days: Annotated[float, Meta(gt=0)] | None = None
@@ -60,8 +62,13 @@ class TruthTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise ValueError("days needs the column `at`")
 
     @property
+    def wanted(self) -> list[str]:
+        """The columns that are read."""
+        return sorted({*self.columns.values(), *self.attributes})
+
+    @property
     def columns(self) -> dict[str, str]:
-        """Field of the label call → column of the table."""
+        """Field of the label call → column of the table, but for the attributes."""
         named = {"prediction_id": self.prediction_id, "request_id": self.request_id, "row": self.row, "at": self.at}
         return {field: column for field, column in named.items() if column is not None} | {"label": self.label}
 
@@ -95,13 +102,13 @@ def _batches(truth: TruthTable, now: dt.datetime) -> Iterator[pa.RecordBatch]:
         yield from _of_feast(truth, since, now)
         return
     found = _dataset(truth.table)
-    missing = [column for column in truth.columns.values() if column not in found.schema.names]
+    missing = [column for column in truth.wanted if column not in found.schema.names]
     if missing:
         raise TruthUnreadable(f"{truth.table}: no column {missing[0]!r}; it has {', '.join(found.schema.names)}")
     recent: Any = None
     if since is not None and truth.at is not None and pa.types.is_timestamp(type_ := found.schema.field(truth.at).type):
         recent = pc.field(truth.at) >= pa.scalar(since if type_.tz else since.replace(tzinfo=None), type_)
-    yield from found.to_batches(columns=sorted(set(truth.columns.values())), filter=recent)
+    yield from found.to_batches(columns=truth.wanted, filter=recent)
 
 
 def _dataset(table: str) -> Any:
@@ -118,8 +125,7 @@ def _of_feast(truth: TruthTable, since: dt.datetime | None, now: dt.datetime) ->
     except ImportError as error:
         raise TruthUnreadable(f"{error}; install the extra: pip install 'runoff[feast]'") from error
     try:
-        columns = list(truth.columns.values())
-        found = rows_of_view(repo, view_name, columns, since or dt.datetime.fromtimestamp(0, dt.UTC), now)
+        found = rows_of_view(repo, view_name, truth.wanted, since or dt.datetime.fromtimestamp(0, dt.UTC), now)
         yield from found.to_batches(LABELS_MAX)
     except Exception as error:  # Feast raises whatever its parts raise
         raise TruthUnreadable(f"{truth.table}: {type(error).__name__}: {error}") from error
@@ -127,8 +133,9 @@ def _of_feast(truth: TruthTable, since: dt.datetime | None, now: dt.datetime) ->
 
 def _labels(truth: TruthTable, batch: pa.RecordBatch) -> list[dict[str, Any]]:
     named = [(field, batch.column(column).to_pylist()) for field, column in truth.columns.items()]
+    beside = [batch.column(column).to_pylist() for column in truth.attributes]
     found = []
-    for values in zip(*(values for _, values in named), strict=True):
+    for place, values in enumerate(zip(*(values for _, values in named), strict=True)):
         row = {field: plain(value) for (field, _), value in zip(named, values, strict=True)}
         label = row.pop("label")
         if label is None and truth.nulls == "skip":
@@ -141,12 +148,17 @@ def _labels(truth: TruthTable, batch: pa.RecordBatch) -> list[dict[str, Any]]:
                 given[key] = str(given[key])
         if "request_id" in given:
             given["endpoint"] = truth.endpoint
+        carried = {name: plain(of[place]) for name, of in zip(truth.attributes, beside, strict=True)}
+        if attributes := {name: value for name, value in carried.items() if value is not None}:
+            given["attributes"] = attributes
         found.append(given)
     return found
 
 
 def plain(value: Any) -> Any:
-    """As JSON has it: moments in UTC where they name no zone; a day is its beginning; not a number is nothing."""
+    """As JSON has it: moments in UTC where they name no zone; a day is its beginning; not a number is nothing; of an object what is in it."""
+    if isinstance(value, dict):
+        return {name: plain(inner) for name, inner in value.items()}
     if isinstance(value, dt.datetime):
         return (value if value.tzinfo else value.replace(tzinfo=dt.UTC)).isoformat()
     if isinstance(value, dt.date):

@@ -5,8 +5,8 @@ import hmac
 import numpy as np
 import pytest
 
-from gateway.privacy import keyed_hashes, parted
-from routing.records import PredictionBlock, SensitiveBlock
+from gateway.privacy import keyed_hashes, parted, routes_of_labels
+from routing.records import LabelRow, PredictionBlock, SensitiveBlock
 from routing.validate import validate
 from tests.kit.feature_plane import FeaturePlane
 from tests.kit.plane import UNIT_KEY
@@ -128,3 +128,13 @@ def test_attributes_of_a_label_are_treated_as_the_strictest_route_that_it_may_be
     assert parted(given, [one, two], UNIT_KEY) == ({"source": 1}, {"who": "ann", "origin": None})
     assert parted({"note": "x"}, [one], UNIT_KEY) == (None, {})
     assert parted({"who": None}, [one], UNIT_KEY) == ({"who": None}, {})
+
+
+def test_a_label_is_under_its_own_route_and_one_that_names_none_under_all():
+    variants = [{"name": "champion", "model": "models:/m/1", "weight": 1}]
+    routes = {name: validate({"endpoint": name, "variants": variants}) for name in ("a", "b")}
+    plain = {"row": None, "label": 1, "at_unix_us": None, "received_unix_us": 5}
+    by_id = LabelRow(prediction_id=b"i" * 16, endpoint=None, request_id=None, **plain)
+    named = [LabelRow(prediction_id=None, endpoint=name, request_id="r", **plain) for name in ("a", "gone")]
+    everyone = [*routes.values()]
+    assert routes_of_labels([by_id, *named], routes) == [everyone, [routes["a"]], everyone]

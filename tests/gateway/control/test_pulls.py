@@ -1,4 +1,5 @@
 import asyncio
+import json
 import threading
 
 import pyarrow as pa
@@ -8,9 +9,12 @@ from deltalake import DeltaTable, write_deltalake
 from gateway.control.pulls import Pulled, Pulls
 from gateway.evidence.evidence import Evidence
 from gateway.evidence.quality import Question
+from gateway.privacy import keyed_hashes
 from gateway.spool.segment import SegmentWriter
 from gateway.streams.truth_tables import TruthTable, TruthUnreadable
+from routing.validate import validate
 from tests.kit.gateway import eventually
+from tests.kit.plane import UNIT_KEY
 from tests.kit.spooled import BINARY, START_UNIX_US, Place, pid_text, predictions, request
 
 FILE = """
@@ -31,13 +35,15 @@ class World:
         self.evidence = Evidence(self.place.uri, lambda _: BINARY)
         self.cases = str(folder / "cases")
         self.counted = {}
+        self.routes = {}
         self.now = START_UNIX_US / 1e6 + 60
         self.file = folder / "labels.toml"
         self.place.store(predictions([request(n, request_id=f"r{n}") for n in range(6)], [0.9] * 6))
 
     def pulls(self, name="control-1"):
         make = lambda: SegmentWriter(self.place.spool / name, bytes_max=1 << 20, durable=True)
-        return Pulls(self.file, lambda: self.evidence, make, self.count, wall=lambda: self.now)
+        told = {"routes": lambda: self.routes, "unit_key": UNIT_KEY, "wall": lambda: self.now}
+        return Pulls(self.file, lambda: self.evidence, make, self.count, **told)
 
     def count(self, outcome, labels):
         self.counted[outcome] = self.counted.get(outcome, 0) + labels
@@ -102,6 +108,33 @@ def test_rows_that_are_no_labels_are_told_and_the_others_taken(world):
     told = world.pulls().look(truth)
     assert (told.rows, told.new, told.rejected) == (2, 1, 1)
     assert "UUID" in told.reason
+
+
+def test_attributes_are_masked_and_kept_apart_as_the_route_says(world):
+    """Also of a label by prediction id, which does not say whose it is."""
+    variants = [{"name": "champion", "model": "models:/m/1", "weight": 1}]
+    rules = {"record": {"mask": {"who": "hmac", "note": "drop"}}, "label": {"sensitive": ["origin"]}}
+    world.routes = {"phishing": validate({"endpoint": "phishing", "variants": variants, **rules})}
+    beside = {"who": ["ann", None], "note": ["private", None], "origin": ["east", "west"], "source": ["audit", None]}
+    world.add(case=["r0", "gone"], id=[pid_text(0), pid_text(1)], y=[1, 0], **beside)
+    for key, column in (("request_id", "case"), ("prediction_id", "id")):
+        truth = TruthTable(endpoint="phishing", table=world.cases, label="y", attributes=tuple(beside), **{key: column})
+        world.pulls(f"control-{key}").look(truth)
+        assert "private" not in "".join(
+            path.read_bytes().decode("latin-1") for path in world.place.spool.rglob("*.seg")
+        )
+        world.to_lake()
+    rows = DeltaTable(f"{world.place.uri}/labels").to_pyarrow_table(columns=["attributes", "request_id"]).to_pylist()
+    hashed = keyed_hashes(UNIT_KEY, ["ann"])[0]
+    assert [json.loads(row["attributes"] or "null") for row in rows if row["request_id"]] == [
+        {"who": hashed, "source": "audit"}
+    ]
+    apart = DeltaTable(f"{world.place.uri}/sensitive_labels").to_pyarrow_table(columns=["prediction_id", "attributes"])
+    assert sorted((row["prediction_id"] or "", row["attributes"]) for row in apart.to_pylist()) == [
+        ("", '{"origin":"east"}'),
+        (pid_text(0), '{"origin":"east"}'),
+        (pid_text(1), '{"origin":"west"}'),
+    ]
 
 
 def test_it_follows_the_file_and_goes_on_after_trouble(world):
@@ -219,7 +252,7 @@ async def test_a_look_that_is_under_way_when_all_ends_keeps_its_writer_until_it_
 
     def slow():
         began.set()
-        assert goes_on.wait(20)
+        assert goes_on.wait(30)
         writer = spool()
         close = writer.close
         writer.close = lambda: (closed.append(writer), close())

@@ -1,4 +1,5 @@
 import datetime as dt
+import uuid
 
 import msgspec
 import pyarrow as pa
@@ -135,3 +136,29 @@ def test_an_infinite_label_is_told_of_and_retracts_nothing(tmp_path, nulls):
     found = labels(table(tmp_path / "t.parquet", nulls=nulls))
     taken, rejected = decode(msgspec.json.encode(found), 0, keyed=True)
     assert (taken, [one.code for one in rejected]) == ([], ["label_missing"] * 2)
+
+
+def test_attributes_come_with_their_labels_under_the_names_of_their_columns(tmp_path):
+    columns = {
+        "p": ["x", "z"],
+        "y": [1, 0],
+        "origin": ["east", None],
+        "seen": [NOW, None],
+        "weight": [float("nan")] * 2,
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+    given = {"label": "y", "prediction_id": "p", "attributes": ("origin", "seen", "weight", "y")}
+    found = labels(TruthTable(endpoint="e", table=str(tmp_path / "t.parquet"), **given))
+    assert found == [
+        {"prediction_id": "x", "label": 1, "attributes": {"origin": "east", "seen": NOW.isoformat(), "y": 1}},
+        {"prediction_id": "z", "label": 0, "attributes": {"y": 0}},
+    ]
+    assert not decode(
+        msgspec.json.encode(found[0] | {"prediction_id": str(uuid.UUID(int=7 << 76 | 1 << 63))}), 0, keyed=True
+    )[1]
+
+
+def test_a_column_of_attributes_that_is_not_there_is_named(tmp_path):
+    write_deltalake(str(tmp_path / "t"), CASES)
+    with pytest.raises(TruthUnreadable, match="no column 'origin'; it has case, fraud, closed"):
+        labels(table(tmp_path / "t", attributes=("origin",)))

@@ -123,9 +123,7 @@ class Dataplane:
                     self._threads.start(batch)
                 elif predicted_s > budget_s and budget_s < INLINE_S:
                     queue.extendleft(reversed(batch.tickets))
-                    if not self._is_scheduled:
-                        self._schedule()
-                    waiting = []
+                    self._go_on_with(model)
                     left = []
                     break
                 else:
@@ -138,6 +136,14 @@ class Dataplane:
             waiting = left
         if finished or self._failed:
             self._finish(finished)
+
+    def _go_on_with(self, model: LoadedModel) -> None:
+        """The next turn begins where this one's budget ended: else who stands first has all of it for as long as his queue lasts."""
+        order = list(self._queues)
+        place = order.index(model)
+        self._queues = {one: self._queues[one] for one in order[place:] + order[:place]}
+        if not self._is_scheduled:
+            self._schedule()
 
     # ── rooms 5 to 7: into a queue ───────────────────────────────────────────────────────────────────────────────────────────
 

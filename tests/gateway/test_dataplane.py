@@ -19,6 +19,7 @@ from gateway.spool.files import Files
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.retained import fold_dead
 from gateway.ticket import Batch, Ticket
+from models.catalog import LoadedModel
 from models.errors import InputInvalid
 from models.staged import ModelKey
 from routing.errors import PinRefused
@@ -458,3 +459,28 @@ async def test_requests_whose_outputs_have_no_rows_run_alone_whatever_their_door
     await asked_together(plane, *doors)
     answers = [[output.tolist() for output in door.completed[0].outputs()] for door in doors]
     assert answers == [[3.0, [3.0] * 4]] * 2
+
+
+async def test_a_model_whose_queue_never_empties_takes_no_others_turn(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LoadedModel, "observe", lambda *_: None)
+    for name in ("busy", "rare"):
+        plane.serve({"champion": stage_linear(plane.artifacts, name=name)}, endpoint=name)
+        model = plane.data.table.endpoints[name].champion.model
+        model.rows_max, model._curve_rows, model._curve = 4, [4], [0.6e-3]  # more than half of a turn
+    is_over = False
+
+    async def ask_on() -> int:
+        answered = 0
+        while not is_over:
+            await plane.corridor.infer(plane.request(row(1, 2), endpoint="busy"))
+            answered += 1
+        return answered
+
+    asking = [asyncio.create_task(ask_on()) for _ in range(32)]
+    await asyncio.sleep(0.01)
+    for _ in range(3):
+        await plane.corridor.infer(plane.request(row(1, 2), endpoint="rare", timeout_s=5.0))
+    is_over = True
+    assert sum(await asyncio.gather(*asking)) > 32

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from models.errors import ArtifactInvalid
-from models.files import replace_file, sync
+from models.files import UNREADABLE, replace_file, sync
 from models.staged import MANIFEST, ModelKey, StagedModel
 
 SOURCE: Final = "source"
@@ -104,7 +104,7 @@ class Artifacts:
         """What `remember` stored for the reference; None when nothing, or nothing readable."""
         try:
             return msgspec.json.decode(self._ref_path(ref).read_bytes(), type=Remembered)
-        except (OSError, msgspec.MsgspecError):
+        except UNREADABLE:
             return None
 
     def digests(self) -> list[str]:
@@ -127,7 +127,7 @@ class Artifacts:
                 folder = self.folder / f"{_INCOMING}{os.getpid()}-{uuid.uuid4().hex}"
                 retired[digest] = self.path(digest).rename(folder)
         for path in self._refs.glob("*.json") if retired else ():
-            with contextlib.suppress(OSError, msgspec.MsgspecError):
+            with contextlib.suppress(*UNREADABLE):
                 if msgspec.json.decode(path.read_bytes(), type=Remembered).digest in retired:
                     path.unlink()
         return retired

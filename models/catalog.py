@@ -65,9 +65,10 @@ class LoadedModel:
 
     @property
     def shares_runs(self) -> bool:
-        """Whether rows of several callers may share a run: in the int8 form they would change each other's answers."""
-        profile = self.staged.profile
-        return self.staged.signature.is_batched and (profile is None or profile.setting.form == "plain")
+        """Whether rows of several callers may share a run: in the int8 form, and where the model itself mixes rows, they would change each other's answers."""
+        staged, profile = self.staged, self.staged.profile
+        is_plain = profile is None or profile.setting.form == "plain"
+        return staged.signature.is_batched and staged.keeps_rows_apart and is_plain
 
     def predicted_s(self, rows: int) -> float:
         """Seconds that one run of `rows` is expected to take, from the curve: the next measured size, linear beyond the last."""
@@ -81,10 +82,11 @@ class LoadedModel:
 
         So one run that the system interrupted does not send the next hundred to a thread, and a lasting change still gets through.
         """
-        place = min(bisect_left(self._curve_rows, rows), len(self._curve) - 1)
-        scaled = seconds * self._curve_rows[place] / rows if rows > self._curve_rows[place] else seconds
-        known = self._curve[place]
-        self._curve[place] = known + 0.1 * (min(scaled, 2 * known) - known)
+        sizes, curve = self._curve_rows, self._curve  # `take` may bring others while a thread is here
+        place = min(bisect_left(sizes, rows), len(sizes) - 1, len(curve) - 1)
+        scaled = seconds * sizes[place] / rows if rows > sizes[place] else seconds
+        known = curve[place]
+        curve[place] = known + 0.1 * (min(scaled, 2 * known) - known)
 
     def as_version(self, key: ModelKey) -> "LoadedModel":
         """The same session under another version's name: registered versions may have the very same files."""
@@ -110,7 +112,8 @@ class LoadedModel:
             if not any(self._is_as_said(batch, profile.seconds_by_rows[rows], clock) for _ in range(_CHECKS)):
                 return False
         self._curve_rows, self._curve = [rows for rows, _ in curve], [seconds for _, seconds in curve]
-        self.rows_max, self.runs_max, self.is_tuned = profile.rows_max, profile.setting.runs, True
+        self.rows_max, self.runs_max = profile.rows_max if self.shares_runs else 1, profile.setting.runs
+        self.is_tuned = True
         return True
 
     def _is_as_said(self, batch: list[Array], said_s: float, clock: Callable[[], float]) -> bool:

@@ -3,6 +3,12 @@
 import os
 import uuid
 from pathlib import Path
+from typing import Final
+
+import msgspec
+
+UNREADABLE: Final = (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What reading such a file may raise where it is not there, damaged, or of another release."""
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool) -> None:

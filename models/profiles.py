@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from models.files import replace_file
+from models.files import UNREADABLE, replace_file
 from models.runtime.onnx import VERSION
 from models.staged import Profile
 
@@ -88,7 +88,7 @@ def newest(artifact: Path) -> Profile | None:
 def _decoded(file: Path) -> Profile | None:
     try:
         return msgspec.json.decode(file.read_bytes(), type=Profile)
-    except (OSError, msgspec.MsgspecError):
+    except UNREADABLE:
         return None
 
 

@@ -1,15 +1,20 @@
 """A model version made ready to be served: what staging leaves on disk and all that a worker ever reads of a model."""
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
 from models.errors import ArtifactInvalid
-from models.files import replace_file
+from models.files import UNREADABLE, replace_file
 from models.signature import Answer, Signature
 
 MANIFEST: Final = "staged.json"
+
+Count = Annotated[int, Meta(ge=1, le=1 << 31)]
+"""Threads, runs or rows of a profile, within what a machine can count."""
+Seconds = Annotated[float, Meta(ge=0)]
 
 
 class ModelKey(msgspec.Struct, frozen=True, order=True):
@@ -46,8 +51,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     model's data file, which all workers have in common, so that ONNX Runtime does not repack them.
     """
 
-    threads: int = 1
-    runs: int = 1
+    threads: Count = 1
+    runs: Count = 1
     arena: bool = True
     optimisation: Literal["all", "extended", "basic"] = "all"
     form: Literal["plain", "int8"] = "plain"
@@ -99,8 +104,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     onnxruntime: str = ""
     threads_max: int = 1
     setting: Setting = Setting()
-    seconds_by_rows: dict[int, float] = msgspec.field(default_factory=dict)
-    rows_max: int = 64
+    seconds_by_rows: dict[Count, Seconds] = msgspec.field(default_factory=dict)
+    rows_max: Count = 64
     memory_bytes: int = 0
     load_s: float = 0.0
     ask: Ask = Ask()
@@ -121,6 +126,7 @@ class StagedModel(msgspec.Struct, frozen=True, kw_only=True):
     `file` is the ONNX file beside the manifest, `file_sha256` its own digest, checked when a worker loads it.
     `data_file` holds the weights of a large model, in `data_sha256`'s bytes, beside it.
     `samples_file` (npz by input name, object arrays as unicode) holds rows used for warm-up.
+    `keeps_rows_apart`: what a row is answered does not hang on the rows beside it, so that callers may share a run.
     `profile` is filled in by who reads it for this machine (`models.profiles`): the manifest itself is the same everywhere.
     """
 
@@ -138,6 +144,7 @@ class StagedModel(msgspec.Struct, frozen=True, kw_only=True):
     certificate: Certificate | None = None
     profile: Profile | None = None
     samples_file: str | None = None
+    keeps_rows_apart: bool = True
     staged_at_unix: float = 0.0
 
     def write(self, folder: Path) -> None:
@@ -149,5 +156,5 @@ class StagedModel(msgspec.Struct, frozen=True, kw_only=True):
         """Reads the manifest of `folder`; raises ArtifactInvalid when it is missing or does not fit."""
         try:
             return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=StagedModel)
-        except (OSError, msgspec.MsgspecError) as error:
+        except UNREADABLE as error:
             raise ArtifactInvalid(f"{MANIFEST} in artifact {folder.name[:12]} cannot be read: {error}") from error

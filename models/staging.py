@@ -148,6 +148,7 @@ def _convert(
         answer=result.answer,
         certificate=result.certificate,
         samples_file=SAMPLES_FILE if result.has_samples else None,
+        keeps_rows_apart=result.keeps_rows_apart,
         staged_at_unix=now_unix(),
     )
 

@@ -13,6 +13,7 @@ import msgspec
 
 from models.convert.job import RESULT_FILE, Refusal, Request, Result
 from models.errors import StagingRefused
+from models.files import UNREADABLE
 
 _RESULT_BYTES_MAX: Final = 4 << 20
 _SAID_BYTES_MAX: Final = 4096
@@ -32,7 +33,7 @@ def convert(request: Request, *, time_s_max: float = 900.0) -> Result:
         raise StagingRefused("conversion_died", f"the converter ended with status {status}: {last}")
     try:
         outcome = msgspec.json.decode(result.read_bytes(), type=Result | Refusal)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise StagingRefused("conversion_died", f"the converter left no readable result: {error}") from error
     finally:
         result.unlink()

@@ -51,6 +51,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     answer: Answer
     certificate: Certificate | None
     has_samples: bool
+    keeps_rows_apart: bool = True
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -102,6 +103,7 @@ def convert(request: Request, *, alter: Callable[[Any], Any] = _unchanged) -> Re
             answer=converted.answer,
             certificate=None,
             has_samples=_write_samples(into, signature, sample.rows, usable),
+            keeps_rows_apart=parity.keeps_rows_apart(content, signature, sample, usable),
         )
     expected = parity.expect(converted.original, sample)
     if len(expected.indexes) < ROWS_MIN:

@@ -60,7 +60,8 @@ class OnnxSession:
             raise ArtifactInvalid(f"ONNX Runtime cannot load {path.name}: {_first_line(error)}") from error
         self.input_names: tuple[str, ...] = tuple(node.name for node in self._session.get_inputs())
         self.output_names: tuple[str, ...] = tuple(node.name for node in self._session.get_outputs())
-        self.size = _size([node.shape for node in (*self._session.get_inputs(), *self._session.get_outputs())])
+        nodes = (*self._session.get_inputs(), *self._session.get_outputs())
+        self.size = _size([node.shape for node in nodes]) if self.input_names else None
         """The rows that every run must have, where the file fixes them for all inputs and outputs alike."""
 
     def run(self, inputs: Sequence[Array], output_names: Sequence[str]) -> list[Array]:

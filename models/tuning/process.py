@@ -15,7 +15,7 @@ import numpy as np
 
 from models import profiles
 from models.artifacts import file_digest
-from models.files import replace_file
+from models.files import UNREADABLE, replace_file
 from models.staged import Ask, Profile, StagedModel, Traffic
 from models.tensors import Array
 from models.tuning.job import RESULT_FILE, TWIN_FILE, Done, Refusal, Request, TuningFailed
@@ -96,7 +96,7 @@ def _run(asked: Path, time_s_max: float) -> None:
 def _result(path: Path) -> Profile:
     try:
         outcome = msgspec.json.decode(path.read_bytes(), type=Done | Refusal)
-    except (OSError, msgspec.MsgspecError) as error:
+    except UNREADABLE as error:
         raise TuningFailed(f"the measuring process left no readable profile: {error}") from error
     if isinstance(outcome, Refusal):
         raise TuningFailed(outcome.problem)

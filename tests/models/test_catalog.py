@@ -3,6 +3,7 @@
 from pathlib import Path
 from shutil import copyfile
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -194,3 +195,21 @@ def test_a_model_may_be_loaded_on_its_thread_while_profiles_are_looked_at(
     monkeypatch.setattr(profiles, "stamp", interrupted)
     assert catalog.outdated() == []
     assert len(catalog.loaded()) > 1
+
+
+def test_a_model_that_mixes_rows_never_shares_a_run_whatever_its_profile_says(tmp_path: Path) -> None:
+    staged = msgspec.structs.replace(stage_linear(tmp_path), keeps_rows_apart=False)
+    staged.write(tmp_path / staged.digest)
+    model = Catalog(tmp_path).load(staged.digest)
+    assert (model.shares_runs, model.rows_max) == (False, 1)
+    ticks = iter(range(1, 10_000))
+    assert model.adopt(profile(), ROW, clock=lambda: float(next(ticks)))
+    assert model.rows_max == 1
+
+
+def test_a_run_that_ends_while_another_session_takes_over_moves_no_wrong_point(tmp_path: Path) -> None:
+    model = Catalog(tmp_path).load(stage_linear(tmp_path).digest)
+    model._curve_rows, model._curve = [1], [1.0, 2.0, 3.0]  # as a thread may see it in the middle of `take`
+    model.observe(64, 1.0)
+    model._curve_rows, model._curve = [1, 8, 64], [1.0]
+    model.observe(64, 1.0)

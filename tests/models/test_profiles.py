@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from models import profiles
 from models.runtime.onnx import VERSION
-from models.staged import Ask, Profile
+from models.staged import Ask, Profile, Setting
 
 
 def made(**fields: object) -> Profile:
@@ -27,9 +28,22 @@ def test_another_processor_or_onnxruntime_has_no_say(tmp_path: Path) -> None:
 
 def test_a_damaged_profile_is_none(tmp_path: Path) -> None:
     profiles.write(tmp_path, made())
-    profiles.path(tmp_path).write_bytes(b"{")
+    whole = profiles.path(tmp_path).read_bytes()
+    for damaged in (b"{", whole.replace(VERSION.encode(), b"\xff"), b'{"skipped":' + b"[" * 100_000):
+        profiles.path(tmp_path).write_bytes(damaged)
+        assert profiles.read(tmp_path) is None
+        assert profiles.newest(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"rows_max": 0}, {"setting": Setting(runs=0)}, {"setting": Setting(threads=-1)}]
+    + [{"seconds_by_rows": curve} for curve in ({0: 1.0}, {-5: 1.0, 1: 1.0}, {1: -1.0}, {10**30: 1.0})],
+    ids=repr,
+)
+def test_a_profile_with_numbers_that_can_be_no_ones_is_none(tmp_path: Path, wrong: dict[str, object]) -> None:
+    profiles.write(tmp_path, made(**wrong))
     assert profiles.read(tmp_path) is None
-    assert profiles.newest(tmp_path) is None
 
 
 def test_the_file_name_holds_processor_and_onnxruntime_and_no_separator(tmp_path: Path) -> None:

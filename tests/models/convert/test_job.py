@@ -129,3 +129,20 @@ def test_a_bare_file_is_a_model(folder: Path) -> None:
 def test_a_folder_without_a_model_is_refused(folder: Path) -> None:
     with pytest.raises(StagingRefused, match=r"got 0 \.onnx files"):
         convert(Request(source=str(folder), into=str(folder), name="nothing"))
+
+
+def value_of(name: str) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["rows", 2])
+
+
+def test_a_model_that_mixes_the_rows_of_a_run_says_so(folder: Path) -> None:
+    node = onnx.helper.make_node("Softmax", ["x"], ["y"], axis=0)
+    mixing = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "mixing", *([value_of(name)] for name in ("x", "y"))),
+        opset_imports=[onnx.helper.make_opsetid("", 18)],
+        ir_version=9,
+    )
+    (folder / "model.onnx").write_bytes(mixing.SerializeToString())
+    assert not convert(Request(source=str(folder), into=str(folder), name="mixing")).keeps_rows_apart
+    (folder / "model.onnx").write_bytes(doubled().SerializeToString())
+    assert convert(Request(source=str(folder), into=str(folder), name="doubled")).keeps_rows_apart

@@ -9,7 +9,7 @@ import pytest
 from models.convert.form import Answers
 from models.convert.graph import Graph
 from models.convert.mlmodel import Rows
-from models.convert.parity import Tolerance, certify, expect, runnable
+from models.convert.parity import Tolerance, certify, expect, keeps_rows_apart, runnable
 from models.convert.rows import Sample
 from models.errors import StagingRefused
 from models.signature import Signature, TensorSpec
@@ -138,3 +138,37 @@ def test_rows_that_a_model_can_run_are_found() -> None:
     assert len(runnable(form(), SIGNATURE, rows)) == rows.count
     with pytest.raises(StagingRefused, match="cannot load"):
         runnable(b"no model", SIGNATURE, rows)
+
+
+WIDE = TensorSpec(name="x", datatype="FP32", shape=(-1, 4))
+Y = TensorSpec(name="y", datatype="FP32", shape=(-1, -1))
+
+
+def graph_of(operator: str, **attributes: int) -> bytes:
+    """`y` is one operator over `x`, with a random layer behind it, which rounds otherwise in a batch."""
+    graph = Graph()
+    weights = graph.constant(np.random.default_rng(0).normal(size=(4, 64)).astype(np.float32))
+    axes = [graph.constant(np.array([0], np.int64))] if operator == "ReduceMean" else []
+    made = graph.op(operator, "x", *axes, **attributes)
+    graph.op("MatMul", graph.op("Sub", "x", made) if axes else made, weights, into="y")
+    return bytes(graph.model((WIDE,), (Y,)).SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("content", "is_apart"),
+    [
+        (graph_of("Softmax", axis=1), True),
+        (graph_of("Softmax", axis=0), False),
+        (graph_of("ReduceMean"), False),
+        (graph_of("RandomNormalLike"), False),
+    ],
+    ids=["each row", "over rows", "centred", "random"],
+)
+def test_rows_that_change_each_others_answers_are_found(content: bytes, is_apart: bool) -> None:
+    signature = Signature(inputs=(WIDE,), outputs=(Y,))
+    numbers = np.random.default_rng(1).normal(size=(40, 4))
+    rows = Sample(rows={"x": numbers}, kinds=np.array(["sampled"] * 40, object), twins=0)
+    usable = runnable(content, signature, rows)
+
+    assert len(usable) == 40
+    assert keeps_rows_apart(content, signature, rows, usable) is is_apart

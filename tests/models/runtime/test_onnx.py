@@ -63,3 +63,12 @@ def test_a_file_with_a_fixed_number_of_rows_takes_any(tmp_path: Path) -> None:
         x = np.arange(2 * rows, dtype=np.float32).reshape(rows, 2)
         (y,) = session.run([x], ["y"])
         np.testing.assert_array_equal(y, 2.0 * x)
+
+
+def test_a_model_without_inputs_answers_what_it_holds(tmp_path: Path) -> None:
+    value = helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])
+    node = helper.make_node("Constant", [], ["y"], value=value)
+    graph = helper.make_graph([node], "constant", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    (tmp_path / "model.onnx").write_bytes(made.SerializeToString())
+    assert [output.tolist() for output in OnnxSession(tmp_path / "model.onnx").run([], ["y"])] == [[1.0]]

@@ -1,12 +1,16 @@
 """Any CSV, JSON or Parquet file as Arrow rows. It refuses no value: what does not fit a type is kept as text, what fits no form as a line."""
 
+import codecs
 import gzip
 import io
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 import pyarrow as pa
+from pyarrow import compute as pc
 from pyarrow import csv, parquet
 
 SIZE_MAX: Final = 2 << 30
@@ -16,6 +20,14 @@ INVALID: Final = "_invalid"
 _GZIP: Final = b"\x1f\x8b"
 _PARQUET: Final = b"PAR1"
 _TABS: Final = (".tsv", ".tab")
+_WIDE: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_JSON: Final = re.compile(r'\s*(?:\{\s*["}]|\[\s*(?:["\[\]{}\-0-9tfnNI]|$))')
+"""How JSON begins; names in brackets are the head of a CSV file."""
+_NO_NUMBER: Final = r"^\s*(?:\+|-?0[0-9xX])"
+"""Digits that a number would lose: leading zeros of codes, the plus of telephone numbers."""
+_NO_DOUBLE: Final = _NO_NUMBER + r"|^\s*-?[0-9]{16,}\s*$"
+_SUSPECT: Final = re.compile(rb"(?<![0-9.eE+-])(?:\+|-?0[0-9xX]|-?[0-9]{16})")
+"""Whether a file has any such text: few do, and only they are read a second time."""
 
 
 class FileUnreadable(Exception):
@@ -31,15 +43,24 @@ def rows_of(name: str, data: bytes) -> pa.Table:
             return parquet.read_table(io.BytesIO(data))
         except (pa.ArrowException, OSError) as error:
             raise FileUnreadable(f"no whole Parquet file: {error}") from error
+    text = _text(data)
+    if _JSON.match(text):
+        return _json(text)
+    text = text.lstrip("\r\n")
+    return _csv(text, "\t" if name.lower().endswith(_TABS) else _delimiter(text))
+
+
+def _text(data: bytes) -> str:
+    """UTF-8, UTF-16 where it says so, else what spreadsheets of old wrote, in which every byte is a letter."""
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-16" if data.startswith(_WIDE) else "utf-8-sig")
     except UnicodeDecodeError:
         if b"\0" in data[:4096]:
             raise FileUnreadable("neither CSV nor JSON nor Parquet") from None
-        text = data.decode("latin-1")  # what spreadsheets of old wrote; every byte is a letter in it
-    if text.lstrip()[:1] in {"{", "["}:
-        return _json(text)
-    return _csv(text, "\t" if name.lower().endswith(_TABS) else _delimiter(text))
+    try:
+        return data.decode("cp1252")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def _unpacked(data: bytes) -> bytes:
@@ -57,19 +78,30 @@ def _json(text: str) -> pa.Table:
     """A list of objects, one object, or one a line; what is no object stands under `value`."""
     invalid: list[str] = []
     try:
-        document = msgspec.json.decode(text)
+        document = _value(text)
         items = document if isinstance(document, list) else [document]
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         items = []
-        for line in filter(str.strip, text.splitlines()):
+        # Nothing else ends a line of JSON: its texts may hold all other ends of lines.
+        for line in filter(str.strip, text.split("\n")):
             try:
-                items.append(msgspec.json.decode(line))
-            except msgspec.DecodeError:
-                invalid.append(line)
-    rows = [item if isinstance(item, dict) else {"value": item} for item in items]
+                items.append(_value(line))
+            except (ValueError, RecursionError):
+                invalid.append(line.rstrip("\r"))
+    rows = [item if item and isinstance(item, dict) else {"value": item} for item in items]
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: _column([row.get(name) for row in rows]) for name in names}
     return _with_invalid(pa.table(columns) if columns else None, invalid)
+
+
+def _value(text: str) -> Any:
+    """JSON, also with the NaN and Infinity that Python and pandas write. Raises ValueError."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        value = json.loads(text)
+    json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    return value
 
 
 def _column(values: Sequence[Any]) -> pa.Array:
@@ -94,18 +126,20 @@ def _csv(text: str, delimiter: str) -> pa.Table:
 
     head, _, rest = text.partition("\n")
     if not head.strip():
-        return _with_invalid(None, [line for line in rest.splitlines() if line.strip()])
+        return _with_invalid(None, [line for line in rest.split("\n") if line.strip()])
     parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=keep)
     data = text.encode()
     try:
-        return _with_invalid(_read_csv(data, parse, {}), invalid)
+        rows = _read_csv(data, parse, {})
+        kept, invalid = invalid, []
+        return _with_invalid(_with_codes(rows, data, parse), kept)
     except pa.ArrowException:
         invalid.clear()
     try:
         names = _read_csv(head.encode() + b"\n", parse, {}).column_names
         return _with_invalid(_read_csv(data, parse, dict.fromkeys(names, pa.string())), invalid)
     except pa.ArrowException:
-        return _with_invalid(None, [line for line in text.splitlines() if line.strip()])
+        return _with_invalid(None, [line for line in text.split("\n") if line.strip()])
 
 
 def _read_csv(data: bytes, parse: csv.ParseOptions, types: Mapping[str, pa.DataType]) -> pa.Table:
@@ -113,6 +147,19 @@ def _read_csv(data: bytes, parse: csv.ParseOptions, types: Mapping[str, pa.DataT
     # One block, so that types are taken from all values and not from the first ones.
     read = csv.ReadOptions(block_size=max(1 << 20, len(data) + 1))
     return csv.read_csv(io.BytesIO(data), read_options=read, parse_options=parse, convert_options=convert)
+
+
+def _with_codes(rows: pa.Table, data: bytes, parse: csv.ParseOptions) -> pa.Table:
+    """The rows, with columns as texts whose digits are no number: it would not give back what the file says."""
+    numbers = [field for field in rows.schema if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)]
+    if not numbers or not _SUSPECT.search(data):
+        return rows
+    texts = _read_csv(data, parse, {field.name: pa.string() for field in numbers})
+    for place, field in enumerate(rows.schema):
+        code = _NO_NUMBER if pa.types.is_integer(field.type) else _NO_DOUBLE
+        if field in numbers and pc.any(pc.match_substring_regex(texts.column(place), code)).as_py():
+            rows = rows.set_column(place, field.name, texts.column(place))
+    return rows
 
 
 def _delimiter(text: str) -> str:

@@ -2,7 +2,8 @@
 
 import datetime as dt
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,21 @@ _BASE: Final = pa.schema(
 """Where each row came from; the columns of the files follow, as they come."""
 _UNFIT: Final = str.maketrans(dict.fromkeys(" ,;{}()\n\r\t=", "_"))
 """Characters that Delta has not in names of columns."""
+_DIGITS_MAX: Final = 38
+_STORED: Final[Sequence[tuple[Callable[[pa.DataType], bool], pa.DataType]]] = [
+    (pa.types.is_boolean, pa.bool_()),
+    (pa.types.is_int8, pa.int8()),
+    (pa.types.is_int16, pa.int16()),
+    (pa.types.is_int32, pa.int32()),
+    (pa.types.is_int64, pa.int64()),
+    (pa.types.is_float16, pa.float32()),
+    (pa.types.is_float32, pa.float32()),
+    (pa.types.is_float64, pa.float64()),
+    (pa.types.is_date, pa.date32()),
+    (lambda type_: pa.types.is_null(type_) or kind_of(type_) == "string", pa.string()),
+    (lambda type_: "binary" in str(type_), pa.binary()),
+]
+"""Types as Delta stores them; what is not here has none."""
 _TRIES: Final = 5
 _COMPACT_FILES: Final = 64
 
@@ -125,29 +141,72 @@ def _fitted(rows: pa.Table, fields: Sequence[pa.Field], name: str, digest: str, 
 
 
 def _reconciled(column: str, found: pa.Field, values: pa.Array) -> tuple[str, pa.Array]:
-    """As the type that the table has, where every value can be that; else as a column of its own."""
+    """As the type that the table has, where every value can be that and back; else as a column of its own, nested values as JSON."""
     try:
-        return column, values.cast(found.type)
+        fitted = values.cast(found.type)
+        if _is_same(found.type, values, fitted):
+            return column, fitted
     except pa.ArrowException:
-        return f"{column}__{kind_of(values.type)}", values
+        pass
+    if pa.types.is_nested(values.type) and "struct" in str(values.type):
+        return f"{column}__json", _as_json(values)
+    kind = re.sub(r"[^0-9A-Za-z]+", "_", kind_of(values.type)).strip("_")
+    return f"{column}__{kind}", values
+
+
+def _is_same(found: pa.DataType, values: pa.Array, fitted: pa.Array) -> bool:
+    if pa.types.is_temporal(found):
+        # A text says the same moment in other words; a clock without a zone says none, and a number no moment at all.
+        is_clock = pa.types.is_temporal(values.type) and getattr(found, "tz", None) == getattr(values.type, "tz", None)
+        return is_clock or pa.types.is_string(values.type)
+    return bool(fitted.cast(values.type).equals(values))
 
 
 def _storable(values: pa.Array) -> pa.Array:
-    """Values of a type that Delta has; what it has not is stored as text."""
-    type_ = values.type
+    """Values of a type that Delta has; what it has not is stored as text, nested values as JSON."""
+    if isinstance(values, pa.ExtensionArray):
+        return _storable(values.storage)
+    type_ = _type(values.type)
+    if type_ is None:
+        return _as_json(values) if pa.types.is_nested(values.type) else _as_text(values)
+    return values if type_ == values.type else values.cast(type_, safe=False)  # which cuts moments to microseconds
+
+
+def _as_text(values: pa.Array) -> pa.Array:
+    return pa.array([None if value is None else str(value) for value in values.to_pylist()], pa.string())
+
+
+def _as_json(values: pa.Array) -> pa.Array:
+    encoder = msgspec.json.Encoder(enc_hook=str)
+    texts = [None if value is None else encoder.encode(value).decode() for value in values.to_pylist()]
+    return pa.array(texts, pa.string())
+
+
+def _type(type_: pa.DataType) -> pa.DataType | None:
+    """The type of Delta that holds all values of `type_`; None: there is none."""
+    if pa.types.is_nested(type_):
+        return _nested(type_)
     if pa.types.is_dictionary(type_):
-        return _storable(values.cast(type_.value_type))
+        return _type(type_.value_type)
     if pa.types.is_unsigned_integer(type_):
-        wider = {8: pa.int16(), 16: pa.int32(), 32: pa.int64()}.get(type_.bit_width, pa.decimal128(20, 0))
-        return values.cast(wider)
+        return {8: pa.int16(), 16: pa.int32(), 32: pa.int64()}.get(type_.bit_width, pa.decimal128(20, 0))
     if pa.types.is_timestamp(type_):
-        return values.cast(pa.timestamp("us", "UTC" if type_.tz else None), safe=False)
-    if pa.types.is_float16(type_):
-        return values.cast(pa.float32())
-    if pa.types.is_date64(type_):
-        return values.cast(pa.date32())
-    if pa.types.is_null(type_):
-        return values.cast(pa.string())
-    if pa.types.is_time(type_) or pa.types.is_duration(type_) or pa.types.is_decimal256(type_):
-        return pa.array([None if value is None else str(value) for value in values.to_pylist()], pa.string())
-    return values
+        return pa.timestamp("us", "UTC" if type_.tz else None)
+    if pa.types.is_decimal(type_):
+        return (
+            pa.decimal128(type_.precision, type_.scale) if type_.precision <= _DIGITS_MAX and type_.scale >= 0 else None
+        )
+    return next((stored for fits, stored in _STORED if fits(type_)), None)
+
+
+def _nested(type_: pa.DataType) -> pa.DataType | None:
+    if pa.types.is_struct(type_):
+        fields = [(field.name, _type(field.type)) for field in type_]
+        return pa.struct(fields) if fields and all(found is not None for _, found in fields) else None
+    if pa.types.is_map(type_):
+        key, item = _type(type_.key_type), _type(type_.item_type)
+        return None if key is None or item is None else pa.map_(key, item)
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
+        element = _type(type_.value_type)
+        return None if element is None else pa.list_(pa.field("element", element))
+    return None

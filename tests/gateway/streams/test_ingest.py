@@ -8,6 +8,7 @@ import pytest
 from deltalake import DeltaTable
 from pyarrow import parquet
 
+from gateway.streams import ingest as ingest_module
 from gateway.streams.ingest import ingest
 
 NOW = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
@@ -104,3 +105,82 @@ def test_two_at_once_take_each_file_once(uri, tmp_path):
 def test_a_source_that_is_not_there_is_said(uri, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such"):
         take(uri, tmp_path / "none")
+
+
+def put(uri, folder, **texts):
+    """Files, each taken for itself, in order."""
+    for name, content in texts.items():
+        path = folder / f"{name}.json"
+        if isinstance(content, pa.Table):
+            parquet.write_table(content, path)
+        else:
+            path.write_text(content)
+        assert [state for _, state, _ in take(uri, path)] == ["added"]
+
+
+def test_a_value_that_would_not_come_back_from_the_columns_type_gets_a_column_of_its_own(uri, tmp_path):
+    put(uri, tmp_path, a="paid,zip,part\ntrue,89073,1.5\n", b="paid,zip,part\n5,1,1\n")
+    put(uri, tmp_path, c='[{"paid": "1", "zip": "00123", "part": "1.50"}]')
+    assert stored(uri, "paid, paid__int64, paid__string, zip, zip__string, part, part__string") == [
+        (True, None, None, 89073, None, 1.5, None),
+        (None, 5, None, 1, None, 1.0, None),
+        (None, None, "1", None, "00123", None, "1.50"),
+    ]
+
+
+def test_objects_of_another_form_than_before_keep_all_their_fields(uri, tmp_path):
+    put(uri, tmp_path, a='[{"n": {"a": 1}}]', b='[{"n": {"a": 2, "b": "x"}}]', c='[{"n": {"b": "y"}}]')
+    assert stored(uri, "n.a, n__json") == [(1, None), (None, '{"a":2,"b":"x"}'), (None, '{"b":"y"}')]
+
+
+def test_moments_numbers_and_clocks_without_a_zone_are_not_taken_for_each_other(uri, tmp_path):
+    zoned = pa.array([0], pa.timestamp("us", "UTC"))
+    put(uri, tmp_path, a=pa.table({"at": zoned}), b="at\n2026-01-01 00:00:00\n", c="at\n7\n")
+    put(uri, tmp_path, d='[{"at": "2026-01-01T00:00:00+02:00"}]')
+    assert stored(uri, 'epoch("at"), at__timestamp_us::VARCHAR, at__int64') == [
+        (0, None, None),
+        (None, "2026-01-01 00:00:00", None),
+        (None, None, 7),
+        (1767218400, None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (pa.array([{"a": 255}], pa.struct([("a", pa.uint8())])), {"a": 255}),
+        (pa.array([[65535]], pa.list_(pa.uint16())), [65535]),
+        (pa.array([[0.5]], pa.list_(pa.float16())), [0.5]),
+        (
+            pa.array([[1500]], pa.list_(pa.timestamp("ns"))),
+            [dt.datetime(1970, 1, 1, 0, 0, 0, 1, dt.UTC).replace(tzinfo=None)],
+        ),
+        (pa.array([[None]], pa.list_(pa.null())), [None]),
+        (pa.array([{"t": dt.time(1)}]), '{"t":"01:00:00"}'),
+        (pa.array([[dt.timedelta(1)]]), '["P1D"]'),
+        (pa.array([{}], pa.struct([])), "{}"),
+        (pa.array([{"a": {}}]), '{"a":{}}'),
+        (pa.array([[1]], pa.list_view(pa.int8())), "[1]"),
+        (pa.array(["1" * 50]).cast(pa.decimal256(50, 0)), "1" * 50),
+    ],
+)
+def test_any_nested_or_wide_type_is_stored_for_every_reader(uri, tmp_path, monkeypatch, values, found):
+    monkeypatch.setattr(ingest_module, "rows_of", lambda *_: pa.table({"v": values, "w": values}))
+    put(uri, tmp_path, x="Parquet has not all of these")
+    assert stored(uri, "v, w") == [(found, found)]
+    assert pl.read_delta(uri).height == 1
+
+
+def test_one_file_with_empty_objects_holds_up_no_other(uri, tmp_path):
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    (inbox / "a.jsonl").write_text('{"id": 1, "tags": {}}\n')
+    (inbox / "b.jsonl").write_text("{}\n{}\n")
+    (inbox / "c.jsonl").write_text('{"id": 3}\n')
+    assert take(uri, inbox) == [("a.jsonl", "added", 1), ("b.jsonl", "added", 2), ("c.jsonl", "added", 1)]
+    assert stored(uri, 'id, tags, "value"') == [
+        (1, "{}", None),
+        (None, None, "{}"),
+        (None, None, "{}"),
+        (3, None, None),
+    ]

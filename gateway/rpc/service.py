@@ -2,13 +2,13 @@
 # ruff: noqa: ARG002  # gRPC calls every method with a request and a context
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from math import prod
 from typing import Any, Final
 from urllib.parse import unquote
 
+import grpc
 from google.protobuf.json_format import ParseDict
 
 from gateway.errors import BodyTooLarge, GatewayError, NotReady
@@ -34,7 +34,6 @@ STREAM_INFLIGHT_MAX: Final = 16
 """Requests of one stream that run at once; more wait unread, which is back-pressure on the caller."""
 _OFF_LOOP_ELEMENTS: Final = 32_768
 """Typed contents above this are read on a thread: they cost some 50 ns an element, where raw ones cost nothing."""
-_LOG: Final = logging.getLogger(__name__)
 
 
 class InferenceService:
@@ -64,7 +63,8 @@ class InferenceService:
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         """One reply for each request, in their order; an error is a message of its own and the stream goes on.
 
-        But for whoever may predict nothing: that call ends before a message is read.
+        But for whoever may predict nothing: that call ends before a message is read. And behind what is no request nothing more is read:
+        the call ends with that, once what stands before it is answered.
         """
         try:
             self._doorkeeper.recognise(visitor_of(context), "predict")
@@ -72,13 +72,15 @@ class InferenceService:
             await refuse(context, error)
         caller = read_headers(_metadata(context))
         running: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue(STREAM_INFLIGHT_MAX)
+        is_broken = False
 
         async def read() -> None:
+            nonlocal is_broken
             try:
                 async for request in requests:
                     await running.put(asyncio.create_task(self._stream_one(request, context, caller)))
-            except Exception:  # noqa: BLE001  # the transport's trouble: the call is over, and its status says why
-                _LOG.debug("stream_broken", exc_info=True)
+            except Exception:  # noqa: BLE001  # a message that is none, or a call that is over: then nobody hears of it
+                is_broken = True
             await running.put(None)
 
         reader = asyncio.create_task(read())
@@ -86,6 +88,8 @@ class InferenceService:
         try:
             while (task := await running.get()) is not None:
                 yield await task
+            if is_broken:
+                await context.abort(grpc.StatusCode.INTERNAL, "a message that does not parse")
         finally:  # the caller may have gone in the middle
             left: list[asyncio.Task[Any]] = [reader, *([task] if task is not None else [])]
             while not running.empty():

@@ -111,8 +111,8 @@ def inflate(message: Message, encoding: str, bytes_max: int) -> bytes:
         raise CallFault("INTERNAL", f"a message that is not {encoding}") from None
     if len(plain) > bytes_max:
         raise too_large(len(plain), bytes_max, "after decompression at least ")
-    if not inflater.eof:
-        raise CallFault("INTERNAL", f"a message that ends in the middle of its {encoding}")
+    if not inflater.eof or inflater.unused_data:  # what follows the end is nobody's: grpcio refuses it as well
+        raise CallFault("INTERNAL", f"a message that does not end where its {encoding} does")
     return plain
 
 

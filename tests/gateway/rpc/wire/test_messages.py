@@ -65,6 +65,8 @@ def test_compressed_messages_are_inflated_and_plain_ones_among_them_are_not(enco
         ("gzip", b"\2" + bytes(4), "INTERNAL"),
         ("gzip", compressed(b"no gzip"), "INTERNAL"),
         ("gzip", compressed(gzip.compress(b"abc" * 100, mtime=0)[:-9]), "INTERNAL"),
+        ("gzip", compressed(gzip.compress(b"abc", mtime=0) * 2), "INTERNAL"),
+        ("deflate", compressed(zlib.compress(b"abc") + b"z"), "INTERNAL"),
         ("gzip", b"\1" + (50_001).to_bytes(4, "big"), "RESOURCE_EXHAUSTED"),
         ("gzip", compressed(gzip.compress(bytes(50_001), mtime=0)), "RESOURCE_EXHAUSTED"),
     ],

@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +165,27 @@ async def test_what_does_not_parse_is_internal_and_says_nothing_of_our_inside(se
 
 
 @pytest.mark.conformance
+async def test_a_stream_ends_with_what_is_no_request_behind_what_it_has_answered(
+    server: WireServer, grpcio: RpcServer
+) -> None:
+    good = request().SerializeToString()
+
+    async def asked() -> AsyncIterator[bytes]:
+        for message in (good, b"\xff\xff", good):
+            yield message
+
+    for port in (server.port, grpcio.port):
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.stream_stream(SERVICE + "ModelStreamInfer")(asked(), timeout=20)
+            assert await call.read() is not grpc.aio.EOF
+            with pytest.raises(grpc.aio.AioRpcError) as ended:
+                await call.read()
+        assert (ended.value.code(), ended.value.details()) == (
+            grpc.StatusCode.INTERNAL,
+            "a message that does not parse",
+        )
+
+
 async def test_many_callers_at_once_each_get_their_own_answer(server: WireServer) -> None:
     async def ask(number: int) -> None:
         reply = await infer(request(1 + number % 3, number / 100 - 1, id=str(number) if number % 2 else ""))

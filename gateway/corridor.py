@@ -13,6 +13,7 @@ from gateway.ticket import HEAVY_BYTES_MIN, Door, Ticket
 from models.errors import InputInvalid
 from models.ref import parse_ref
 from models.signature_check import check, refuse_nonfinite
+from models.tensors import size_bytes
 
 
 class _Waiting:
@@ -150,7 +151,7 @@ def ticket_of(door: Door, endpoint: ServedEndpoint, request: InferRequest, looku
         tracestate=request.tracestate,
         lookup=lookup,
     )
-    size = sum(array.nbytes for array in inputs)
+    size = sum(map(size_bytes, inputs))
     if size >= HEAVY_BYTES_MIN:
         ticket.heavy_bytes = size
     return ticket

@@ -19,7 +19,7 @@ from gateway.telemetry.sizes import size_class
 from gateway.ticket import Batch, Ticket
 from models.batching import gather
 from models.signature import TensorSpec
-from models.tensors import Array
+from models.tensors import Array, size_bytes
 from routing.records import Column, MetricBlock
 from routing.traffic import MIRRORED_HEADER, Record
 
@@ -158,7 +158,7 @@ class Recorder:
         record = endpoint.route.record
         inputs = self._declared_inputs(endpoint, batch, tickets)
         digests = None
-        size = sum(array.nbytes for array in inputs)
+        size = sum(map(size_bytes, inputs))
         if record.inputs == "hash" or size > record.inputs_bytes_max * len(tickets):
             if record.inputs == "full":
                 self.inputs_too_large[endpoint.name] = self.inputs_too_large.get(endpoint.name, 0) + len(tickets)

@@ -77,3 +77,8 @@ def in_sizes(run: Callable[[list[Array]], Sequence[Array]], inputs: Sequence[Arr
             cut = [np.concatenate([array, np.repeat(array[-1:], short, axis=0)]) for array in cut]
         parts.append(run(cut))
     return [np.concatenate(outputs)[:rows] for outputs in zip(*parts, strict=True)]
+
+
+def size_bytes(array: Array) -> int:
+    """What the values weigh: numbers by their bytes, texts by their length."""
+    return sum(map(len, array.ravel().tolist())) if array.dtype == object else array.nbytes

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from gateway.spool.frame import Frame
-from models.tensors import NUMPY_OF, Array
+from models.tensors import NUMPY_OF, Array, size_bytes
 from routing.records import Column, MirrorBlock
 
 RECORDED: Final = "recorded"
@@ -103,11 +103,7 @@ class Draw:
 
     def input_bytes(self, index: int) -> int:
         """What one request's inputs weigh; texts by their length."""
-        size = 0
-        for array in self.inputs.values():
-            part = self.take(array, [index])
-            size += sum(map(len, part.ravel().tolist())) if part.dtype == object else part.nbytes
-        return size
+        return sum(size_bytes(self.take(array, [index])) for array in self.inputs.values())
 
     def _arrays(self, columns: Sequence[Column]) -> dict[str, Array]:
         """The columns that can be read, by name."""

@@ -50,6 +50,15 @@ async def test_sensitive_attributes_are_a_block_of_their_own_and_in_no_other(wor
     assert len(replies) == 2
 
 
+async def test_a_text_weighs_what_it_is_long(world):
+    world.serve(record={"inputs_bytes_max": 1000})
+    for length in (900, 2000):
+        await world.infer(asked(CANARY + "x" * length))
+    short, long = of(world.blocks(), PredictionBlock)
+    assert [column.data is None for column in short.inputs] == [False] * 3
+    assert [column.data for column in long.inputs] == [None] * 3
+
+
 @pytest.mark.parametrize("record", [{"inputs": "none"}, {"inputs": "hash"}, {"inputs_bytes_max": 0}, {"sample": 0.0}])
 async def test_what_is_not_recorded_at_all_is_not_kept_apart_either(world, record):
     world.serve(record={"sensitive": ["segment"], **record})

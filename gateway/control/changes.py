@@ -17,6 +17,7 @@ from gateway.state.store import StateStore, readable
 from models.ref import parse_ref
 from routing import promotion
 from routing.errors import Problem, RouteInvalid
+from routing.following import offered
 from routing.traffic import Route, to_document
 from routing.validate import validate
 
@@ -207,11 +208,10 @@ class Changes:
         self._store.resume(endpoint, author=author.principal, reason=author.reason)
 
     def offered(self, endpoint: str) -> dict[str, str]:
-        """The versions that aliases of this endpoint named at the newest look and that are not served, by arm."""
+        """The versions that `follow` takes, by arm: as aliases of this endpoint named them at the newest look."""
         live = self._live(endpoint)
-        seen = self._store.followed(endpoint).following.seen
-        arms = aliased(validate(live.document))
-        return {arm: seen[arm] for arm in arms if arm in seen and live.resolutions[arm].key.version != seen[arm]}
+        served = {arm: live.resolutions[arm].key.version for arm in aliased(validate(live.document))}
+        return offered(self._store.followed(endpoint).following, served)
 
     def with_versions(self, revision: Revision, versions: Mapping[str, str]) -> dict[str, CompiledModel]:
         """The resolutions of a revision with other versions for the arms that name an alias; those staged before are known."""

@@ -97,6 +97,7 @@ class Follower:
         before = {live.endpoint: live.number for live, route in self._store.live_routes() if aliased(route)}
         if not before:
             return
+        moving = self._moving()
         try:
             aliases = await asyncio.get_running_loop().run_in_executor(self._executor, self._ask)
         except ModelsError as error:
@@ -114,18 +115,15 @@ class Follower:
         for live, route in self._store.live_routes():
             # A route that changed while the registry was asked may know more than the answer; a revision on its way is waited for.
             if before.get(live.endpoint) == live.number and self._store.current(live.endpoint) == live:
-                self._look(live, route, aliases, is_back)
+                self._look(live, route, _without(aliases, moving | self._moving()), is_back)
 
     # ----------------------------------------------------------------
 
     def _look(self, live: Revision, route: Route, aliases: Aliases, is_back: bool) -> None:
         refs = aliased(route)
-        moving = {
-            (move.name, move.alias) for move in self._store.alias_moves.waiting()
-        }  # a promotion's own, soon to be made
         served = {arm: live.resolutions[arm].key.version for arm in refs}
         names = {arm: (ref.name, ref.detail) for arm, ref in refs.items()}
-        named = {arm: aliases[name] for arm, name in names.items() if name in aliases and name not in moving}
+        named = {arm: aliases[name] for arm, name in names.items() if name in aliases}
         before = self._store.followed(live.endpoint)
         tried = self._outcome(before, route)
         if is_back:
@@ -204,10 +202,18 @@ class Follower:
                 live.endpoint, msgspec.structs.replace(now, problems=tuple(problems), is_checked=not is_away)
             )
 
+    def _moving(self) -> set[tuple[str, str]]:
+        """Aliases that a promotion is about to move. One that it moved while the registry was asked was asked for too early, or too late."""
+        return {(move.name, move.alias) for move in self._store.alias_moves.waiting()}
+
     def _away(self, problem: str) -> None:
         if self.heard.problem is None:
             log.warning("registry_away", problem=problem)
         self.heard = msgspec.structs.replace(self.heard, problem=problem)
+
+
+def _without(aliases: Aliases, names: set[tuple[str, str]]) -> Aliases:
+    return {name: version for name, version in aliases.items() if name not in names}
 
 
 def _moves(refs: Mapping[str, object], served: Mapping[str, str], wanted: Mapping[str, str]) -> str:
@@ -218,21 +224,29 @@ def _moves(refs: Mapping[str, object], served: Mapping[str, str], wanted: Mappin
 def summary(followed: Followed, served: Mapping[str, str]) -> str | None:
     """Following in one line for people; None where there is nothing to say. `served` is the version of every arm."""
     following = followed.following
-    moved = {arm: version for arm, version in following.wanted.items() if version != served.get(arm)}
-    wanted = ", ".join(f"{arm} {served.get(arm)} → {version}" for arm, version in moved.items())
+    wanted = _arrows(following.wanted, served)
     refused = ", ".join(f"{arm} → {version}" for arm, version in following.refused.items())
     problems = "; ".join(str(problem) for problem in followed.problems)
+    paused = f"paused: {left}" if (left := _arrows(following.left, served)) else "paused"
     match following.state:
+        case "paused":
+            return "; ".join([paused, *([f"refused: {refused} ({problems})"] if refused else [])])
         case "proposed":
             checked = f"does not pass: {problems}" if problems else "passes" if followed.is_checked else "being checked"
-            return f"proposed: {wanted} ({checked})"
+            said = f"proposed: {wanted} ({checked})"
         case "trying":
-            return f"switching: {wanted}" + (f" (waits: {problems})" if problems else "")
-        case "paused":
-            return f"paused: {wanted}" if wanted else "paused"
+            said = f"switching: {wanted}" + (f" (waits: {problems})" if problems else "")
         case "ignored":
-            return f"ignored: {wanted}"
+            said = f"ignored: {wanted}"
         case "refused":
-            return f"refused: {refused} ({problems})"
+            said = f"refused: {refused} ({problems})"
         case _:
             return None
+    return f"{said}; {paused}" if left else said
+
+
+def _arrows(versions: Mapping[str, str], served: Mapping[str, str]) -> str:
+    """`champion 1 → 3`, of every arm that serves another version."""
+    return ", ".join(
+        f"{arm} {served.get(arm)} → {version}" for arm, version in versions.items() if version != served.get(arm)
+    )

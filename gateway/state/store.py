@@ -341,7 +341,7 @@ class StateStore:
         following = activated(
             standing.following,
             served={arm: model.key.version for arm, model in revision.resolutions.items()},
-            earlier={arm: model.key.version for arm, model in before.resolutions.items()} if before else {},
+            earlier=_named_alike(before, revision) if before else {},
             is_rollback=revision.action == "rollback",
         )
         if following.state != standing.following.state:
@@ -376,6 +376,20 @@ def readable(revision: Revision | None) -> Route | None:
         return validate(revision.document) if revision is not None and revision.document is not None else None
     except RouteInvalid:
         return None
+
+
+def _named_alike(before: Revision, after: Revision) -> dict[str, str]:
+    """The versions that were served, by the arms that name their model by the same reference still."""
+    references = _references(after)
+    kept = {arm for arm, reference in _references(before).items() if references.get(arm) == reference}
+    return {arm: model.key.version for arm, model in before.resolutions.items() if arm in kept}
+
+
+def _references(revision: Revision) -> dict[str, Any]:
+    """By arm; as it stands there, since an older release may have written it."""
+    document = revision.document or {}
+    arms = [*document.get("variants", ()), *document.get("mirrors", ())]
+    return {arm["name"]: arm.get("model") for arm in arms}
 
 
 def _versions(followed: Followed) -> dict[str, Any]:

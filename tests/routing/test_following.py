@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.following import Following, activated, arm_of, look, refuse, resumed
+from routing.following import Following, activated, arm_of, look, offered, refuse, resumed
 from routing.validate import validate
 
 SERVED = {"champion": "1"}
@@ -47,6 +47,37 @@ def test_a_rollback_pauses_until_the_alias_moves_again():
     assert still.state == "paused"
     assert moved("3", before=still).state == "trying"
     assert moved("1", before=still).state == "current"
+
+
+def test_a_rollback_is_not_undone_by_another_alias_that_moves():
+    two = {"champion": "2", "challenger": "5"}
+    seen = look(FRESH, follow="auto", served=two, named=two)
+    served = {"champion": "1", "challenger": "5"}
+    paused = activated(seen, served=served, earlier=two, is_rollback=True)
+    after = look(paused, follow="auto", served=served, named={"champion": "2", "challenger": "6"})
+    assert (after.state, after.wanted, after.left) == ("trying", {"challenger": "6"}, {"champion": "2"})
+    assert offered(after, served) == {"challenger": "6"}
+    served["challenger"] = "6"
+    taken = activated(after, served=served, earlier={"champion": "1", "challenger": "5"}, is_rollback=False)
+    assert (taken.state, taken.left) == ("paused", {"champion": "2"})
+    assert offered(taken, served) == {"champion": "2"}
+    again = look(taken, follow="auto", served=served, named={"champion": "3", "challenger": "6"})
+    assert (again.state, again.wanted, again.left) == ("trying", {"champion": "3"}, {})
+
+
+def test_arms_that_a_rollback_brings_back_wait_like_the_others():
+    before = Following(seen={"champion": "1", "challenger": "9"})  # of a challenger that was taken out long ago
+    served = {"champion": "1", "challenger": "2"}
+    paused = activated(before, served=served, earlier={"champion": "1"}, is_rollback=True)
+    after = look(paused, follow="auto", served=served, named={"champion": "1", "challenger": "7"})
+    assert (after.state, after.left) == ("paused", {"challenger": "7"})
+    assert look(after, follow="auto", served=served, named={"champion": "1", "challenger": "8"}).state == "trying"
+
+
+def test_what_a_rollback_left_and_what_was_refused_are_both_kept():
+    trying = Following(state="trying", seen={"a": "2", "b": "2"}, wanted={"b": "2"}, left={"a": "2"})
+    after = refuse(trying, {"b"})
+    assert (after.state, after.refused, after.left) == ("paused", {"b": "2"}, {"a": "2"})
 
 
 def test_a_resumed_endpoint_takes_what_the_alias_names():

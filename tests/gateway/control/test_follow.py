@@ -115,6 +115,66 @@ async def test_a_proposal_is_withdrawn_when_the_alias_goes_back(plane):
         plane.changes.follow("phishing", plane.changes.offered("phishing"), expected=1, author=ANN)
 
 
+async def test_a_rollback_is_not_undone_by_another_alias_that_moves(plane):
+    await put(plane, "auto")
+    move(plane, "3")
+    await step(plane)
+    plane.changes.rollback("phishing", to=None, move_alias=False, author=ANN)
+    await step(plane)
+    assert (state(plane), plane.live()) == ("paused", {"champion": "1", "challenger": "2"})
+    move(plane, "3", "challenger")
+    await step(plane)
+    assert plane.live() == {"champion": "1", "challenger": "3"}
+    assert plane.store.live("phishing").reason == "models:/phishing@challenger moved from version 2 to 3"
+    await step(plane)
+    followed = plane.store.followed("phishing")
+    served = {"champion": "1", "challenger": "3"}
+    assert follow.summary(followed, served) == "paused: champion 1 → 3"
+    move(plane, "2")
+    await step(plane)
+    assert plane.live() == {"champion": "2", "challenger": "3"}
+
+
+async def test_a_rollback_to_another_alias_waits_for_that_one_to_move(plane):
+    plane.shelf.aliases["phishing", "prod"] = "1"
+    first = await put(plane, "auto", champion=("models:/phishing@prod", 1))
+    await plane.put(route(champion=("models:/phishing@champion", 1)) | {"follow": "auto"}, expected=first.number)
+    await step(plane)
+    move(plane, "3", "prod")
+    plane.changes.rollback("phishing", to=None, move_alias=False, author=ANN)
+    await step(plane)
+    assert (state(plane), plane.live()) == ("paused", {"champion": "1"})
+    move(plane, "2", "prod")
+    await step(plane)
+    assert plane.live() == {"champion": "2"}
+
+
+async def test_a_promotion_that_moves_its_alias_while_the_registry_is_asked_is_no_move_of_somebody(plane):
+    await put(plane, "auto")
+    plane.shelf.is_down = True
+    current = plane.store.current("phishing").number
+    plane.changes.promote("phishing", "challenger", is_mirror=False, expected=current, author=ANN)
+    plane.changes.rollback("phishing", to=None, move_alias=False, author=ANN)
+    plane.shelf.is_down = False
+    (due,) = plane.store.alias_moves.waiting()
+    before = dict(plane.shelf.aliases)
+    loop = asyncio.get_running_loop()
+
+    def asked_too_early():  # and the move is made, and noted, before the answer is looked at
+        move(plane, "2")
+        asyncio.run_coroutine_threadsafe(noted(), loop).result()
+        return before
+
+    async def noted():
+        plane.store.alias_moves.tried(due)
+
+    ask, plane.follower._ask = plane.follower._ask, asked_too_early
+    await plane.follower.step()
+    plane.follower._ask = ask
+    await step(plane)
+    assert (state(plane), plane.live()["champion"]) == ("paused", "1")
+
+
 async def test_an_ignoring_route_keeps_what_it_has(plane):
     await put(plane, "ignore")
     move(plane, "3")

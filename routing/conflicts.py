@@ -6,7 +6,7 @@ from typing import Final
 from routing.errors import Problem
 from routing.ramp import dead_ends
 from routing.split import ARMS_MAX
-from routing.traffic import MIXED_RULE, Route
+from routing.traffic import FOUND_BY_PREDICTION, MIXED_RULE, Route, duration
 
 MIRRORS_MAX: Final = 32
 """Drawn mirrors are the bits of one word."""
@@ -25,6 +25,7 @@ def conflicts(route: Route, misread: Sequence[Problem] = ()) -> Iterator[Problem
     yield from _rules(route)
     yield from _steps(route, misread)
     yield from _sensitive(route)
+    yield from _retention(route, misread)
 
 
 def _counts(route: Route) -> Iterator[Problem]:
@@ -114,6 +115,20 @@ def _sensitive(route: Route) -> Iterator[Problem]:
             yield Problem(f"record.sensitive[{index}]", "duplicate_name", message, f"leave record.mask.{name} out")
         if name in route.record.sensitive[:index]:
             yield Problem(f"record.sensitive[{index}]", "duplicate_name", f"'{name}' stands there twice")
+
+
+def _retention(route: Route, misread: Sequence[Problem]) -> Iterator[Problem]:
+    """What outlived its predictions could neither be used nor be found by whoever forgets a unit."""
+    if any(problem.path in ("record.retention", "record.retention.predictions") for problem in misread):
+        return
+    retention = route.record.retention
+    for table in FOUND_BY_PREDICTION:
+        if (kept_s := retention.kept_s(table)) > retention.predictions_s:
+            wanted = f"wanted at most {duration(retention.predictions_s)}, the retention of the predictions by which its rows are found"
+            remedy = f"keep 'predictions' as long, or '{table}' no longer than these"
+            yield Problem(
+                f"record.retention.{table}", "outlives_predictions", f"{wanted}, got {duration(kept_s)}", remedy
+            )
 
 
 def _known(route: Route, path: str, name: str) -> Iterator[Problem]:

@@ -122,12 +122,14 @@ class Fields:
                 self.problem(key, "missing", f"'{key}' is required", f"add '{key}'")
             return default or 1
         value = self._take(key)
-        match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-        seconds = int(match[1]) * _SECONDS_OF[match[2]] if match else 0
-        if not 0 < seconds <= _SECONDS_MAX:
+        seconds = seconds_of(value) if isinstance(value, str) else None
+        if seconds is None:
             message = f"wanted a duration of up to 100 years, got {_shown(value)}"
             self.problem(key, "duration_invalid", message, "write 90s, 10m, 12h or 30d")
         return seconds or default or 1
+
+    def duration_or_none_s(self, key: str) -> int | None:
+        return None if self._is_absent(key) else self.duration_s(key)
 
     def instant_unix_s(self, key: str) -> int | None:
         """Whole seconds since 1970 of an RFC 3339 instant with its offset (YAML reads unquoted ones as `datetime`), or None."""
@@ -247,6 +249,13 @@ class Fields:
     def _wrong_type(self, key: str, wanted: str, got: object) -> str:
         self.problem(key, "wrong_type", f"wanted {wanted}, got {_shown(got)}")
         return ""
+
+
+def seconds_of(text: str) -> int | None:
+    """The seconds of a duration such as `90s`, `10m`, `12h`, `30d`, `2w`; None for what is none, or longer than 100 years."""
+    match = _DURATION.fullmatch(text)
+    seconds = int(match[1]) * _SECONDS_OF[match[2]] if match else 0
+    return seconds if 0 < seconds <= _SECONDS_MAX else None
 
 
 def _shown(value: object) -> str:

@@ -1,11 +1,13 @@
 """A dry run: what a route document would change, from the two compiled splits, before anything is stored."""
 
+from collections.abc import Iterator
+
 import msgspec
 import numpy as np
 
 from routing.errors import Problem, RouteInvalid
 from routing.split import BUCKETS, Split, compile_split
-from routing.traffic import Route
+from routing.traffic import RETAINED, Retention, Route, duration
 from routing.validate import validate
 
 
@@ -106,4 +108,15 @@ def _warnings(before: Route | None, after: Route, split: Split) -> tuple[Problem
     if before is not None and before.unit != after.unit:
         message = "another source of the unit deals every unit anew; running experiments end"
         warnings.append(Problem("unit", "unit_changed", message))
+    if before is not None:
+        warnings += _shortened(before.record.retention, after.record.retention)
     return tuple(warnings)
+
+
+def _shortened(before: Retention, after: Retention) -> Iterator[Problem]:
+    """Tables of which rows are deleted that would have stayed."""
+    shorter = [table for table in ("predictions", *RETAINED) if after.kept_s(table) < before.kept_s(table)]
+    if shorter:
+        told = ", ".join(f"{table} older than {duration(after.kept_s(table))}" for table in shorter)
+        message = f"rows go within minutes, for good: {told}"
+        yield Problem("record.retention", "retention_shorter", message, "copy them first if they are still wanted")

@@ -121,8 +121,31 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     sensitive: tuple[str, ...] = ()
 
 
+FOUND_BY_PREDICTION: Final = ("labels", "sensitive", "sensitive_labels")
+"""Tables of whose rows nobody can tell whose they are once their predictions are gone."""
+
+RETAINED: Final = ("shadows", *FOUND_BY_PREDICTION, "metrics", "dead_letters")
+"""Tables of the lake, beside `predictions`, that may have a retention of their own."""
+
+_METRICS_S: Final = 400 * DAY_S
+"""Minutes name nobody: a year and a bit, so that a season can be compared with the last."""
+_LETTERS_S: Final = 30 * DAY_S
+
+
+class Retention(msgspec.Struct, frozen=True):
+    """How long the rows of an endpoint are kept, in seconds from the prediction; `of` has the tables that are named apart."""
+
+    predictions_s: int = 90 * DAY_S
+    of: tuple[tuple[str, int], ...] = ()
+
+    def kept_s(self, table: str) -> int:
+        """How long rows of `table` are kept: what is not named goes with the predictions, dead letters after 30 days at most."""
+        others = {"metrics": _METRICS_S, "dead_letters": min(_LETTERS_S, self.predictions_s)}
+        return dict(self.of).get(table, others.get(table, self.predictions_s))
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept of a prediction. `mask` by input column; `retention_s` counts from the prediction."""
+    """What is kept of a prediction, and how long. `mask` by input column."""
 
     sample: float = 1.0
     inputs: Literal["full", "hash", "none"] = "full"
@@ -132,7 +155,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     durability: Literal["process", "disk", "async"] = "process"
     on_failure: Literal["open", "closed"] = "open"
     unit: Literal["hmac", "raw"] = "hmac"
-    retention_s: int = 90 * DAY_S
+    retention: Retention = Retention()
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -246,8 +269,9 @@ def _features(features: Features) -> dict[str, object]:
 
 def _record(record: Record) -> dict[str, object]:
     document = msgspec.structs.asdict(record)
-    del document["retention_s"], document["mask"], document["sensitive"]
-    document["retention"] = duration(record.retention_s)
+    del document["mask"], document["sensitive"]
+    kept, of = duration(record.retention.predictions_s), record.retention.of
+    document["retention"] = {"predictions": kept, **{table: duration(own_s) for table, own_s in of}} if of else kept
     return document | _unless_empty("mask", dict(record.mask)) | _unless_empty("sensitive", list(record.sensitive))
 
 

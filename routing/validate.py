@@ -11,6 +11,7 @@ from routing.errors import Problem, RouteInvalid
 from routing.fields import Fields
 from routing.split import WEIGHT_MAX, WEIGHT_MIN, canonical_unit, is_weight
 from routing.traffic import (
+    RETAINED,
     UNIT_HEADER,
     Condition,
     Features,
@@ -19,6 +20,7 @@ from routing.traffic import (
     Mirror,
     Record,
     Remote,
+    Retention,
     Route,
     Rule,
     Step,
@@ -289,7 +291,22 @@ def _record(fields: Fields) -> Record:
         durability=fields.choice("durability", ("process", "disk", "async"), "process"),
         on_failure=fields.choice("on_failure", ("open", "closed"), "open"),
         unit=fields.choice("unit", ("hmac", "raw"), "hmac"),
-        retention_s=fields.duration_s("retention", default.retention_s),
+        retention=_retention(fields),
     )
     fields.close()
     return record
+
+
+def _retention(fields: Fields) -> Retention:
+    """A duration for all tables of the endpoint, or durations by table."""
+    default_s = Retention().predictions_s
+    if not fields.is_object("retention"):
+        return Retention(fields.duration_s("retention", default_s))
+    tables = fields.child("retention")
+    found = [(table, tables.duration_or_none_s(table)) for table in RETAINED]
+    retention = Retention(
+        tables.duration_s("predictions", default_s),
+        tuple((table, kept_s) for table, kept_s in found if kept_s is not None),
+    )
+    tables.close()
+    return retention

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from routing.conflicts import MIRRORS_MAX, RULES_MAX, STEPS_MAX
 from routing.split import ARMS_MAX, WEIGHT_MAX, WEIGHT_MIN
-from routing.traffic import Features, Label, Limits, Record, duration
+from routing.traffic import Features, Label, Limits, Record, Retention, duration
 from routing.validate import RESERVED_ENDPOINTS
 
 Schema = dict[str, Any]
@@ -191,6 +191,22 @@ _LABEL: Final = _object(
     exogenous=_described(_FLAG, "the truth does not depend on the answer given", default=False),
     sensitive=_list("attributes of labels that are kept apart", {"type": "string"}),
 )
+_RETENTION: Final = _object(
+    "a duration by table of the lake",
+    predictions=_described(
+        _or_null(_DURATION), "of predictions, and of what is not named", duration(Retention().predictions_s)
+    ),
+    shadows=_described(_or_null(_DURATION), "what mirrors answered"),
+    labels=_described(_or_null(_DURATION), "truths; no longer than their predictions"),
+    sensitive=_described(_or_null(_DURATION), "inputs that are kept apart; no longer than their predictions"),
+    sensitive_labels=_described(
+        _or_null(_DURATION), "attributes of labels that are kept apart; no longer than their predictions"
+    ),
+    metrics=_described(_or_null(_DURATION), "minutes of variants and mirrors; left out: 400d"),
+    dead_letters=_described(
+        _or_null(_DURATION), "frames that could not be read; left out: 30d, and no longer than predictions"
+    ),
+)
 _RECORD: Final = _object(
     "what is kept of a prediction",
     sample=_described(_number(0, 1), "the share of predictions that are recorded", Record().sample),
@@ -206,7 +222,9 @@ _RECORD: Final = _object(
     ),
     unit=_described(_choice("hmac", "raw"), "how the unit is kept", Record().unit),
     retention=_described(
-        _or_null(_DURATION), "how long records, their shadows and labels are kept", duration(Record().retention_s)
+        {"anyOf": [_DURATION, {"type": "null"}, _RETENTION]},
+        "how long records, their shadows and labels are kept: one duration, or one by table",
+        duration(Retention().predictions_s),
     ),
 )
 

@@ -58,7 +58,7 @@ from gateway.unit_key import unit_key
 from models.artifacts import Artifacts
 from routing.errors import RouteInvalid
 from routing.records import QualityBlock
-from routing.traffic import Route
+from routing.traffic import Retention, Route
 from routing.validate import validate
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Control:
             answers=answers,
             letters=state / "dead_letters",
             forgets=state / "forgets.json",
-            retention_s=partial(_retention, settings.state_file),
+            retention=partial(_retention, settings.state_file),
         )
         self._relays = relays(settings)
         self._lake_stop = asyncio.Event()
@@ -351,9 +351,9 @@ def _routes(state_file: Path, *parts: str) -> dict[str, Route]:
     return found
 
 
-def _retention(state_file: Path) -> dict[str, int]:
-    """How long records are kept, by endpoint, in seconds."""
-    return {endpoint: route.record.retention_s for endpoint, route in _routes(state_file, "record").items()}
+def _retention(state_file: Path) -> dict[str, Retention]:
+    """How long records are kept, by endpoint."""
+    return {endpoint: route.record.retention for endpoint, route in _routes(state_file, "record").items()}
 
 
 def _config(app: ASGIApp, settings: Settings) -> uvicorn.Config:

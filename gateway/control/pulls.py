@@ -21,6 +21,7 @@ from gateway.spool.segment import SegmentWriter
 from gateway.streams import labels as label_rows
 from gateway.streams.table import CommitFailed
 from gateway.streams.truth_tables import TruthTable, TruthUnreadable, read, truth_tables
+from gateway.streams.upkeep import cutoff
 from gateway.telemetry.log import EventLog
 from routing.records import LabelBlock, LabelRow
 from routing.traffic import Route
@@ -136,9 +137,17 @@ class Pulls:
         table = label_rows.rows([LabelBlock(rows)]) if rows else None
         if table is None:
             return 0
-        found = self._evidence().unknown_labels(table)
+        found = self._evidence().unknown_labels(table, self._since_unix_us(truth))
         back += [rows[place] for place in found.back]
         return self._write(truth, [(rows[place], rows[place]) for place in found.new], sent)
+
+    def _since_unix_us(self, truth: TruthTable) -> int:
+        """Labels of older predictions have gone, or are about to."""
+        route = self._routes().get(truth.endpoint)
+        if route is None:
+            return 0
+        kept_s = route.record.retention.kept_s("labels")
+        return max(0, int(cutoff(int(self._wall() * 1e6), kept_s).timestamp() * 1e6))
 
     def _give_back(self, truth: TruthTable, back: list[LabelRow], sent: Sent, now_us: int) -> int:
         """A table without moments that says again what it said before: that holds from now on. One that says both says nothing new."""

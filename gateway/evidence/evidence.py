@@ -90,10 +90,10 @@ class Evidence:
         with self._lock:
             return settle(self._queries, after, before_unix_s)
 
-    def unknown_labels(self, labels: Any) -> Unknown:
-        """The places of those rows of an Arrow table of labels that the lake lacks. Raises CommitFailed."""
+    def unknown_labels(self, labels: Any, since_unix_us: int) -> Unknown:
+        """The places of those rows of an Arrow table of labels that the lake lacks, of predictions since then. Raises CommitFailed."""
         with self._lock:
-            return unknown(self._queries, labels)
+            return unknown(self._queries, labels, since_unix_us)
 
     def _remember(self, question: msgspec.Struct, answer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The remembered answer while the tables are the same; the versions are read first, so what is newer is asked again."""

@@ -19,9 +19,13 @@ _NEW: Final = """
     )
 """
 _RECORDED: Final = """
-    SELECT place FROM news n WHERE EXISTS (SELECT 1 FROM predictions p WHERE p.prediction_id = n.prediction_id)
-        OR EXISTS (SELECT 1 FROM shadows s WHERE s.prediction_id = n.prediction_id)
-        OR EXISTS (SELECT 1 FROM predictions p WHERE p.endpoint = n.endpoint AND p.request_id = n.request_id)
+    SELECT place FROM news n
+    WHERE EXISTS (SELECT 1 FROM predictions p WHERE p.prediction_id = n.prediction_id AND p.received_at >= make_timestamptz($1))
+        OR EXISTS (SELECT 1 FROM shadows s WHERE s.prediction_id = n.prediction_id AND s.received_at >= make_timestamptz($1))
+        OR EXISTS (
+            SELECT 1 FROM predictions p
+            WHERE p.endpoint = n.endpoint AND p.request_id = n.request_id AND p.received_at >= make_timestamptz($1)
+        )
     ORDER BY place
 """
 _BACK: Final = f"""
@@ -45,16 +49,17 @@ class Unknown(NamedTuple):
     back: list[int]
 
 
-def unknown(queries: Queries, labels: pa.Table) -> Unknown:
+def unknown(queries: Queries, labels: pa.Table, since_unix_us: int) -> Unknown:
     """What of `labels` (as the table of that name has them) the lake lacks. Raises CommitFailed.
 
     Labels of predictions that the lake does not hold are neither: they are not recorded, not there yet, past their retention or
-    forgotten, and a table that still has them must not bring them back.
+    forgotten, and a table that still has them must not bring them back. Nor must it those of predictions from before `since_unix_us`,
+    which may stay longer than their labels.
     """
     with queries.snapshot("labels", "predictions", "shadows") as snapshot:
         told = labels.select(["prediction_id", "request_id", "endpoint", "row", "label_text", "at"])
         snapshot.take("told", told.append_column("place", pa.array(range(told.num_rows), pa.int64())))
         snapshot.run(_NEW)
         is_any_new = snapshot.rows("SELECT count(*) AS n FROM news")[0]["n"]
-        new, back = snapshot.rows(_RECORDED) if is_any_new else [], snapshot.rows(_BACK)
+        new, back = snapshot.rows(_RECORDED, [since_unix_us]) if is_any_new else [], snapshot.rows(_BACK)
     return Unknown([row["place"] for row in new], [row["place"] for row in back])

@@ -24,6 +24,7 @@ from gateway.streams.predictions import Answers
 from gateway.streams.schema import PARTITIONS, SCHEMAS, Naming
 from gateway.streams.table import CommitFailed, LakeTable
 from gateway.streams.upkeep import Deleted
+from routing.traffic import Retention
 
 TABLES: Final = tuple(name for name in SCHEMAS if name not in ("metrics", "dead_letters"))
 """Those that frames become rows of; `metrics` is made of `metric_parts`."""
@@ -146,9 +147,9 @@ class Lake:
             table.compact(vacuum_after_h)
         self._letters.compact(vacuum_after_h)
 
-    def expire(self, retention_s: Mapping[str, int]) -> Deleted:
-        """Deletes what is older than `retention_s` says by endpoint; raises CommitFailed."""
-        return upkeep.expire(self._tables, self._letters, retention_s, self._clock_us())
+    def expire(self, retention: Mapping[str, Retention]) -> Deleted:
+        """Deletes what is older than `retention` says by endpoint; raises CommitFailed."""
+        return upkeep.expire(self._tables, self._letters, retention, self._clock_us())
 
     def forget(self, units: Sequence[str], before_unix_us: int | None = None) -> Deleted:
         """Deletes all that is about these units in the tables and was received before that moment (None: at all); raises CommitFailed."""

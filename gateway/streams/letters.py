@@ -27,7 +27,7 @@ _ANY: Final = "any"
 _WITH_ENDPOINT: Final = frozenset("pas")
 _ENDPOINT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _KEPT_S: Final = 30 * 86_400
-"""At most, and a letter that does not say whose it is no longer than the shortest retention."""
+"""A letter that does not say whose it is: at most, and no longer than the shortest retention."""
 
 
 class Letter(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +116,7 @@ class DeadLetters:
         latest = max([oldest, *cutoffs.values()])
         gone = 0
         for endpoint, cutoff in cutoffs.items():
-            gone += table.drop((by == endpoint) & (pc.field("at") < pa.scalar(max(cutoff, oldest))))
+            gone += table.drop((by == endpoint) & (pc.field("at") < pa.scalar(cutoff)))
         is_other = by.is_null() | ~by.isin(list(cutoffs))
         return gone + table.drop(is_other & (pc.field("at") < pa.scalar(latest)))
 

@@ -17,6 +17,7 @@ from gateway.streams.table import KEPT_H, CommitFailed
 from gateway.streams.upkeep import Deleted
 from gateway.telemetry.log import EventLog
 from models.files import replace_file
+from routing.traffic import Retention
 
 _log: Final = EventLog(__name__)
 _IDLE_S: Final = 0.1
@@ -84,7 +85,7 @@ class LakeStream:
 
     Commits when `commit_s` have passed since the oldest frame was read, or `frames_max` wait; joins files after `join_every` commits
     or an hour, and then deletes files that nothing of the last `vacuum_after_h` hours needs. Every ten minutes rows go that are older
-    than `retention_s` says, by endpoint; it is called on the thread `lake`. `figures` may be read from any thread.
+    than `retention` says, by endpoint; it is called on the thread `lake`. `figures` may be read from any thread.
 
     `forgets`: a file with the units that are to be looked for once more, when all that was received before has come. `clock` is
     monotonic, `clock_us` the wall clock.
@@ -102,7 +103,7 @@ class LakeStream:
         frames_max: int = 5000,
         join_every: int = 200,
         vacuum_after_h: int = KEPT_H,
-        retention_s: Callable[[], Mapping[str, int]] = dict,
+        retention: Callable[[], Mapping[str, Retention]] = dict,
         clock: Callable[[], float] = time.monotonic,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
@@ -120,7 +121,7 @@ class LakeStream:
         self._expiry = _Every(_EXPIRE_S, clock, _FIRST_S)
         self._delivery = _Every(_DELIVER_S, clock)
         self._folding = _Every(_FOLD_S, clock)
-        self._retention_s = retention_s
+        self._retention = retention
         self._vacuum_after_h = vacuum_after_h
         self._clock = clock
         self._clock_us = clock_us
@@ -234,7 +235,7 @@ class LakeStream:
     def _expire(self, lake: Lake) -> None:
         if not self._expiry.has_come():
             return
-        deleted = lake.expire(self._retention_s())
+        deleted = lake.expire(self._retention())
         if any(deleted.values()):
             self._tally.expired += sum(deleted.values())
             _log.info("records_expired", **deleted)

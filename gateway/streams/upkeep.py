@@ -17,9 +17,8 @@ import pyarrow.compute as pc
 from gateway.streams.arrow import id_floor
 from gateway.streams.letters import DeadLetters
 from gateway.streams.table import LakeTable
+from routing.traffic import Retention
 
-METRICS_KEPT_S: Final = 400 * 86_400
-"""Minutes name nobody: they are kept for a year and a bit, so that a season can be compared with the last."""
 _PARTS_KEPT_S: Final = 3 * 86_400
 """Parts are in their minutes within one; what comes later than this for a minute starts it anew."""
 _WHOLE_DAYS_FROM_S: Final = 2 * 86_400
@@ -34,33 +33,42 @@ Deleted = dict[str, int]
 """Rows that were deleted, by table."""
 
 
-def expire(tables: Tables, letters: DeadLetters, retention_s: Mapping[str, int], now_us: int) -> Deleted:
-    """Deletes rows of the endpoints in `retention_s` that are older than it says; raises CommitFailed.
+def expire(tables: Tables, letters: DeadLetters, retention: Mapping[str, Retention], now_us: int) -> Deleted:
+    """Deletes rows of the endpoints in `retention` that are older than it says of their table; raises CommitFailed.
 
     Age counts from the prediction, for a label by request id from its receipt. A label whose prediction is not (or no longer) there
-    goes when the longest retention has passed. Endpoints that are not named are left alone.
+    goes when the longest retention of labels has passed. Endpoints that are not named are left alone, but for their parts of minutes.
     """
     deleted = dict.fromkeys(tables, 0)
-    if not retention_s:
+    if not retention:
         return deleted
     stored = {name: _endpoints(table) for name, table in tables.items()}
-    for endpoint, kept_s in retention_s.items():
-        cutoff = _cutoff(now_us, kept_s)
+    for endpoint, kept in retention.items():
         if endpoint in stored["predictions"]:
             for name in _LABELS:
-                deleted[name] += _expire_labels_of(tables, name, endpoint, cutoff)
+                deleted[name] += _expire_labels_of(tables, name, endpoint, cutoff(now_us, kept.kept_s(name)))
         for name in (*_LABELS, "sensitive", "predictions", "shadows"):
             if endpoint in stored[name]:
-                deleted[name] += _expire_rows_of(tables[name], endpoint, cutoff)
-    oldest = id_floor(_cutoff(now_us, max(retention_s.values())).timestamp())
+                deleted[name] += _expire_rows_of(tables[name], endpoint, cutoff(now_us, kept.kept_s(name)))
+        if endpoint in stored["metrics"]:
+            day = cutoff(now_us, kept.kept_s("metrics")).date()
+            deleted["metrics"] += tables["metrics"].drop_partitions(_days_before(endpoint, day))
     for name in _LABELS:
         if None in stored[name]:
+            longest_s = max(kept.kept_s(name) for kept in retention.values())
+            oldest = id_floor(cutoff(now_us, longest_s).timestamp())
             deleted[name] += tables[name].drop(_ENDPOINTLESS & (pc.field("prediction_id") < oldest))
-    cutoffs = {endpoint: _cutoff(now_us, kept_s) for endpoint, kept_s in retention_s.items()}
+    cutoffs = {endpoint: cutoff(now_us, kept.kept_s("dead_letters")) for endpoint, kept in retention.items()}
     deleted["dead_letters"] = letters.expire(cutoffs, dt.datetime.fromtimestamp(now_us / 1e6, dt.UTC))
-    for name, kept_s in (("metrics", METRICS_KEPT_S), ("metric_parts", _PARTS_KEPT_S)):
-        deleted[name] += tables[name].drop_partitions(f"date < '{_cutoff(now_us, kept_s).date()}'")
+    deleted["metric_parts"] = tables["metric_parts"].drop_partitions(f"date < '{cutoff(now_us, _PARTS_KEPT_S).date()}'")
     return deleted
+
+
+def cutoff(now_us: int, kept_s: int) -> dt.datetime:
+    """What was received before this moment goes."""
+    moment = dt.datetime.fromtimestamp(now_us / 1e6, dt.UTC) - dt.timedelta(seconds=kept_s)
+    is_whole = kept_s >= _WHOLE_DAYS_FROM_S
+    return moment.replace(hour=0, minute=0, second=0, microsecond=0) if is_whole else moment
 
 
 def forget(tables: Tables, letters: DeadLetters, units: Sequence[str], before_unix_us: int | None = None) -> Deleted:
@@ -95,34 +103,51 @@ def forget(tables: Tables, letters: DeadLetters, units: Sequence[str], before_un
     return deleted
 
 
-def _expire_rows_of(table: LakeTable, endpoint: str, cutoff: dt.datetime) -> int:
+def _expire_rows_of(table: LakeTable, endpoint: str, before: dt.datetime) -> int:
     """Of whole days only the partition is asked, so that their files are dropped unread; the day of the cutoff is written anew."""
-    dropped = table.drop_partitions(f"endpoint = {_text(endpoint)} AND date < '{cutoff.date()}'")
-    if cutoff.time() != dt.time(0):
-        is_day: Any = (pc.field("endpoint") == endpoint) & (pc.field("date") == cutoff.date())
-        dropped += table.drop(is_day & (pc.field("received_at") < pa.scalar(cutoff)))
+    dropped = table.drop_partitions(_days_before(endpoint, before.date()))
+    if before.time() != dt.time(0):
+        is_day: Any = (pc.field("endpoint") == endpoint) & (pc.field("date") == before.date())
+        dropped += table.drop(is_day & (pc.field("received_at") < pa.scalar(before)))
     return dropped
 
 
-def _expire_labels_of(tables: Tables, name: str, endpoint: str, cutoff: dt.datetime) -> int:
-    """Of the table `name` labels by prediction id of this endpoint's predictions that are about to go."""
-    old_labels = _ENDPOINTLESS & (pc.field("prediction_id") < id_floor(cutoff.timestamp()))
-    labelled = tables[name].rows(("prediction_id",), old_labels)
-    if not labelled.num_rows:
+def _days_before(endpoint: str, day: dt.date) -> str:
+    return f"endpoint = {_text(endpoint)} AND date < '{day}'"
+
+
+def _expire_labels_of(tables: Tables, name: str, endpoint: str, before: dt.datetime) -> int:
+    """Of the table `name` labels by prediction id of this endpoint's predictions from before that moment.
+
+    Day by day, and only days that such labels may be of: where predictions stay longer than their labels there are many of them.
+    """
+    old_labels = _ENDPOINTLESS & (pc.field("prediction_id") < id_floor(before.timestamp()))
+    labelled = tables[name].rows(("prediction_id",), old_labels)["prediction_id"].unique()
+    if not len(labelled):
         return 0
-    is_old: Any = (pc.field("endpoint") == endpoint) & (pc.field("date") <= cutoff.date())
-    gone = tables["predictions"].rows(("prediction_id",), is_old & (pc.field("received_at") < pa.scalar(cutoff)))
-    is_gone = pc.is_in(labelled["prediction_id"], value_set=gone["prediction_id"].combine_chunks())
-    return tables[name].drop(
-        _ENDPOINTLESS & pc.field("prediction_id").isin(labelled.filter(is_gone)["prediction_id"].unique())
-    )
+    first = _day_of(pc.min(labelled).as_py()) - dt.timedelta(days=1)  # an id may be older than its arrival
+    gone: list[pa.Array] = []
+    for day in _days(tables["predictions"], endpoint):
+        if first <= day <= before.date():
+            is_old: Any = (pc.field("endpoint") == endpoint) & (pc.field("date") == day)
+            found = tables["predictions"].rows(
+                ("prediction_id",), is_old & (pc.field("received_at") < pa.scalar(before))
+            )
+            is_gone = pc.is_in(labelled, value_set=found["prediction_id"].combine_chunks())
+            gone.append(labelled.filter(is_gone))
+            labelled = labelled.filter(pc.invert(is_gone))
+    ids = pa.concat_arrays(gone) if gone else pa.array([], pa.string())
+    return tables[name].drop(_ENDPOINTLESS & pc.field("prediction_id").isin(ids)) if len(ids) else 0
 
 
-def _cutoff(now_us: int, kept_s: int) -> dt.datetime:
-    """What was received before this moment goes."""
-    moment = dt.datetime.fromtimestamp(now_us / 1e6, dt.UTC) - dt.timedelta(seconds=kept_s)
-    is_whole = kept_s >= _WHOLE_DAYS_FROM_S
-    return moment.replace(hour=0, minute=0, second=0, microsecond=0) if is_whole else moment
+def _day_of(prediction_id: str) -> dt.date:
+    """The day on which an id was minted (`gateway.streams.arrow.id_floor`)."""
+    return dt.datetime.fromtimestamp(int(prediction_id[:8] + prediction_id[9:13], 16) / 1000, dt.UTC).date()
+
+
+def _days(table: LakeTable, endpoint: str) -> list[dt.date]:
+    found = {one["date"] for one in table.partitions if one["endpoint"] == endpoint}
+    return sorted(dt.date.fromisoformat(day) for day in found if day is not None)
 
 
 def _endpoints(table: LakeTable) -> set[str | None]:

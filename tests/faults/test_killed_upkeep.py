@@ -32,6 +32,7 @@ KEEPER = """
 import sys
 from pathlib import Path
 from gateway.streams import upkeep
+from routing.traffic import Retention
 from tests.kit.spooled import START_UNIX_US, Place, label, labels, predictions, request
 folder, act, turn, rounds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 place, day_us = Place(folder), 86_400_000_000
@@ -45,7 +46,7 @@ for at in range(rounds):
     print(f"stored {first}", flush=True)
     lake = place.lake()
     if act == "retention":
-        upkeep.expire(lake._tables, place.letters, {"phishing": 5 * 86_400}, START_UNIX_US)
+        upkeep.expire(lake._tables, place.letters, {"phishing": Retention(5 * 86_400)}, START_UNIX_US)
     elif act == "forget":
         lake.forget(["gone"])
     elif act == "vacuum":

@@ -15,6 +15,16 @@ HEADERS = st.from_regex(r"x-[A-Za-z0-9-]{0,18}[0-9]", fullmatch=True)
 BYTES = st.integers(1, 1 << 30)
 SCALARS = st.one_of(TEXTS, st.integers(), st.booleans(), st.floats(allow_nan=False))
 DURATIONS = st.builds(lambda number, unit: f"{number}{unit}", st.integers(1, 5000), st.sampled_from("smhdw"))
+RETENTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "predictions": DURATIONS,
+        "shadows": DURATIONS,
+        "labels": st.just("1s"),
+        "metrics": DURATIONS,
+        "dead_letters": DURATIONS,
+    },
+)
 INSTANTS = st.integers(0, 253_402_300_799).map(instant)
 REFERENCES = st.one_of(
     st.builds(lambda name, version: f"models:/{name}/{version}", NAMES, st.integers(1, 99)),
@@ -91,7 +101,7 @@ def valid(draw: st.DrawFn) -> dict[str, Any]:
                 "on_failure": st.sampled_from(["open", "closed"]),
                 "unit": st.sampled_from(["hmac", "raw"]),
                 "mask": st.dictionaries(TEXTS, st.sampled_from(["drop", "hmac"]), max_size=3),
-                "retention": DURATIONS,
+                "retention": DURATIONS | RETENTIONS,
             },
         ),
         "allow_pin": st.booleans(),

@@ -2,7 +2,8 @@ import msgspec
 import pytest
 
 from routing.conflicts import conflicts
-from routing.traffic import Condition, Mirror, Rule, Step, Variant
+from routing.errors import Problem
+from routing.traffic import DAY_S, Condition, Mirror, Record, Retention, Rule, Step, Variant
 from tests.routing.documents import route, two
 
 VALID = route(two())
@@ -68,3 +69,11 @@ def test_one_header_in_two_spellings_is_refused():
     )
 
     assert found(rules=(rule,)) == [("rules[0].when.header", "duplicate_name")]
+
+
+def test_what_is_found_by_its_prediction_goes_no_later():
+    longer = Retention(30 * DAY_S, (("shadows", 90 * DAY_S), ("labels", 31 * DAY_S), ("sensitive", 30 * DAY_S)))
+
+    assert found(record=Record(retention=longer)) == [("record.retention.labels", "outlives_predictions")]
+    misread = Problem("record.retention.predictions", "duration_invalid", "")
+    assert not list(conflicts(msgspec.structs.replace(VALID, record=Record(retention=longer)), [misread]))

@@ -62,6 +62,15 @@ def test_another_salt_deals_anew_and_is_warned_of():
     assert result.moved == pytest.approx(0.5, abs=0.01)
 
 
+def test_a_shorter_retention_is_warned_of_by_table():
+    kept = {"predictions": "90d", "shadows": "30d", "metrics": "10d"}
+    result = plan(route(two()), two(record={"retention": kept}))
+
+    assert [problem.code for problem in result.warnings] == ["retention_shorter"]
+    assert result.warnings[0].message.endswith("shadows older than 30d, metrics older than 10d")
+    assert not plan(route(two(record={"retention": kept})), two()).warnings
+
+
 def test_a_plan_names_the_models_that_only_one_of_the_routes_needs():
     result = plan(route(two()), smallest(mirrors=[{"name": "candidate", "model": "models:/phishing/7"}]))
 

@@ -19,6 +19,7 @@ BY_SEVERAL_KEYS = {
     "duplicate_name",
     "weights_all_zero",
     "mirror_of_itself",
+    "outlives_predictions",
     "reference_invalid",
     "secret_header",
     "instant_invalid",
@@ -108,6 +109,8 @@ def test_the_defaults_are_those_that_hold():
         smallest(features={"service": "credit", "defaults": {"income": -1.0, "segment": "none", "is_new": True}}),
         smallest(rules=[{"name": "r", "when": {"header": {}, "input": {"age": {"min": 65}}}, "variant": "champion"}]),
         smallest(record={"mask": {"ssn": "drop"}, "sensitive": ["sex"], "retention": None}),
+        smallest(record={"retention": {"predictions": None, "labels": "1d", "metrics": "3650d"}}),
+        smallest(record={"retention": {}}),
     ],
 )
 def test_both_take_these(document):

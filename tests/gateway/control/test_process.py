@@ -14,6 +14,7 @@ from gateway.processes.birth import Birth, new_writer
 from gateway.settings import Settings
 from gateway.state.revision import Draft
 from gateway.state.store import StateStore
+from routing.traffic import Retention
 from tests.kit.control import linear
 
 pytestmark = pytest.mark.slow
@@ -106,7 +107,7 @@ def test_a_document_that_this_release_refuses_keeps_its_own_retention_and_stops_
         number = store.write(draft).number
         store._connection.execute("UPDATE routes SET live = ? WHERE endpoint = ?", (number, endpoint))
     store.close()
-    assert _retention(tmp_path / "state.db") == {"good": 86_400, "old": 2 * 86_400}
+    assert _retention(tmp_path / "state.db") == {"good": Retention(86_400), "old": Retention(2 * 86_400)}
 
 
 def test_control_ends_when_its_supervisor_does(supervisor):

@@ -168,6 +168,17 @@ def test_a_label_whose_prediction_is_gone_stays_in_its_table(world):
     assert world.pulls("control-2").look(world.truth()).new == 0
 
 
+def test_a_label_that_went_before_its_prediction_does_not_come_back(world):
+    variants = [{"name": "champion", "model": "models:/m/1", "weight": 1}]
+    kept = {"predictions": "90d", "labels": "30d"}
+    world.routes = {"phishing": validate({"endpoint": "phishing", "variants": variants, "record": {"retention": kept}})}
+    world.add(case=["r0"], y=[1])
+    world.now += 40 * 86_400
+    assert world.pulls().look(world.truth()).new == 0
+    world.now -= 20 * 86_400
+    assert world.pulls("control-2").look(world.truth()).new == 1
+
+
 def test_a_unit_that_was_forgotten_stays_so_whatever_the_table_says(world):
     world.place.store(predictions([request(50, request_id="r50", unit="u50")], [0.9]), writer="worker-2")
     world.add(case=["r50"], y=[1])

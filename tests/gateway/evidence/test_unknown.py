@@ -3,7 +3,7 @@ import pytest
 from gateway.evidence.query import Queries
 from gateway.evidence.unknown import unknown
 from gateway.streams.labels import rows
-from tests.kit.spooled import Place, label, labels, predictions, request, shadows
+from tests.kit.spooled import START_UNIX_US, Place, label, labels, predictions, request, shadows
 
 
 @pytest.fixture
@@ -13,8 +13,8 @@ def place(tmp_path):
     return made
 
 
-def asked(place, *told):
-    return unknown(Queries(place.uri), rows([labels(*told)]))
+def asked(place, *told, since_unix_us=0):
+    return unknown(Queries(place.uri), rows([labels(*told)]), since_unix_us)
 
 
 def test_labels_are_unknown_until_one_that_says_the_same_is_stored(place):
@@ -44,6 +44,15 @@ def test_a_label_whose_prediction_is_not_in_the_lake_is_left_where_it_is(place):
     assert asked(place, *told).new == [3], "a mirror saw it"
     place.store(predictions([request(9, request_id="r9")], [0.5]), writer="third")
     assert asked(place, *told).new == [0, 1, 3]
+
+
+def test_a_label_of_a_prediction_from_before_is_left_where_it_is(place):
+    """The prediction stays longer than its labels: what has gone must not come back from its table."""
+    place.store(shadows([7, 8], ["1"] * 2, ["0"] * 2), writer="second")
+    told = [label(n, 1) for n in (0, 1, 2, 7, 8)]
+    told += [label(None, 1, endpoint="phishing", request_id=f"r{n}") for n in range(3)]
+    assert asked(place, *told, since_unix_us=START_UNIX_US + 2000).new == [2, 3, 4, 7]
+    assert asked(place, *told, since_unix_us=START_UNIX_US + 8000).new == [4]
 
 
 def test_without_a_lake_nothing_is_taken(tmp_path):

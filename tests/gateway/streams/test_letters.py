@@ -110,7 +110,7 @@ def test_letters_go_with_their_endpoints_retention_and_others_after_the_shortest
     ):
         letters.put(letter(sequence, days=days), payload)
     assert letters.deliver()
-    cutoffs = {"phishing": NOW - dt.timedelta(days=2), "other": NOW - dt.timedelta(days=90)}
+    cutoffs = {"phishing": NOW - dt.timedelta(days=2), "other": NOW - dt.timedelta(days=39)}
     assert letters.expire(cutoffs, NOW) == 3
     assert [row["writer_sequence"] for row in post.rows()] == [1, 3]
     assert DeadLetters(post.folder, post.uri + "_none").expire(cutoffs, NOW) == 0

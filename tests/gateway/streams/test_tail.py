@@ -6,6 +6,7 @@ from deltalake import DeltaTable
 
 from gateway.streams.table import CommitFailed
 from gateway.streams.tail import LakeStream
+from routing.traffic import Retention
 from tests.kit.spooled import BINARY, START_UNIX_US, Place, encode, label, labels, predictions, request, shadows
 
 
@@ -159,7 +160,7 @@ async def test_small_files_are_joined_after_enough_commits_and_every_row_is_kept
 
 async def test_rows_past_their_retention_go_by_themselves(place, clock, writer, opened):
     clock.now_us = START_UNIX_US
-    stream = opened(frames_max=1, retention_s=lambda: {"phishing": 3600})
+    stream = opened(frames_max=1, retention=lambda: {"phishing": Retention(3600)})
     writer.append(encode(predictions([request(0)], [0.5])))
     assert await stream.step()
     clock.now_us += 600_000_000
@@ -187,7 +188,7 @@ async def test_what_cannot_be_deleted_now_is_said(place, stream, tmp_path):
 
 async def test_a_wall_clock_that_is_set_back_holds_nothing_up(clock, writer, opened):
     clock.now_us = START_UNIX_US
-    stream = opened(retention_s=lambda: {"phishing": 3600})
+    stream = opened(retention=lambda: {"phishing": Retention(3600)})
     writer.append(encode(predictions([request(0, received_unix_us=START_UNIX_US - 20_000_000_000)], [0.5])))
     await stream.step()
     clock.set_back_us = 7_200_000_000

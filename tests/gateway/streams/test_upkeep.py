@@ -7,9 +7,21 @@ import pytest
 from deltalake import DeltaTable
 
 from gateway.streams.letters import Letter
-from gateway.streams.upkeep import METRICS_KEPT_S, expire, forget
+from gateway.streams.upkeep import cutoff, expire, forget
 from routing.records import MetricBlock, MinuteRow, SensitiveLabelBlock
-from tests.kit.spooled import START_UNIX_US, Place, encode, label, labels, pid_text, predictions, request, shadows
+from routing.traffic import Retention
+from tests.kit.spooled import (
+    START_UNIX_US,
+    Place,
+    apart,
+    encode,
+    label,
+    labels,
+    pid_text,
+    predictions,
+    request,
+    shadows,
+)
 
 HOUR, DAY = 3600, 86_400
 
@@ -51,36 +63,94 @@ def test_rows_past_the_retention_of_their_route_go_and_no_others(place, held):
     other = predictions([at(3, 0)], [0.5], endpoint="other")
     ours = [label(None, 1, prediction_id=row.prediction_id) for row in (old, new)]
     place.store(predictions([old, new], [0.5, 0.5]), other, labels(*ours))
-    deleted = expire(*held(), {"phishing": HOUR, "other": 10 * DAY}, now(2 * HOUR))
+    deleted = expire(*held(), {"phishing": Retention(HOUR), "other": Retention(10 * DAY)}, now(2 * HOUR))
     assert (deleted["predictions"], deleted["labels"]) == (1, 1)
     assert len(ids(place, "predictions")) == 2
     assert len(ids(place, "labels")) == 1
-    assert not any(expire(*held(), {"phishing": HOUR, "other": 10 * DAY}, now(2 * HOUR)).values())
+    assert not any(expire(*held(), {"phishing": Retention(HOUR), "other": Retention(10 * DAY)}, now(2 * HOUR)).values())
 
 
 def test_long_retention_drops_whole_days(place, held):
     place.store(predictions([at(n, n * DAY) for n in range(5)], [0.5] * 5), shadows([0], ["1"], ["1"]))
     start = dt.datetime.fromtimestamp(START_UNIX_US / 1e6, dt.UTC)
     midnight_s = DAY - (start - start.replace(hour=0, minute=0, second=0, microsecond=0)).total_seconds()
-    assert expire(*held(), {"phishing": 2 * DAY}, now(2 * DAY + midnight_s - 60))["predictions"] == 0
-    deleted = expire(*held(), {"phishing": 2 * DAY}, now(2 * DAY + midnight_s + 60))
+    assert expire(*held(), {"phishing": Retention(2 * DAY)}, now(2 * DAY + midnight_s - 60))["predictions"] == 0
+    deleted = expire(*held(), {"phishing": Retention(2 * DAY)}, now(2 * DAY + midnight_s + 60))
     assert (deleted["predictions"], deleted["shadows"]) == (1, 1)
 
 
 def test_a_label_without_a_prediction_stays_as_long_as_the_longest_retention(place, held):
     place.store(labels(label(5, 1), label(None, 0, endpoint="phishing", request_id="r1")))
-    kept = {"phishing": HOUR, "other": 3 * DAY}
+    kept = {"phishing": Retention(HOUR), "other": Retention(3 * DAY)}
     assert expire(*held(), kept, now(2 * HOUR))["labels"] == 1  # the one by request id, an hour after its receipt
     assert ids(place, "labels") == [pid_text(5)]
     assert expire(*held(), kept, now(5 * DAY))["labels"] == 1
 
 
-def test_minutes_stay_for_a_year_and_endpoints_without_a_route_for_ever(place, held):
-    minute = MinuteRow("phishing", "champion", "m", "1", START_UNIX_US // 1_000_000, 1, 0, 1, 0.1, [1])
-    place.store(MetricBlock([minute]), predictions([at(1, 0)], [0.5], endpoint="unknown"))
-    assert expire(*held(), {"phishing": HOUR}, now(METRICS_KEPT_S - DAY))["metrics"] == 0
-    deleted = expire(*held(), {"phishing": HOUR}, now(METRICS_KEPT_S + 2 * DAY))
+def minute(endpoint="phishing"):
+    return MinuteRow(endpoint, "champion", "m", "1", START_UNIX_US // 1_000_000, 1, 0, 1, 0.1, [1])
+
+
+def test_minutes_stay_for_a_year_or_as_long_as_their_route_says_and_endpoints_without_a_route_for_ever(place, held):
+    endpoints = ("phishing", "brief", "long", "unknown")
+    place.store(MetricBlock([minute(name) for name in endpoints]), predictions([at(1, 0)], [0.5], endpoint="unknown"))
+    kept = {name: Retention(HOUR, (("metrics", days * DAY),)) for name, days in (("brief", 5), ("long", 3650))}
+    kept["phishing"] = Retention(HOUR)
+    assert expire(*held(), kept, now(4 * DAY))["metrics"] == 0
+    assert expire(*held(), kept, now(7 * DAY))["metrics"] == 1
+    assert expire(*held(), kept, now(399 * DAY))["metrics"] == 0
+    deleted = expire(*held(), kept, now(402 * DAY))
     assert (deleted["metrics"], deleted["predictions"]) == (1, 0)
+    left = DeltaTable(f"{place.uri}/metrics").to_pyarrow_dataset().to_table(columns=["endpoint"])
+    assert sorted(left["endpoint"].to_pylist()) == ["long", "unknown"]
+
+
+def test_every_table_goes_by_its_own_retention(place, held):
+    numbers, days = range(1, 6), (0, 3, 6, 9, 12)
+    requests = [at(number, day * DAY) for number, day in zip(numbers, days, strict=True)]
+    about = [label(None, 1, prediction_id=row.prediction_id, attributes={"origin": "a"}) for row in requests]
+    mirrored = shadows(list(numbers), ["1"] * 5, ["1"] * 5)
+    for row, of in zip(mirrored.requests, requests, strict=True):
+        row_at = msgspec.structs.replace(row, received_unix_us=of.received_unix_us, prediction_id=of.prediction_id)
+        mirrored.requests[mirrored.requests.index(row)] = row_at
+    aside = apart(list(numbers), ["f"] * 5)
+    aside.received_unix_us[:] = [row.received_unix_us for row in requests]
+    place.store(predictions(requests, [0.5] * 5), mirrored, aside, labels(*about), SensitiveLabelBlock(about))
+    by_table = {"shadows": 2, "labels": 8, "sensitive": 5, "sensitive_labels": 3}
+    kept = {"phishing": Retention(11 * DAY, tuple((name, days * DAY) for name, days in by_table.items()))}
+    deleted = expire(*held(), kept, now(14 * DAY))
+    left = {name: len(DeltaTable(f"{place.uri}/{name}").to_pyarrow_table()) for name in ("predictions", *by_table)}
+    assert left == {"predictions": 4, "shadows": 1, "labels": 3, "sensitive": 2, "sensitive_labels": 1}
+    assert {name: deleted[name] for name in left} == {name: 5 - rows for name, rows in left.items()}
+    assert not any(expire(*held(), kept, now(14 * DAY)).values())
+
+
+def test_labels_that_go_before_their_predictions_take_no_labels_of_others(place, held):
+    ours, theirs = [at(n, n * DAY) for n in (1, 2, 3)], [at(n, n * DAY) for n in (11, 12)]
+    told = [label(None, 1, prediction_id=row.prediction_id) for row in (*ours, *theirs)]
+    orphan = label(None, 1, prediction_id=at(20, 0).prediction_id)
+    place.store(predictions(ours, [0.5] * 3), predictions(theirs, [0.5] * 2, endpoint="other"), labels(*told, orphan))
+    kept = {"phishing": Retention(90 * DAY, (("labels", 30 * DAY),)), "other": Retention(60 * DAY)}
+    assert expire(*held(), kept, now(45 * DAY))["labels"] == 3
+    assert expire(*held(), kept, now(65 * DAY))["labels"] == 1  # the one that is of no prediction
+    deleted = expire(*held(), kept, now(75 * DAY))
+    assert (deleted["labels"], deleted["predictions"]) == (2, 2)
+    assert len(ids(place, "predictions")) == 3
+
+
+def test_a_unit_is_found_wherever_its_rows_are_still_kept(place, held):
+    """Its predictions are gone by then, what mirrors answered and their labels are not."""
+    gone = msgspec.structs.replace(at(1, 0), unit="ann")
+    place.store(predictions([gone], [0.5]), shadows([1], ["1"], ["1"], units=["ann"]))
+    kept = {"phishing": Retention(2 * DAY, (("shadows", 90 * DAY),))}
+    deleted = expire(*held(), kept, now(9 * DAY))
+    assert (deleted["predictions"], deleted["shadows"]) == (1, 0)
+    assert forget(*held(), ["ann"])["shadows"] == 1
+
+
+def test_whole_days_begin_at_midnight():
+    assert cutoff(now(0), HOUR).timestamp() == START_UNIX_US / 1e6 - HOUR
+    assert cutoff(now(0), 2 * DAY).time() == dt.time(0)
 
 
 def test_a_forgotten_unit_leaves_no_row_of_it_and_takes_no_other(place, held):
@@ -111,7 +181,7 @@ def test_one_handle_forgets_again_and_again_and_goes_on_expiring(place, held):
     place.store(predictions(rows, [0.5] * 6), labels(*[label(n, 1) for n in range(6)]))
     same = held()
     assert [forget(*same, [f"unit-{n}"])["predictions"] for n in (1, 2, 1)] == [1, 1, 0]
-    deleted = expire(*same, {"phishing": HOUR}, now(3 * HOUR))
+    deleted = expire(*same, {"phishing": Retention(HOUR)}, now(3 * HOUR))
     assert (deleted["predictions"], deleted["labels"]) == (4, 4)
     assert not any(forget(*same, ["unit-3"]).values())
 
@@ -154,7 +224,7 @@ def test_what_is_kept_apart_of_labels_goes_with_them(place, held):
     new = label(None, None, prediction_id=at(3, 90 * 60).prediction_id, attributes={"origin": "d"})
     place.store(predictions([theirs, old], [0.5, 0.5]), SensitiveLabelBlock([*rows, new]))
     assert forget(*held(), ["ann"])["sensitive_labels"] == 2
-    assert expire(*held(), {"phishing": HOUR}, now(2 * HOUR))["sensitive_labels"] == 1
+    assert expire(*held(), {"phishing": Retention(HOUR)}, now(2 * HOUR))["sensitive_labels"] == 1
     found = DeltaTable(f"{place.uri}/sensitive_labels").to_pyarrow_dataset().to_table(columns=["attributes"])
     assert found["attributes"].to_pylist() == ['{"origin":"d"}']
 

@@ -23,10 +23,10 @@ def run(batch: Batch, clock_ns: Callable[[], int]) -> list[Batch]:
             gather([ticket.inputs[place] for ticket in tickets], spec)
             for place, spec in zip(places, specs, strict=True)
         ]
-        batch.outputs = model.run(batch.inputs)
+        batch.outputs = model.run(batch.inputs, batch.stop)
     except Exception as error:  # noqa: BLE001 - a model may raise anything, and it must not reach the loop or batch mates
         batch.finished_ns = clock_ns()
-        if len(tickets) > 1:
+        if len(tickets) > 1 and not (batch.stop is not None and batch.stop.is_asked):
             return [done for half in _halves(batch) for done in run(half, clock_ns)]
         batch.error = (
             error if isinstance(error, (InputInvalid, ModelFailed)) else ModelFailed("the model failed on this input")
@@ -82,7 +82,10 @@ def insert_by_priority(queue: deque[Ticket], ticket: Ticket) -> None:
 
 def _halves(batch: Batch) -> list[Batch]:
     middle = len(batch.tickets) // 2
-    return [
+    halves = [
         Batch(batch.model, tickets, sum(ticket.rows for ticket in tickets))
         for tickets in (batch.tickets[:middle], batch.tickets[middle:])
     ]
+    for half in halves:
+        half.stop = batch.stop
+    return halves

@@ -1,8 +1,9 @@
 """Runs on the pool's threads: how many a model has there, and the requests that do not stay until theirs ends.
 
-A run cannot be stopped. Whose deadline passes meanwhile is answered then, by a look at what runs every few milliseconds and not by a timer
-of its own; whose caller leaves is recorded as that when the run ends, for until then it holds its place. What the model computed for them
-is dropped. Runs on the loop are shorter than such a look, so nobody leaves them.
+Whose deadline passes meanwhile is answered then, by a look at what runs every few milliseconds and not by a timer of its own; whose caller
+leaves is recorded as that when the run ends, for until then it holds its place. What the model computed for them is dropped, and a run that
+nobody waits for any more is stopped: else one huge request held the thread, and all models that need it, long after its deadline. Runs on
+the loop are shorter than such a look, so nobody leaves them.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from gateway.runs import run
 from gateway.ticket import Batch, Ticket
 from models.catalog import LoadedModel
 from models.pool import ComputePool
+from models.runtime.onnx import Stop
 
 LOOK_S: Final = 0.005
 """By so much a deadline that passes during a run may be answered late."""
@@ -45,6 +47,7 @@ class ThreadedRuns:
     def start(self, batch: Batch) -> None:
         """Hands a batch to a thread."""
         self.running[batch.model] = self.running.get(batch.model, 0) + 1
+        batch.stop = Stop()
         self._batches.add(batch)
         self._pool.submit(lambda: self._run(batch))
         if not self._is_looking:
@@ -71,20 +74,22 @@ class ThreadedRuns:
         self._land(done + gone)
 
     def _look(self) -> None:
-        """While anything runs: whose deadline has passed?"""
+        """While anything runs: whose deadline has passed, and does anybody still wait?"""
         self._is_looking = bool(self._batches)
         if not self._batches:
             return
         self._loop.call_later(LOOK_S, self._look)
         now_ns = self._clock_ns()
-        self._expire(
-            [
-                _left(ticket, batch, DeadlinePassed("the deadline passed while the model ran"))
-                for batch in self._batches
-                for ticket in batch.tickets
-                if now_ns > ticket.deadline_ns and not (ticket.has_left or ticket.cancelled)
+        late: list[Batch] = []
+        for batch in self._batches:
+            waiting = [ticket for ticket in batch.tickets if not (ticket.has_left or ticket.cancelled)]
+            passed = [ticket for ticket in waiting if now_ns > ticket.deadline_ns]
+            late += [
+                _left(ticket, batch, DeadlinePassed("the deadline passed while the model ran")) for ticket in passed
             ]
-        )
+            if len(passed) == len(waiting) and batch.stop is not None:
+                batch.stop.now()
+        self._expire(late)
 
 
 def _left(ticket: Ticket, batch: Batch, error: Exception) -> Batch:

@@ -11,6 +11,7 @@ from gateway.live import Arm, ServedEndpoint
 from gateway.telemetry.trace import Trace
 from models.batching import Part
 from models.catalog import LoadedModel
+from models.runtime.onnx import Stop
 from models.tensors import Array
 
 
@@ -39,6 +40,7 @@ class Batch:
         "outputs",
         "rows",
         "started_ns",
+        "stop",
         "tickets",
     )
 
@@ -51,6 +53,8 @@ class Batch:
         self.error: Exception | None = None
         self.started_ns = 0
         self.finished_ns = 0
+        self.stop: Stop | None = None
+        """Ends a run on a thread; none can end one on the loop."""
         self.is_whole = True
         """False when some of its tickets did not stay until the run ended (`has_left`)."""
         self.chunks: list[list[bytes]] | None = None

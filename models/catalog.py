@@ -12,7 +12,7 @@ from models import profiles
 from models.artifacts import file_digest
 from models.batching import fill_samples
 from models.errors import ArtifactInvalid, ModelFailed
-from models.runtime.onnx import OnnxSession
+from models.runtime.onnx import OnnxSession, Stop
 from models.staged import ModelKey, Profile, Setting, StagedModel
 from models.tensors import Array
 
@@ -50,12 +50,12 @@ class LoadedModel:
         self._curve_rows: list[int] = [1]
         self._curve: list[float] = [0.0]
 
-    def run(self, inputs: Sequence[Array]) -> list[Array]:
-        """Runs `inputs` (in the signature's order, rows first) and answers the outputs in the signature's order.
+    def run(self, inputs: Sequence[Array], stop: Stop | None = None) -> list[Array]:
+        """Runs `inputs` (in the signature's order, rows first) and answers the outputs in the signature's order. `stop` may end it.
 
         Raises InputInvalid or ModelFailed; also ModelFailed when an output of a batched model has another number of rows.
         """
-        outputs = self.session.run(inputs, self.output_names)
+        outputs = self.session.run(inputs, self.output_names, stop)
         if self.staged.signature.is_batched and inputs:
             rows = len(inputs[0])
             for output in outputs:

@@ -31,6 +31,24 @@ _LEVELS: Final = {
 VERSION: Final[str] = onnxruntime.__version__
 
 
+class Stop:
+    """Ends a run that nobody waits for any more, from another thread: at the next node of its graph, since none is left in the middle."""
+
+    __slots__ = ("options",)
+
+    def __init__(self) -> None:
+        self.options = onnxruntime.RunOptions()
+
+    def now(self) -> None:
+        """The run fails, and so does any that begins with this."""
+        self.options.terminate = True
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether it is to end."""
+        return bool(self.options.terminate)
+
+
 class OnnxSession:
     """One loaded model. `run` is safe from several threads and lets go of the interpreter lock while it computes.
 
@@ -64,18 +82,19 @@ class OnnxSession:
         self.size = _size([node.shape for node in nodes]) if self.input_names else None
         """The rows that every run must have, where the file fixes them for all inputs and outputs alike."""
 
-    def run(self, inputs: Sequence[Array], output_names: Sequence[str]) -> list[Array]:
+    def run(self, inputs: Sequence[Array], output_names: Sequence[str], stop: Stop | None = None) -> list[Array]:
         """`inputs` in the order of `input_names`; answers in the order of `output_names`. Any number of rows, also where the file fixes it.
 
         Raises InputInvalid for what only the model could refuse (an inner dimension, an index out of range), else ModelFailed.
         """
         if self.size is not None and len(inputs[0]) != self.size:
-            return in_sizes(lambda part: self._run(part, output_names), inputs, self.size)
-        return self._run(inputs, output_names)
+            return in_sizes(lambda part: self._run(part, output_names, stop), inputs, self.size)
+        return self._run(inputs, output_names, stop)
 
-    def _run(self, inputs: Sequence[Array], output_names: Sequence[str]) -> list[Array]:
+    def _run(self, inputs: Sequence[Array], output_names: Sequence[str], stop: Stop | None) -> list[Array]:
+        fed = dict(zip(self.input_names, inputs, strict=True))
         try:
-            outputs: list[Array] = self._session.run(output_names, dict(zip(self.input_names, inputs, strict=True)))
+            outputs: list[Array] = self._session.run(output_names, fed, None if stop is None else stop.options)
         except _INVALID_ARGUMENT as error:
             raise InputInvalid(f"the model refuses this input: {_first_line(error)}") from error
         except _RUN_ERRORS as error:

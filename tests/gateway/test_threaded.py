@@ -13,10 +13,12 @@ from gateway.errors import DeadlinePassed
 from gateway.request import InferReply
 from gateway.threaded import LOOK_S
 from models.errors import InputInvalid
+from models.staged import ModelKey
 from routing.records import PredictionBlock, RequestRow
 from tests.kit.held import hold, settled
+from tests.kit.onnx_models import turning
 from tests.kit.plane import Plane
-from tests.kit.staged import stage_linear
+from tests.kit.staged import stage_linear, stage_made
 
 
 @pytest.fixture
@@ -178,3 +180,29 @@ async def test_nobody_is_looked_at_when_nothing_runs(plane: Plane) -> None:
         await asyncio.sleep(LOOK_S)
     assert not plane.data._threads._is_looking
     assert not plane.data._threads.running
+
+
+@pytest.mark.parametrize("is_late", [True, False], ids=["late", "gone"])
+async def test_a_run_that_nobody_waits_for_is_stopped_and_frees_its_thread(plane: Plane, *, is_late: bool) -> None:
+    staged = stage_made(plane.artifacts, turning(), ModelKey("turning", "1"))
+    plane.serve({"champion": staged}, endpoint="turning")
+    model = plane.catalog.get(staged.digest)
+    assert model is not None
+    model._curve = [0.5] * len(model._curve)  # on a thread, of which there is one
+
+    def turn(*turns: int, **fields: Any) -> "asyncio.Task[Any]":
+        request = plane.request({"x": np.array(turns, np.int64)[:, None]}, endpoint="turning", **fields)
+        return asyncio.get_running_loop().create_task(plane.corridor.infer(request))
+
+    endless = [turn(1 << 60, 1, timeout_s=0.2 if is_late else 30.0) for _ in range(2)]
+    while not plane.data._threads.running:  # noqa: ASYNC110 - turns are what is waited for
+        await asyncio.sleep(0)
+    if not is_late:
+        for task in endless:
+            task.cancel()
+    ended = await asyncio.gather(*endless, return_exceptions=True)
+    assert [type(one) for one in ended] == [DeadlinePassed if is_late else asyncio.CancelledError] * 2
+    reply = await turn(5)
+    assert reply.outputs[0].tolist() == [[6]]
+    await settled(plane, model)
+    assert sorted(r.status for _, r in recorded(plane)) == [200, *([504] * 2 if is_late else [499] * 2)]

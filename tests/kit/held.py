@@ -7,6 +7,7 @@ from typing import Any
 
 from models.catalog import LoadedModel
 from models.errors import ModelFailed
+from models.runtime.onnx import Stop
 from models.staged import StagedModel
 from tests.kit.plane import Plane
 
@@ -19,12 +20,12 @@ class Held:
         self._is_broken = is_broken
         self._began, self._may_end = threading.Event(), threading.Event()
 
-    def run(self, inputs: Sequence[Any], names: list[str]) -> list[Any]:
+    def run(self, inputs: Sequence[Any], names: list[str], stop: Stop | None = None) -> list[Any]:
         self._began.set()
         assert self._may_end.wait(30)
         if self._is_broken:
             raise ModelFailed("the model failed on this input")
-        return self._session.run(inputs, names)  # type: ignore[no-any-return]
+        return self._session.run(inputs, names, stop)  # type: ignore[no-any-return]
 
     async def begun(self) -> None:
         """Until a run has begun."""

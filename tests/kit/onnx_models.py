@@ -116,6 +116,29 @@ def failing() -> MadeModel:
     )
 
 
+def turning() -> MadeModel:
+    """`x` INT64 [-1, 1] → `y` = x + 1, after as many turns of a loop as the largest `x` says."""
+    number, flag = TensorProto.INT64, TensorProto.BOOL
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["one"], ["same"])],
+        "turn",
+        [
+            helper.make_tensor_value_info("turn", number, []),
+            helper.make_tensor_value_info("go", flag, []),
+            helper.make_tensor_value_info("one", number, [1]),
+        ],
+        [helper.make_tensor_value_info("on", flag, []), helper.make_tensor_value_info("same", number, [1])],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["turns"], keepdims=0),
+        helper.make_node("Loop", ["turns", "", "unit"], ["left"], body=body),
+        helper.make_node("Add", ["x", "left"], ["y"]),
+    ]
+    signature = Signature(inputs=(spec("x", "INT64", -1, 1),), outputs=(spec("y", "INT64", -1, 1),))
+    unit = numpy_helper.from_array(np.array([1], np.int64), "unit")
+    return MadeModel(_model(nodes, signature, [unit]), signature, Answer(scoring_outputs=("y",), scoring_form="matrix"))
+
+
 def _model(nodes: list[onnx.NodeProto], signature: Signature, initializers: list[onnx.TensorProto]) -> bytes:
     graph = helper.make_graph(
         nodes,

@@ -1,8 +1,9 @@
 """`runoff` and routes: reading, applying and changing them, and who did so. Names, options and help; what they do is in `gateway/commands/`."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -43,7 +44,9 @@ def check(
 @app.command()
 def apply(
     files: Annotated[list[Path], typer.Argument(help="route documents, YAML or JSON, or folders of them")],
-    reason: Reason,
+    reason: Annotated[
+        str | None, typer.Option("--reason", "-m", help="why; everybody sees it in the history; not for a dry run")
+    ] = None,
     wait: Wait = WAIT_S,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would change")] = False,
     url: Url = None,
@@ -53,11 +56,13 @@ def apply(
     """Make route documents the routes; what has not changed is left alone. An alias that moved counts as a change."""
     from gateway.commands.apply import apply_all
     from gateway.commands.documents import read_documents
-    from gateway.commands.talk import gateway
+    from gateway.commands.talk import CommandFailed, gateway
 
+    if reason is None and not dry_run:
+        raise CommandFailed("wanted --reason, or -m: why; everybody sees it in the history")
     documents = read_documents(files)
     with gateway(url, key_file) as client:
-        is_done = apply_all(client, documents, reason=reason, wait_s=wait, dry_run=dry_run, as_json=as_json)
+        is_done = apply_all(client, documents, reason=reason or "", wait_s=wait, dry_run=dry_run, as_json=as_json)
     if not is_done:
         raise typer.Exit(1)
 
@@ -94,9 +99,14 @@ def split(
     for text in weights:
         name, _, weight = text.partition("=")
         try:
-            wanted[name] = float(weight)
+            number = float(weight)
         except ValueError:
-            raise CommandFailed(f"wanted <variant>=<weight>, got {text!r}") from None
+            number = math.nan
+        if not math.isfinite(number):
+            raise CommandFailed(f"wanted <variant>=<weight>, such as challenger=20, got {text!r}")
+        if name in wanted:
+            raise CommandFailed(f"wanted each variant once, got {name!r} twice")
+        wanted[name] = number
     _change(lambda client: client.set_weights(endpoint, wanted, reason=reason, wait_s=wait), url, key_file, as_json)
 
 
@@ -208,7 +218,9 @@ def pause(endpoint: Endpoint, reason: Reason, url: Url = None, key_file: KeyFile
 def resume(
     endpoint: Endpoint,
     reason: Reason,
-    only: Annotated[str | None, typer.Option("--only", help="following or steps; left out: both")] = None,
+    only: Annotated[
+        Literal["following", "steps"] | None, typer.Option("--only", help="one of the two; left out: both")
+    ] = None,
     url: Url = None,
     key_file: KeyFile = None,
     as_json: Json = False,

@@ -2,7 +2,7 @@
 
 RunoffError
 ├── GatewayUnreachable   nobody answers at the address
-├── NotSendable          a value that JSON does not know, such as NaN
+├── NotSendable          a value that JSON does not know, such as NaN, or a key that no header can carry
 └── RequestRefused       the gateway answered, and said no
 """
 
@@ -19,7 +19,7 @@ class GatewayUnreachable(RunoffError):
 
 
 class NotSendable(RunoffError):
-    """A value that JSON does not know: NaN, infinity, an object. Nothing was sent."""
+    """A value that JSON does not know: NaN, infinity, an object; a key that no header can carry. Nothing was sent."""
 
 
 class RequestRefused(RunoffError):

@@ -20,9 +20,9 @@ class Transport:
     def __init__(
         self, url: str, *, key: str | None = None, timeout_s: float = 60.0, transport: httpx.BaseTransport | None = None
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url = _address(url)
         self._timeout_s = timeout_s
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Authorization": f"Bearer {_sendable(key)}"} if key else {}
         self._client = httpx.Client(
             base_url=self.url, headers=headers, timeout=timeout_s, transport=transport, verify=_tls(self.url)
         )
@@ -50,8 +50,7 @@ class Transport:
         except httpx.TimeoutException as error:
             raise GatewayUnreachable(f"{self.url} did not answer within {self._timeout_s + wait_s:g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            remedy = "is `runoff serve` running there? another address goes with --url or RUNOFF_URL"
-            raise GatewayUnreachable(f"no gateway answers at {self.url}: {error}; {remedy}") from error
+            raise GatewayUnreachable(f"no gateway answers at {self.url}: {error}; {_remedy(str(error))}") from error
         if reply.status_code >= 400:
             raise _refusal(reply)
         return reply
@@ -66,6 +65,36 @@ class Transport:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _address(url: str) -> str:
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL:
+        parts = httpx.URL("")
+    if parts.scheme not in {"http", "https"} or not parts.host:
+        raise GatewayUnreachable(f"wanted an address such as http://127.0.0.1:8090 (--url, RUNOFF_URL), got {url!r}")
+    return url.rstrip("/")
+
+
+def _sendable(key: str) -> str:
+    """Before a library says what is wrong with it, and repeats it."""
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise NotSendable("the key is not one line of ASCII characters; is it the right file? (--key-file, RUNOFF_KEY)")
+    return key
+
+
+_REMEDIES: Final = {
+    "CERTIFICATE_VERIFY_FAILED": "SSL_CERT_FILE names the PEM of who signed the gateway's certificate",
+    "disconnected without": "does it speak https there, or want a certificate of its callers (RUNOFF_CLIENT_CERT)?",
+    "WRONG_VERSION_NUMBER": "it speaks http there, not https",
+}
+"""By a part of what httpx says."""
+
+
+def _remedy(error: str) -> str:
+    default = "is `runoff serve` running there? another address goes with --url or RUNOFF_URL"
+    return next((remedy for part, remedy in _REMEDIES.items() if part in error), default)
 
 
 def _tls(url: str) -> ssl.SSLContext | bool:
@@ -104,5 +133,10 @@ def _refusal(reply: httpx.Response) -> RequestRefused:
     if not isinstance(document, dict) or "error" not in document:
         text = f"{reply.request.url} answered {reply.status_code} without saying why; is this a Runoff admin listener?"
         return RequestRefused(reply.status_code, "not_runoff", text)
-    problems = document.get("problems") or []
-    return RequestRefused(reply.status_code, str(document.get("code", "")), str(document["error"]), problems)
+    problems, code, text = document.get("problems") or [], str(document.get("code", "")), str(document["error"])
+    if reply.status_code == 404 and reply.request.url.path.startswith("/admin/") and code in {"", "not_found"}:
+        code = "not_admin"
+        text = (
+            f"{reply.request.url} is not there ({text}); is this the admin listener? `runoff serve` prints its address"
+        )
+    return RequestRefused(reply.status_code, code, text, problems)

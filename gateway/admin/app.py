@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Awaitable, Callable
+from difflib import get_close_matches
 from importlib import resources
 from typing import Final
 
@@ -13,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gateway.admin.calls import Call, calls
-from gateway.admin.context import Admin, principal_of
+from gateway.admin.context import Admin, may, principal_of
 from gateway.admin.guard import Guard
 from gateway.admin.openapi import openapi
 from gateway.admin.replies import AdminError, answer, invalid, refusal
@@ -25,6 +26,7 @@ from routing.errors import RouteInvalid
 
 log = EventLog(__name__)
 
+_NAMED_MAX: Final = 10
 PUBLIC_PAGES: Final = frozenset({"/", "/docs", "/openapi.json"})
 """Shipped with the package, the same for everybody: they show nothing of this gateway."""
 
@@ -71,7 +73,7 @@ def _handled(admin: Admin, call: Call) -> Callable[[Request], Awaitable[Response
             headers = {} if error.current is None else {"ETag": f'"{error.current}"'}
             return refusal(AdminError(412, "precondition_failed", str(error)), headers)
         except EndpointAbsent as error:
-            return refusal(AdminError(404, "endpoint_unknown", str(error)))
+            return refusal(AdminError(404, "endpoint_unknown", f"{error}{_others(admin, request)}"))
         except NothingToRestore as error:
             return refusal(AdminError(422, "nothing_to_restore", str(error)))
         except NothingToPause as error:
@@ -84,6 +86,16 @@ def _handled(admin: Admin, call: Call) -> Callable[[Request], Awaitable[Response
             return refusal(AdminError(503, "state_unavailable", text), {"Retry-After": "5"})
 
     return handle
+
+
+def _others(admin: Admin, request: Request) -> str:
+    """Which endpoint may have been meant, of those that the caller may see."""
+    name = str(request.path_params["endpoint"])
+    known = [endpoint for endpoint in admin.store.endpoints() if may(admin, request, "read", endpoint)]
+    if name in known:
+        return ""
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else f"; there: {', '.join(known[:_NAMED_MAX]) or 'none'}"
 
 
 def _check_scope(call: Call, request: Request) -> None:

@@ -94,7 +94,9 @@ def author_of(admin: Admin, request: Request, body: dict[str, Any] | None = None
     """Who asks and why; the reason may stand in an action's body as well. Raises AdminError without one."""
     reason = request.query_params.get("reason") or (body or {}).get("reason")
     if not isinstance(reason, str) or not reason.strip():
-        raise AdminError(400, "reason_missing", "every change needs a reason: add ?reason=…")
+        raise AdminError(
+            400, "reason_missing", "every change needs a reason: --reason on the command line, ?reason=… in a request"
+        )
     if len(reason) > 1000:
         raise AdminError(400, "reason_too_long", f"wanted a reason of at most 1000 characters, got {len(reason)}")
     principal = principal_of(request)

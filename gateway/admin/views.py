@@ -132,15 +132,16 @@ def changes(store: StateStore, revision: Revision) -> list[str]:
 
 
 def history(store: StateStore, revision: Revision) -> dict[str, Any]:
-    """One revision in a list: who, when, why, what it changed and what became of it."""
+    """One revision in a list: who, when, why (as the audit has it, whose past cannot be changed unseen), what became of it."""
+    written = store.written(revision.number)
     return {
         "revision": revision.number,
         "endpoint": revision.endpoint,
         "state": revision.state,
-        "action": revision.action,
-        "author": revision.author,
-        "reason": revision.reason,
-        "created_at": time_text(revision.created_unix_us),
+        "action": written.action if written else revision.action,
+        "author": written.author if written else revision.author,
+        "reason": written.reason if written else revision.reason,
+        "created_at": time_text(written.at_unix_us if written else revision.created_unix_us),
         "changed_at": time_text(revision.changed_unix_us),
         "replaced": revision.replaced,
         "restores": revision.restores,

@@ -29,7 +29,11 @@ def apply_all(
         try:
             with waiting(f"{document.get('endpoint')}: preparing and warming …"):
                 plan = client.plan(document)
-                result = _planned(plan) if dry_run else client.apply(document, reason=reason, wait_s=wait_s, plan=plan)
+                if dry_run:
+                    result = _planned(plan)
+                else:
+                    done = client.apply(document, reason=reason, wait_s=wait_s, plan=plan)
+                    result = {**done, "warnings": plan["warnings"]}
         except RequestRefused as error:
             result = _refused(document, str(error), error.code, error.problems)
         except NotSendable as error:
@@ -61,6 +65,7 @@ def _planned(plan: Document) -> Document:
         "moves",
         "moved",
         "shares",
+        "shares_now",
         "warnings",
     )
     return {name: plan[name] for name in kept if name in plan} | {"state": state}
@@ -76,12 +81,23 @@ def _show(result: Document) -> None:
     if result["state"] in {"planned", "refused"}:
         show_lines(*(f"  {change}" for change in result["changes"]))
     if result["state"] == "planned":
-        show_lines(f"  shares: {percents(result['shares'])}; {result['moved']:.1%} of units move")
+        show_lines(f"  shares: {_shares(result)}; {result['moved']:.1%} of units move")
         show_lines(*(f"    {move['share']:.1%} {move['source']} → {move['target']}" for move in result["moves"]))
         show_lines(*(line for model in result["models"] if (line := _to_load(model))))
     show_lines(*(f"  note: {note['path']}: {note['message']}" for note in result.get("warnings", ())))
     if "error" not in result:
         show_lines(*(f"  {problem_line(problem)}" for problem in result.get("problems", ())))
+
+
+def _shares(result: Document) -> str:
+    """`champion 90.0% → 80.0%  challenger 10.0% → 20.0%`; of an endpoint that is not live yet those to come."""
+    now, then = result["shares_now"], result["shares"]
+    if not now:
+        return percents(then)
+    moved = ((name, now.get(name, 0.0), then.get(name, 0.0)) for name in dict.fromkeys([*then, *now]))
+    return "  ".join(
+        f"{name} {before:.1%}" + ("" if before == after else f" → {after:.1%}") for name, before, after in moved
+    )
 
 
 _STATES: Final = {

@@ -13,6 +13,7 @@ from routing.validate import validate
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 _BYTES_MAX: Final = 1 << 20
+_VALUES_MAX: Final = 100_000
 
 
 class Loader(yaml.SafeLoader):
@@ -54,7 +55,7 @@ def _read(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         if path.suffix == ".json":
             documents = [msgspec.json.decode(raw)]
         else:
-            documents = list(yaml.load_all(raw, Loader=Loader))
+            documents = list(_parts(raw))
     except (OSError, msgspec.DecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise CommandFailed(f"{path}: {' '.join(str(error).split())}") from error
     for document in documents:
@@ -62,7 +63,32 @@ def _read(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             continue
         if not isinstance(document, dict):
             raise CommandFailed(f"{path}: wanted a mapping with `endpoint`, got {type(document).__name__}")
+        if _size(document) > _VALUES_MAX:
+            raise CommandFailed(
+                f"{path}: wanted at most {_VALUES_MAX:,} values, with its aliases written out; got more"
+            )
         yield path, document
+
+
+def _parts(raw: bytes) -> Iterator[Any]:
+    loader = Loader(raw)
+    loader.name = "it"  # in complaints, behind the file's name
+    try:
+        while loader.check_data():  # type: ignore[no-untyped-call]  # PyYAML has no types
+            yield loader.get_data()
+    finally:
+        loader.dispose()
+
+
+def _size(value: object) -> int:
+    """Values in it, counted as often as they are named: a few lines of YAML aliases may stand for billions. Stops above the bound."""
+    size, waiting = 0, [value]
+    while waiting and size <= _VALUES_MAX:
+        one = waiting.pop()
+        inner = [*one.keys(), *one.values()] if isinstance(one, dict) else one if isinstance(one, list) else ()
+        size += 1 + len(inner)
+        waiting += [part for part in inner if isinstance(part, dict | list)]
+    return size
 
 
 _MERGE: Final = "tag:yaml.org,2002:merge"

@@ -144,8 +144,9 @@ class Changes:
         arms = {mirror.name for mirror in route.mirrors} if is_mirror else {variant.name for variant in route.variants}
         kind = "mirror" if is_mirror else "variant"
         if arm not in arms or arm == route.champion:
-            wanted = sorted(arms - {route.champion})
-            raise RouteInvalid([Problem(kind, "arm_unknown", f"'{arm}' cannot be promoted", f"one of {wanted}")])
+            wanted = ", ".join(sorted(arms - {route.champion})) or "none"
+            why = "is the champion already" if arm == route.champion else f"is no {kind} of this endpoint"
+            raise RouteInvalid([Problem(kind, "arm_unknown", f"'{arm}' {why}", f"{kind}s to promote: {wanted}")])
         if model is None:
             raise RouteInvalid([Problem(kind, "arm_remote", f"mirror '{arm}' is another server; it has no model here")])
         reference = next(variant.model for variant in route.variants if variant.name == route.champion)
@@ -175,10 +176,12 @@ class Changes:
         """Back to the previous live revision, or to `to`, with the versions it had; the registry is not asked."""
         target = self._store.previous(endpoint) if to is None else self._store.revision(to)
         live = self._store.live(endpoint)
+        if target is None and to is None and live is None and self._store.current(endpoint) is None:
+            raise EndpointAbsent(f"there is no endpoint '{endpoint}'")
         if target is None or target.endpoint != endpoint or target.document is None or not target.resolutions:
             asked = "no revision was live before this one" if to is None else f"revision {to} never was live here"
             raise NothingToRestore(f"endpoint '{endpoint}': {asked}")
-        if live is not None and target.number == live.number:
+        if live is not None and target.number == live.number and self._store.current(endpoint) == live:
             raise NothingToRestore(f"endpoint '{endpoint}': revision {to} is the live one")
         route = validate(target.document)
         ref, champion = parse_ref(route.models[route.champion]), target.resolutions[route.champion]

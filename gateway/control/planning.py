@@ -73,11 +73,12 @@ class Planner:
         ]
         return base | {
             "problems": problems + await self._misnamed(endpoint, route),
-            "warnings": [*planned.warnings, *self._fails(endpoint, arms)],
+            "warnings": [*planned.warnings, *self._fails(endpoint, arms), *self._left(endpoint, arms)],
             "changes": changes,
             "models": arms,
             "memory_bytes": sum(arm.memory_bytes or 0 for arm in arms if arm.state != "loaded"),
             "shares": {share.variant: share.share for share in planned.shares},
+            "shares_now": self._shares(endpoint),
             "moves": planned.moves,
             "moved": planned.moved,
         }
@@ -119,6 +120,25 @@ class Planner:
         known = (followed.following.wanted | followed.following.refused).items()
         named = {(arm.arm, arm.model.rpartition("/")[2]) for arm in arms if arm.model}
         return followed.problems if known & named else ()
+
+    def _left(self, endpoint: str, arms: list[ArmPlan]) -> list[Problem]:
+        """Versions that somebody rolled back from, and that this would take again, as their aliases name them still."""
+        left = self._store.followed(endpoint).following.left
+        return [
+            Problem(
+                arm.arm,
+                "rolled_back",
+                f"takes {arm.model} again, which a rollback left",
+                f"move {arm.reference} to the version that is wanted first",
+            )
+            for arm in arms
+            if arm.model and arm.arm in left and arm.model.rpartition("/")[2] == left[arm.arm]
+        ]
+
+    def _shares(self, endpoint: str) -> dict[str, float]:
+        live = self._store.live(endpoint)
+        compiled = self._store.compiled(live.number) if live else None
+        return compiled.shares if compiled else {}
 
     async def _arms(self, route: Route, loaded: dict[str, CompiledModel]) -> tuple[list[ArmPlan], list[Problem]]:
         taken = self._changes.taken(route)

@@ -74,14 +74,15 @@ class TokenReader:
                 leeway=_LEEWAY_S,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
-        except jwt.InvalidTokenError as error:
+            ends_unix_s = float(claims["exp"]) + _LEEWAY_S
+        except (jwt.InvalidTokenError, OverflowError) as error:  # OverflowError: an end that no clock will ever show
             raise Unauthenticated(
                 f"the token is not accepted: {_WORDS.get(type(error).__name__, 'it is not valid')}"
             ) from None
         return Claims(
             subject=_printable(str(claims["sub"])),
             grants=self._grants(claims.get(self._settings.scope_claim)),
-            ends_unix_s=float(claims["exp"]) + _LEEWAY_S,
+            ends_unix_s=ends_unix_s,
         )
 
     def _key(self, header: Mapping[str, Any]) -> "PyJWK":

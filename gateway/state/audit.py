@@ -89,6 +89,14 @@ class Audit:
         )
         return [_row(values) for values in found]
 
+    def first(self, revision: int) -> AuditRow | None:
+        """The first row about a revision; None: none is."""
+        found = self._connection.execute(
+            f"SELECT {_COLUMNS} FROM audit WHERE revision = ? ORDER BY sequence LIMIT 1",  # noqa: S608  # a constant
+            (revision,),
+        ).fetchone()
+        return _row(found) if found else None
+
     def newest(self) -> tuple[int, str]:
         """Sequence and hash of the last row; (0, GENESIS) before the first. Kept elsewhere, it shows when rows are cut off the end."""
         found = self._connection.execute("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1").fetchone()
@@ -110,5 +118,8 @@ class Audit:
 
 def _row(values: tuple[Any, ...]) -> AuditRow:
     fields = dict(zip(_COLUMNS.split(", "), values, strict=True))
-    fields["detail"] = msgspec.json.decode(fields["detail"])
+    try:
+        fields["detail"] = msgspec.json.decode(fields["detail"], type=dict[str, Any])
+    except (msgspec.MsgspecError, TypeError):  # somebody else's words, which must not hide the other rows
+        fields["detail"] = {"unreadable": str(fields["detail"])}
     return AuditRow(**fields)

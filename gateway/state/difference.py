@@ -1,10 +1,12 @@
 """What changed between two route documents, in lines that a person reads: for the audit, `runoff apply` and the plan."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 _NAMED: Final = ("variants", "mirrors", "rules")
 _ORDERED: Final = "rules"
+_WEIGHT: Final = re.compile(r"variants\.([^:]+)\.weight: (.*)")
 
 
 def differences(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[str]:
@@ -13,14 +15,21 @@ def differences(before: Mapping[str, Any] | None, after: Mapping[str, Any] | Non
     Of rules it is one, since the first that matches wins; new ones behind all others move none. Of a new endpoint only the arms are named,
     not every default; of a deleted one nothing.
 
+    Weights stand first, on one line: they are what is changed most, and mean something beside each other only.
+
     >>> differences({"variants": [{"name": "a", "weight": 1}]}, {"variants": [{"name": "a", "weight": 2}]})
-    ['variants.a.weight: 1 → 2']
+    ['weights: a 1 → 2']
     """
     if before is None or after is None:
         named = {name: members for name in _NAMED if after and (members := after.get(name))}
         return ["new endpoint" if after else "endpoint deleted", *_changes("", {name: [] for name in named}, named)]
     empty: dict[str, object] = {name: [] for name in _NAMED if name in before or name in after}
-    return list(_changes("", {**empty, **before}, {**empty, **after}))
+    weights: list[str] = []
+    rest: list[str] = []
+    for change in _changes("", {**empty, **before}, {**empty, **after}):
+        found = _WEIGHT.fullmatch(change)
+        (weights if found else rest).append(f"{found[1]} {found[2]}" if found else change)
+    return [*([f"weights: {', '.join(weights)}"] if weights else []), *rest]
 
 
 def _changes(path: str, before: object, after: object) -> Iterator[str]:
@@ -60,6 +69,8 @@ def _text(value: object) -> str:
         )
     if isinstance(value, list | tuple):
         return ", ".join(_text(inner) for inner in value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, float):
         return f"{value:g}"
     return "none" if value is None else str(value)

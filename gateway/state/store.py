@@ -144,12 +144,13 @@ class StateStore:
 
     def changes(self, number: int) -> list[str]:
         """What the revision changed of what its author saw, a line each, as the audit has it."""
-        row = self._connection.execute(
-            "SELECT detail FROM audit WHERE revision = ? ORDER BY sequence LIMIT 1", (number,)
-        )
-        found = row.fetchone()
-        changes: list[str] = msgspec.json.decode(found[0]).get("changes", []) if found else []
+        written = self.written(number)
+        changes: list[str] = written.detail.get("changes", []) if written else []
         return changes
+
+    def written(self, number: int) -> AuditRow | None:
+        """The line of the audit that tells of the writing of a revision: who, what and why, in the chain of hashes."""
+        return self._database.audit.first(number)
 
     # ---------------------------------------------------------------- a revision's way
 
@@ -233,7 +234,8 @@ class StateStore:
             self._connection.execute("UPDATE revisions SET replaced = ? WHERE number = ?", (replaced, number))
             self._connection.execute(
                 "UPDATE routes SET live = ?2, previous = coalesce(?3, previous) WHERE endpoint = ?1",
-                (revision.endpoint, number if compiled else None, replaced),
+                # Going back to what is live takes away what was on its way, and leaves the way back where it was.
+                (revision.endpoint, number if compiled else None, None if revision.restores == replaced else replaced),
             )
             self._follow_activated(revision, before)
             self._connection.execute(

@@ -84,7 +84,7 @@ def test_apply_shows_what_changes_and_is_idempotent(run, served, file):
     assert run("apply", file, "--reason", "again")[1] == "phishing: unchanged\n"
     file.write_text(ROUTE.replace("90", "50"))
     dry = run("apply", file, "--reason", "try", "--dry-run")[1]
-    assert "variants.champion.weight: 90 → 50" in dry
+    assert "weights: champion 90 → 50" in dry
     assert "of units move" in dry
     assert "revision 2 is live" in run("apply", file, "--reason", "even")[1]
 
@@ -103,7 +103,7 @@ def test_apply_takes_a_folder_and_goes_on_after_a_refusal(run, served, file, tmp
 def test_every_change_from_the_command_line(run, applied):
     even = run("split", "phishing", "champion=50", "challenger=50", "--reason", "even")[1]
     assert "50.4%" in even
-    assert "  variants.champion.weight: 90 → 50\n" in even
+    assert "  weights: champion 90 → 50, challenger 10 → 50\n" in even
     promoted = run("promote", "phishing", "challenger", "-m", "better")[1]
     assert "  champion: phishing/1 → phishing/2\n" in promoted
     assert "revision 4 is live" in run("rollback", "phishing", "-m", "worse")[1]
@@ -190,3 +190,27 @@ def test_mirrors_of_every_kind_come_and_go(run, applied, served):
     assert refused[0] == 1
     assert "mirrors[1].remote.url" in refused[2]
     assert "remotes.allow" in refused[2]
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        (("champion=1", "champion=2"), "'champion' twice"),
+        (("champion=nan",), "got 'champion=nan'"),
+        (("champion=1e400",), "got 'champion=1e400'"),
+        (("champion",), "got 'champion'"),
+    ],
+)
+def test_weights_that_mean_nothing_are_one_clear_line(run, applied, weights, words):
+    status, _, err = run("split", "phishing", *weights, "-m", "why")
+    assert (status, err.count("\n")) == (1, 1)
+    assert words in err
+
+
+def test_a_dry_run_needs_no_reason_and_shows_shares_before_and_after(run, applied, file):
+    assert "wanted --reason" in run("apply", file)[2]
+    file.write_text(ROUTE.replace("weight: 90", "weight: 30"))
+    status, out, _ = run("apply", file, "--dry-run")
+    assert status == 0
+    assert "weights: champion 90 → 30" in out
+    assert "shares: champion 90.1% → " in out

@@ -234,3 +234,60 @@ def test_the_key_goes_with_every_call_and_nowhere_else(monkeypatch):
         client.routes()
         assert "secret" not in repr(client)
     assert seen == ["Bearer secret"]
+
+
+@pytest.mark.parametrize("key", ["two\nlines", "schlüssel", "-----BEGIN CERTIFICATE-----\nMIID"])
+def test_a_key_that_no_header_can_carry_is_refused_without_being_repeated(key):
+    with pytest.raises(NotSendable) as refused:
+        Runoff("http://127.0.0.1:1", key=key)
+    assert "is it the right file" in str(refused.value)
+    assert key not in str(refused.value)
+    assert "MIID" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["localhost:8090", "nonsense", "ftp://x", "http://"])
+def test_what_is_no_address_says_what_one_looks_like(url):
+    with pytest.raises(GatewayUnreachable, match="wanted an address such as http://"):
+        Runoff(url)
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed", "SSL_CERT_FILE"),
+        ("Server disconnected without sending a response.", "RUNOFF_CLIENT_CERT"),
+        ("[SSL: WRONG_VERSION_NUMBER]", "speaks http there"),
+        ("Connection refused", "runoff serve"),
+    ],
+)
+def test_a_gateway_that_cannot_be_talked_to_names_the_remedy(said, remedy):
+    def refuse(request):
+        raise httpx.ConnectError(said)
+
+    with Runoff(transport=httpx.MockTransport(refuse)) as client, pytest.raises(GatewayUnreachable, match=remedy):
+        client.routes()
+
+
+@pytest.mark.parametrize("body", [{"error": "no such path for GET", "code": "not_found"}, {"error": "unknown path"}])
+def test_another_listener_of_the_gateway_is_told_from_the_admin_one(body):
+    transport = httpx.MockTransport(lambda _: httpx.Response(404, json=body))
+    with Runoff(transport=transport) as client, pytest.raises(RequestRefused, match="admin listener"):
+        client.routes()
+
+
+def test_an_endpoint_that_is_not_there_names_the_one_that_was_meant(client, made):
+    with pytest.raises(RequestRefused, match="did you mean 'phishing'"):
+        client.split("phising", champion=1, reason="typo")
+    with pytest.raises(RequestRefused, match="there: phishing"):
+        client.rollback("zzz", reason="lost")
+
+
+def test_a_plan_warns_of_versions_that_a_rollback_left(client, served, made):
+    served.shelf.publish("phishing", "3", alias="champion")
+    client.apply(route(**SPLIT), reason="new champion")
+    assert client.plan(route(**SPLIT))["warnings"] == []
+    client.rollback("phishing", reason="worse")
+    plan = client.plan(route(**SPLIT))
+    assert plan["warnings"][0]["code"] == "rolled_back"
+    assert "phishing/3" in plan["warnings"][0]["message"]
+    assert plan["shares_now"] == plan["shares"]

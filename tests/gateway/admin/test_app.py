@@ -163,7 +163,7 @@ async def test_promotion_rollback_and_history(http, plane, made):
         ("promote", "better", "local:ann"),
         ("put", "new", "local:ann"),
     ]
-    assert "variants.challenger.weight: 10 → 0" in history[1]["changes"]
+    assert "weights: champion 90 → 1, challenger 10 → 0" in history[1]["changes"]
 
 
 async def test_a_proposal_is_shown_and_taken_with_one_call(http, plane, made):
@@ -209,7 +209,7 @@ async def test_a_plan_says_what_would_change_and_changes_nothing(http, plane, ma
     reply = await http.post(f"{PATH}:plan", json=document)
     plan = reply.json()
     assert plan["problems"] == []
-    assert "variants.champion.weight: 90 → 50" in plan["changes"]
+    assert "weights: champion 90 → 50, challenger 10 → 50" in plan["changes"]
     states = {arm["arm"]: (arm["model"], arm["was"], arm["state"]) for arm in plan["models"]}
     assert states == {
         "champion": ("phishing/1", "phishing/1", "loaded"),

@@ -75,6 +75,15 @@ async def test_history_tells_of_versions_that_moved_though_the_document_did_not(
     assert views.history(plane.store, second)["changes"] == ["champion: phishing/1 → phishing/3"]
 
 
+async def test_history_says_who_and_why_as_the_audit_has_it(plane):
+    first = await plane.put(route())
+    plane.store._connection.execute("UPDATE revisions SET author = 'local:eve', reason = 'nothing to see'")
+    forged = plane.store.revision(first.number)
+    assert forged.author == "local:eve"
+    entry = views.history(plane.store, forged)
+    assert (entry["author"], entry["reason"]) == (ANN.principal, ANN.reason)
+
+
 async def test_a_failed_revision_keeps_its_problems_as_a_list_and_as_a_line(plane):
     failed = await plane.put(route(champion=("models:/phishing/8", 1)))
     entry = views.revision(plane.store, failed)

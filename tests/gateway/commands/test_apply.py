@@ -72,7 +72,8 @@ def test_a_dry_run_says_what_would_be_and_changes_nothing(apply, client, capsys)
     dry, unborn = shown.split("unborn: planned")
     assert "model of champion: phishing/1: to be loaded" in unborn  # it is staged for another endpoint
     assert "model of" not in dry
-    assert f"champion {plan['shares']['champion']:.1%}" in shown
+    now, then = plan["shares_now"]["champion"], plan["shares"]["champion"]
+    assert f"shares: champion {now:.1%} → {then:.1%}  " in shown
     assert [one["weights"] for one in client.routes() if one["endpoint"] == "dry"] == [{"champion": 3, "challenger": 1}]
     assert "unborn" not in {one["endpoint"] for one in client.routes()}
 

@@ -103,3 +103,21 @@ def test_a_merge_key_is_read_as_yaml_has_it(tmp_path):
     path.write_text("base: &base {weight: 1}\nendpoint: e\nvariant: {<<: *base, name: a}\n")
     ((_, document),) = read_documents([path])
     assert document["variant"] == {"weight": 1, "name": "a"}
+
+
+def test_a_few_lines_that_stand_for_billions_are_refused_at_once(tmp_path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    path = tmp_path / "bomb.yaml"
+    path.write_text("\n".join(["endpoint: e", *lines]))
+    with pytest.raises(CommandFailed, match="at most 100,000 values"):
+        read_documents([path])
+
+
+def test_what_yaml_complains_of_is_named_by_the_file(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("endpoint: [")
+    with pytest.raises(CommandFailed) as failed:
+        read_documents([path])
+    assert "bad.yaml" in str(failed.value)
+    assert "byte string" not in str(failed.value)

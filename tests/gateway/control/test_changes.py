@@ -103,12 +103,23 @@ async def test_a_rollback_moves_the_alias_only_when_asked(plane):
 
 
 async def test_there_is_nothing_to_roll_back_to_at_first(plane):
-    with pytest.raises(NothingToRestore):
+    with pytest.raises(EndpointAbsent):
         plane.changes.rollback("phishing", to=None, move_alias=False, author=ANN)
     first = await plane.put(route())
     for to in (None, first.number, 99):
         with pytest.raises(NothingToRestore):
             plane.changes.rollback("phishing", to=to, move_alias=False, author=ANN)
+
+
+async def test_what_is_on_its_way_is_taken_away_by_a_rollback_to_what_is_live(plane):
+    first = await plane.put(route())
+    second = await plane.put(route(champion=("models:/phishing/2", 1)), expected=first.number)
+    held = plane.changes.put("phishing", route(champion=("models:/phishing/3", 1)), expected=second.number, author=ANN)
+    assert held.is_unfinished
+    back = plane.changes.rollback("phishing", to=second.number, move_alias=False, author=ANN)
+    assert (back.state, plane.live()) == ("live", {"champion": "2"})
+    assert plane.store.revision(held.number).state == "superseded"
+    assert plane.store.previous("phishing").number == first.number
 
 
 async def test_a_deleted_endpoint_comes_back_by_a_rollback(plane):

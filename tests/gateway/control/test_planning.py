@@ -60,7 +60,7 @@ async def test_a_change_of_weights_keeps_the_version_that_is_served_wherever_its
     document = plane.store.live("phishing").document
     document["variants"][1]["weight"] = 3
     plan = await plane.planner.plan("phishing", document)
-    assert plan["changes"] == ["variants.challenger.weight: 1 → 3"]
+    assert plan["changes"] == ["weights: challenger 1 → 3"]
     assert states(plan)["champion"] == ("phishing/1", "phishing/1", "loaded")
     assert plan["moved"] == pytest.approx(0.25, abs=0.01)
 

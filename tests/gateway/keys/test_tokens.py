@@ -36,6 +36,7 @@ def test_a_good_token_says_who_it_is_and_what_they_may(issuer):
     [
         {"exp": 1},
         {"exp": None},
+        {"exp": 10**400},
         {"iss": "https://other.test"},
         {"iss": None},
         {"aud": "other"},

@@ -96,3 +96,10 @@ def test_pages_go_back_in_time_and_may_be_of_one_endpoint(audit):
     assert [row.sequence for row in audit.rows(limit=2, endpoint="a")] == [5, 3]
     assert [row.sequence for row in audit.rows(limit=2, before=3, endpoint="a")] == [1]
     assert audit.rows(limit=2, endpoint="nobody") == []
+
+
+def test_a_row_that_is_no_json_any_more_hides_no_other(audit, connection):
+    forge(connection, "UPDATE audit SET detail = ? WHERE sequence = 3", "{torn")
+    assert audit.broken_at() == 3
+    assert [row.sequence for row in audit.rows(limit=9)][-3:] == [3, 2, 1]
+    assert {row.sequence: row.detail for row in audit.rows(limit=9)}[3] == {"unreadable": "{torn"}

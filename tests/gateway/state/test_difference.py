@@ -10,7 +10,17 @@ def test_equal_documents_have_no_difference():
 
 
 def test_members_are_matched_by_name_whatever_their_order():
-    assert differences(variants(("a", 1), ("b", 2)), variants(("b", 3), ("a", 1))) == ["variants.b.weight: 2 → 3"]
+    assert differences(variants(("a", 1), ("b", 2)), variants(("b", 3), ("a", 1))) == ["weights: b 2 → 3"]
+
+
+def test_weights_stand_on_one_line_before_all_else():
+    before = variants(("a", 90), ("b", 10)) | {"follow": "auto"}
+    after = variants(("a", 80), ("b", 20)) | {"follow": "ignore", "explain": True}
+    assert differences(before, after) == [
+        "weights: a 90 → 80, b 10 → 20",
+        "follow: auto → ignore",
+        "explain: added (true)",
+    ]
 
 
 def rules(*names):

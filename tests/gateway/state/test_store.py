@@ -118,7 +118,7 @@ def test_every_step_stands_in_the_audit_and_the_chain_holds(store, path):
     store.fail(store.write(draft(weight=2), expected=number).number, [Problem("", "x", "y")])
     rows = store.audit(limit=10)
     assert [row.action for row in rows] == ["failed", "put", "live", "put"]
-    assert rows[1].detail["changes"] == ["variants.champion.weight: 1 → 2"]
+    assert rows[1].detail["changes"] == ["weights: champion 1 → 2"]
     assert StateStore(path).audit_broken_at is None
 
 

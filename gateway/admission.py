@@ -6,6 +6,7 @@ from typing import Self
 
 from gateway.errors import NotReady, Overloaded
 from gateway.live import ServedEndpoint
+from gateway.runs import Queue
 from gateway.ticket import HEAVY_BYTES_MIN
 from models.catalog import LoadedModel
 
@@ -37,7 +38,7 @@ class Admission:
     @contextmanager
     def held_open(self, endpoint: ServedEndpoint) -> Iterator[None]:
         """A request without a ticket yet is in flight, and its models stay open. Raises Overloaded or NotReady."""
-        self.enter(endpoint, endpoint.champion.model, 0)
+        self.enter(endpoint, endpoint.champion.model, None)
         models = endpoint.models
         endpoint.inflight += 1
         self.inflight += 1
@@ -51,11 +52,11 @@ class Admission:
             for model in models:
                 model.leases -= 1
 
-    def enter(self, endpoint: ServedEndpoint, model: LoadedModel, queued: int) -> None:
-        """Raises Overloaded or NotReady.
+    def enter(self, endpoint: ServedEndpoint, model: LoadedModel, queue: Queue | None) -> None:
+        """Raises Overloaded or NotReady. `queue`: what waits for the model already, None for nothing.
 
-        The wait is predicted from the model's own curve: full batches ahead, each as long as a batch takes. Models under a
-        millisecond have no wait to speak of: there the door stops reading instead (refusing costs as much as answering).
+        The wait is predicted from the model's own curve (`_ahead`). Models under a millisecond have no wait to speak of: there the door
+        stops reading instead (refusing costs as much as answering).
         """
         limits = endpoint.route.limits
         if endpoint.inflight >= limits.concurrency_max:
@@ -65,15 +66,22 @@ class Admission:
             )
         if self.inflight >= self._inflight_max:
             raise NotReady("this process holds as many requests as it may", "process_bound")
-        if queued >= model.rows_max:
-            batch_s = model.predicted_s(model.rows_max)
-            wait_s = (queued // model.rows_max + 1) * batch_s
-            if batch_s > 0.001 and wait_s > limits.queue_wait_max_s:
+        if queue is not None and queue.rows >= model.rows_max:
+            runs, run_s = _ahead(model, queue)
+            wait_s = runs * run_s
+            if run_s > 0.001 and wait_s > limits.queue_wait_max_s:
                 raise Overloaded(
                     f"endpoint '{endpoint.name}': the wait would be {wait_s:.3f} s, at most {limits.queue_wait_max_s} s",
                     "queue_wait",
                     max(1, round(wait_s)),
                 )
+
+
+def _ahead(model: LoadedModel, queue: Queue) -> tuple[int, float]:
+    """How many runs come before who is last, the one that goes on among them, and the seconds of each: full batches, or one a request."""
+    if model.shares_runs:
+        return queue.rows // model.rows_max + 1, model.predicted_s(model.rows_max)
+    return len(queue) + 1, model.predicted_s(queue.rows // len(queue))
 
 
 class Holding:

@@ -11,7 +11,6 @@ So the requests of one turn share ids, a run, a spool write and a clock, and nob
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -23,7 +22,7 @@ from gateway.live import LiveTable, ServedEndpoint
 from gateway.meter import Meter
 from gateway.recorder import Recorder
 from gateway.replies import Replies, refuse
-from gateway.runs import by_endpoint, fits, insert_by_priority, run
+from gateway.runs import Queue, by_endpoint, fits, insert_by_priority, run
 from gateway.spans import trace
 from gateway.telemetry.log import EventLog
 from gateway.telemetry.trace import Tracer
@@ -71,7 +70,7 @@ class Dataplane:
         self._clock_ns = clock_ns
         self._wall_ns = wall_ns
         self._arrived: list[Ticket] = []
-        self._queues: dict[LoadedModel, deque[Ticket]] = {}
+        self._queues: dict[LoadedModel, Queue] = {}
         self._landed: list[Batch] = []
         self._failed: list[Batch] = []
         self._is_scheduled = False
@@ -123,6 +122,7 @@ class Dataplane:
                     self._threads.start(batch)
                 elif predicted_s > budget_s and budget_s < INLINE_S:
                     queue.extendleft(reversed(batch.tickets))
+                    queue.rows += batch.rows
                     self._go_on_with(model)
                     left = []
                     break
@@ -174,7 +174,7 @@ class Dataplane:
                     arm = assign(ticket, self.table, self.meter)
                 model = arm.model
                 queue = queues.get(model)
-                admission.enter(endpoint, model, 0 if queue is None else len(queue))
+                admission.enter(endpoint, model, queue)
                 if endpoint.mirror_names:
                     ticket.mirrors = endpoint.mirrors_drawn(minted[0])
                 timeout_ns = endpoint.timeout_ns
@@ -195,8 +195,9 @@ class Dataplane:
             admission.inflight += 1
             model.leases += 1
             if queue is None:
-                queues[model] = deque((ticket,))
-            elif ticket.priority:
+                queue = queues[model] = Queue()
+            queue.rows += ticket.rows
+            if ticket.priority:
                 insert_by_priority(queue, ticket)
             else:
                 queue.append(ticket)
@@ -215,7 +216,7 @@ class Dataplane:
 
     # ── room 8: runs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _cut(self, model: LoadedModel, queue: deque[Ticket]) -> Batch | None:
+    def _cut(self, model: LoadedModel, queue: Queue) -> Batch | None:
         """The next batch of a queue: at most `rows_max` rows, without the cancelled and the expired. None: the queue is empty."""
         now_ns = self._clock_ns()
         rows_max = model.rows_max
@@ -225,6 +226,7 @@ class Dataplane:
             ticket = queue[0]
             if ticket.cancelled or now_ns > ticket.deadline_ns:
                 queue.popleft()
+                queue.rows -= ticket.rows
                 self._drop(ticket)
                 continue
             if tickets and (rows + ticket.rows > rows_max or not fits(tickets[0], ticket)):
@@ -232,6 +234,7 @@ class Dataplane:
             queue.popleft()
             tickets.append(ticket)
             rows += ticket.rows
+        queue.rows -= rows
         return Batch(model, tickets, rows) if tickets else None
 
     def _drop(self, ticket: Ticket) -> None:
@@ -254,6 +257,7 @@ class Dataplane:
             queue.clear()
             for ticket in waiting:
                 if ticket.cancelled or now_ns > ticket.deadline_ns:
+                    queue.rows -= ticket.rows
                     self._drop(ticket)
                 else:
                     queue.append(ticket)
@@ -326,7 +330,9 @@ class Dataplane:
         ticket.answered = champion
         self.meter.count("runoff_fallbacks_total", {"endpoint": ticket.endpoint.name, "variant": ticket.arm.name})
         champion.model.leases += 1
-        insert_by_priority(self._queues.setdefault(champion.model, deque()), ticket)
+        queue = self._queues.setdefault(champion.model, Queue())
+        queue.rows += ticket.rows
+        insert_by_priority(queue, ticket)
         if not self._is_scheduled:
             self._schedule()
         return True

@@ -1,4 +1,4 @@
-"""Room 8: one run of a model for several requests. Who may share it, and what becomes of it when it fails."""
+"""Room 8: what waits for a model, and one run of it for several requests. Who may share it, and what becomes of it when it fails."""
 
 from collections import deque
 from collections.abc import Callable
@@ -6,6 +6,16 @@ from collections.abc import Callable
 from gateway.ticket import Batch, Ticket
 from models.batching import gather
 from models.errors import InputInvalid, ModelFailed
+
+
+class Queue(deque[Ticket]):
+    """What waits for one model, in the order in which it runs; `rows` are those of all of it."""
+
+    __slots__ = ("rows",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = 0
 
 
 def run(batch: Batch, clock_ns: Callable[[], int]) -> list[Batch]:

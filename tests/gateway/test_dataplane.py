@@ -15,6 +15,7 @@ import pytest
 from gateway.admission import Admission
 from gateway.errors import DeadlinePassed, NotReady, Overloaded, SpoolClosed, VersionUnknown
 from gateway.replies import LATE_BYTES, LATE_S
+from gateway.request import InferReply
 from gateway.spool.files import Files
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.retained import fold_dead
@@ -484,3 +485,34 @@ async def test_a_model_whose_queue_never_empties_takes_no_others_turn(
         await plane.corridor.infer(plane.request(row(1, 2), endpoint="rare", timeout_s=5.0))
     is_over = True
     assert sum(await asyncio.gather(*asking)) > 32
+
+
+async def test_what_waits_is_counted_in_rows_until_it_runs_is_dropped_or_falls_back(plane: Plane) -> None:
+    broken, sound = (stage_linear(plane.artifacts, version=version) for version in ("1", "2"))
+    variants = [
+        {"name": "sound", "model": sound.uri, "weight": 0.0},
+        {"name": "broken", "model": broken.uri, "weight": 1.0, "fallback": True},
+    ]
+    plane.serve(
+        {"sound": sound, "broken": broken}, variants=variants, limits={"timeout_s": 30, "queue_wait_max_s": 2.0}
+    )
+    model, held = hold(plane, broken, is_broken=True)
+    model.rows_max = 4
+
+    def ask(rows: int, **fields: float) -> "asyncio.Task[InferReply]":
+        return asyncio.create_task(plane.corridor.infer(plane.request({"x": np.ones((rows, 2), np.float32)}, **fields)))
+
+    asked = [ask(4)]
+    await held.begun()
+    asked += [ask(2), ask(3, timeout_s=0.05), ask(4)]
+    with pytest.raises(DeadlinePassed):
+        await asked[2]
+    queue = plane.data._queues[model]
+    assert (len(queue), queue.rows) == (2, 6)
+    with pytest.raises(Overloaded, match=r"the wait would be"):
+        await asyncio.gather(*(ask(4) for _ in range(4)))
+    held.let_go()
+    answers = await asyncio.gather(asked[0], asked[1], asked[3])
+    assert [reply.variant for reply in answers] == ["sound"] * 3
+    await settled(plane, model)
+    assert queue.rows == 0

@@ -4,11 +4,17 @@ Routes are not settings: they change while the gateway runs.
 """
 
 import os
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
+
+from routing.fields import seconds_of
+
+INGESTED_TABLE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+"""What a table of `runoff ingest` may be called."""
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1)]
@@ -227,6 +233,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ()
     trust_types: Annotated[tuple[str, ...], Meta(description="more types that skops may load, by full name")] = ()
     lake_uri: Annotated[str, Meta(description="where predictions, shadows, labels and metrics are kept as tables")] = ""
+    ingested_retention: Annotated[
+        tuple[str, ...],
+        Meta(description="how long rows of `runoff ingest` stay, by table: 'customers=90d'; none: for ever"),
+    ] = ()
     labels_file: Annotated[
         str | None, Meta(description="TOML file of tables from which labels are fetched by and by; none: none are")
     ] = None
@@ -279,6 +289,19 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def state_file(self) -> Path:
         """The SQLite file behind `state_url`."""
         return Path(self.state_url.removeprefix("sqlite:///"))
+
+    @property
+    def ingested_kept_s(self) -> dict[str, int]:
+        """How long rows of each table of `runoff ingest` stay that has a retention, in seconds. Raises SettingsInvalid."""
+        found = {}
+        for one in self.ingested_retention:
+            table, _, duration = one.partition("=")
+            kept_s = seconds_of(duration)
+            if kept_s is None or not INGESTED_TABLE.fullmatch(table):
+                wanted = "wanted a table's name, '=' and a duration of up to 100 years, such as customers=90d"
+                raise SettingsInvalid(f"ingested_retention: {wanted}, got {one!r}")
+            found[table] = kept_s
+        return found
 
     @property
     def features_repo(self) -> str | None:

@@ -172,6 +172,7 @@ def _check_whole(settings: Settings) -> None:
         )
 
     _check_oidc(settings.auth.oidc)
+    _ = settings.ingested_kept_s
     if (settings.tls.certificate_file is None) != (settings.tls.key_file is None):
         raise SettingsInvalid("tls.certificate_file and tls.key_file: wanted both or none")
     if settings.tls.client_ca_file is not None and settings.tls.certificate_file is None:

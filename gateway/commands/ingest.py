@@ -2,23 +2,19 @@
 
 import datetime as dt
 import os
-import re
-from typing import Final
 
 import msgspec
 import pyarrow as pa
 
 from gateway.commands.talk import CommandFailed, show_json, show_lines, waiting
-from gateway.settings import Settings
+from gateway.settings import INGESTED_TABLE, Settings
 from gateway.streams.ingest import Taken, ingest
 from gateway.streams.table import CommitFailed
-
-_TABLE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
 def take_files(settings: Settings, source: str, *, table: str, as_json: bool) -> bool:
     """Whether every file was taken. Raises CommandFailed."""
-    if not _TABLE.fullmatch(table):
+    if not INGESTED_TABLE.fullmatch(table):
         raise CommandFailed(f"--table: wanted 1 to 128 letters, digits, '_' or '-', got {table!r}")
     uri = f"{settings.lake_uri}/ingested/{table}"
     taken: list[Taken] = []

@@ -130,6 +130,7 @@ class Control:
             letters=state / "dead_letters",
             forgets=state / "forgets.json",
             retention=partial(_retention, settings.state_file),
+            ingested_s=settings.ingested_kept_s,
         )
         self._relays = relays(settings)
         self._lake_stop = asyncio.Event()

@@ -13,18 +13,9 @@ import pyarrow as pa
 from pyarrow import fs
 
 from gateway.streams.files import SIZE_MAX, FileUnreadable, rows_of
-from gateway.streams.schema import kind_of
+from gateway.streams.schema import INGESTED, kind_of
 from gateway.streams.table import KEPT_H, CommitFailed, LakeTable
 
-_BASE: Final = pa.schema(
-    [
-        ("_file", pa.string()),
-        ("_file_sha256", pa.string()),
-        ("_row", pa.int64()),
-        ("_ingested_at", pa.timestamp("us", "UTC")),
-    ]
-)
-"""Where each row came from; the columns of the files follow, as they come."""
 _UNFIT: Final = str.maketrans(dict.fromkeys(" ,;{}()\n\r\t=", "_"))
 """Characters that Delta has not in names of columns."""
 _DIGITS_MAX: Final = 38
@@ -61,7 +52,7 @@ def ingest(uri: str, source: str, now: dt.datetime) -> Iterator[Taken]:
     A file that was taken is in the table whole, and once, whatever happens; the same call again takes what is left.
     Raises CommitFailed, and OSError where `source` cannot be listed or read.
     """
-    table = LakeTable(uri, _BASE, ())
+    table = LakeTable(uri, INGESTED, ())
     system, files = _found(source)
     for info in files:
         name = info.path
@@ -124,7 +115,7 @@ def _fitted(rows: pa.Table, fields: Sequence[pa.Field], name: str, digest: str, 
         "_file": pa.repeat(pa.scalar(name), rows.num_rows),
         "_file_sha256": pa.repeat(pa.scalar(digest), rows.num_rows),
         "_row": pa.array(np.arange(rows.num_rows)),
-        "_ingested_at": pa.repeat(pa.scalar(now, _BASE.field("_ingested_at").type), rows.num_rows),
+        "_ingested_at": pa.repeat(pa.scalar(now, INGESTED.field("_ingested_at").type), rows.num_rows),
     }
     taken = {name.lower() for name in columns}
     for place, (title, values) in enumerate(zip(rows.column_names, rows.columns, strict=True)):

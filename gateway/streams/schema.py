@@ -191,6 +191,16 @@ DEAD_LETTERS: Final = pa.schema(
 """One row a frame of the spool that could not be read, or that `table` could not take; `kind` and `endpoint` where so much could be read.
 It is not numbered: what it holds is no record yet."""
 
+INGESTED: Final = pa.schema(
+    [
+        ("_file", _TEXT),
+        ("_file_sha256", _TEXT),
+        ("_row", pa.int64()),
+        ("_ingested_at", _TIME),
+    ]
+)
+"""Of the tables of `runoff ingest`: where each row came from; the columns of the files follow, as they come."""
+
 SCHEMAS: Final = {
     "predictions": PREDICTIONS,
     "shadows": SHADOWS,

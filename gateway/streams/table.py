@@ -206,9 +206,12 @@ class LakeTable:
             gone = dataset.to_table(columns=list(self._partitions), filter=is_gone).group_by(list(self._partitions))
             for found in gone.aggregate([([], "count_all")]).to_pylist():
                 rows = found.pop("count_all")
-                is_here = reduce(and_, (_is(name, value) for name, value in found.items()))
+                if not rows:  # a table without partitions
+                    continue
+                is_here = reduce(and_, (_is(name, value) for name, value in found.items()), pc.scalar(value=True))
                 kept = dataset.scanner(filter=is_here & ~pc.coalesce(is_gone, pc.scalar(value=False)))
-                where = " AND ".join(_sql(name, value) for name, value in found.items())
+                # Without any predicate delta-rs would not look at what others committed meanwhile.
+                where = " AND ".join(_sql(name, value) for name, value in found.items()) or "true"
                 if kept.count_rows():
                     write_deltalake(
                         self._delta,

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.streams.ingested import expire_ingested
 from gateway.streams.lake import Lake, Tally
 from gateway.streams.letters import DeadLetters
 from gateway.streams.predictions import Answers
@@ -85,7 +86,8 @@ class LakeStream:
 
     Commits when `commit_s` have passed since the oldest frame was read, or `frames_max` wait; joins files after `join_every` commits
     or an hour, and then deletes files that nothing of the last `vacuum_after_h` hours needs. Every ten minutes rows go that are older
-    than `retention` says, by endpoint; it is called on the thread `lake`. `figures` may be read from any thread.
+    than `retention` says, by endpoint; it is called on the thread `lake`. Every hour those of the tables of `runoff ingest` go that
+    `ingested_s` names. `figures` may be read from any thread.
 
     `forgets`: a file with the units that are to be looked for once more, when all that was received before has come. `clock` is
     monotonic, `clock_us` the wall clock.
@@ -104,6 +106,7 @@ class LakeStream:
         join_every: int = 200,
         vacuum_after_h: int = KEPT_H,
         retention: Callable[[], Mapping[str, Retention]] = dict,
+        ingested_s: Mapping[str, int] | None = None,
         clock: Callable[[], float] = time.monotonic,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
@@ -122,6 +125,7 @@ class LakeStream:
         self._delivery = _Every(_DELIVER_S, clock)
         self._folding = _Every(_FOLD_S, clock)
         self._retention = retention
+        self._ingested_s = ingested_s or {}
         self._vacuum_after_h = vacuum_after_h
         self._clock = clock
         self._clock_us = clock_us
@@ -226,6 +230,7 @@ class LakeStream:
         """Joins small files after enough commits; each hour also the larger ones, and the files of deleted rows go in time."""
         if self._compaction.has_come():
             lake.compact(self._vacuum_after_h)
+            self._expire_ingested()
         elif sum(self._tally.commits.values()) >= self._join_at:
             lake.join()
         else:
@@ -239,6 +244,19 @@ class LakeStream:
         if any(deleted.values()):
             self._tally.expired += sum(deleted.values())
             _log.info("records_expired", **deleted)
+
+    def _expire_ingested(self) -> None:
+        """These tables are written by others, and none of them must hold up the others or the lake."""
+        for name, kept_s in self._ingested_s.items():
+            uri = f"{self._uri}/ingested/{name}"
+            try:
+                gone = expire_ingested(uri, kept_s, self._clock_us(), self._vacuum_after_h)
+            except CommitFailed as error:
+                _log.warning("ingested_not_expired", table=name, reason=str(error))
+                continue
+            self._tally.expired += gone
+            if gone:
+                _log.info("ingested_expired", table=name, rows=gone)
 
     def _forget(self, units: Sequence[str]) -> Deleted:
         forget = _Forget(list(units), self._clock_us())

@@ -20,3 +20,10 @@ def test_a_certificate_is_for_the_listeners_that_are_named():
     tls = Tls(certificate_file="c", key_file="k", listeners=("rest",))
     assert (tls.pair("rest"), tls.pair("admin")) == (("c", "k"), None)
     assert (tls.scheme("rest"), tls.scheme("admin"), Tls().scheme("rest")) == ("https", "http", "http")
+
+
+def test_tables_of_others_have_the_retention_that_is_set():
+    assert Settings(ingested_retention=("customers=90d", "events=12h")).ingested_kept_s == {
+        "customers": 90 * 86_400,
+        "events": 12 * 3600,
+    }

@@ -42,6 +42,9 @@ def test_lists_are_separated_by_commas_in_variables():
         ({"state_url": "postgresql://u:secret@h/db"}, {}, "wanted sqlite:///<path>, got postgresql:…"),
         ({"admin_host": "0.0.0.0"}, {}, "auth.admin"),
         ({"host": "0.0.0.0"}, {}, "open_data"),
+        ({}, {"RUNOFF_INGESTED_RETENTION": "a=9d,../b=9d"}, "such as customers=90d, got '../b=9d'"),
+        ({"ingested_retention": ["a=soon"]}, {}, "got 'a=soon'"),
+        ({"ingested_retention": ["a=9999999w"]}, {}, "up to 100 years"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(options, environ, words):

@@ -20,12 +20,30 @@ def rows(ids, units=10):
     return pa.table({"endpoint": ["e"] * len(ids), "date": [DAY] * len(ids), "id": ids, "unit": whose}, schema=SCHEMA)
 
 
-def opened(folder):
-    return LakeTable(f"{folder}/table", SCHEMA, ("endpoint", "date"))
+def opened(folder, partitions=("endpoint", "date")):
+    return LakeTable(f"{folder}/table", SCHEMA, partitions)
 
 
 def stored(folder):
     return sorted(DeltaTable(f"{folder}/table").to_pyarrow_dataset().to_table()["id"].to_pylist())
+
+
+def test_a_table_without_partitions_drops_rows_whatever_others_do_meanwhile(tmp_path):
+    """What they append stays for the next drop, what they join is not there twice."""
+    first, late = opened(tmp_path, ()), opened(tmp_path, ())
+    for at in range(2):
+        first.append(rows(range(10 * at, 10 * at + 10)), {"w": at + 1})
+    late.reload()
+    first.append(rows(range(20, 30)), {"w": 3})
+    assert late.drop(pc.field("id") < 5) == 5
+    assert stored(tmp_path) == list(range(5, 30))
+    first.reload()
+    first.compact(KEPT_H)
+    assert late.drop(pc.field("id") < 7) == 2
+    assert stored(tmp_path) == list(range(7, 30))
+    assert [late.drop(pc.field("id") < least) for least in (7, 99, 99)] == [0, 23, 0]
+    late.reload()
+    assert late.committed("w") == 3
 
 
 def test_what_was_appended_since_a_handle_was_loaded_outlives_a_drop(tmp_path):

@@ -1,9 +1,11 @@
 import asyncio
 import shutil
+from datetime import UTC, datetime
 
 import pytest
 from deltalake import DeltaTable
 
+from gateway.streams.ingest import ingest
 from gateway.streams.table import CommitFailed
 from gateway.streams.tail import LakeStream
 from routing.traffic import Retention
@@ -170,6 +172,27 @@ async def test_rows_past_their_retention_go_by_themselves(place, clock, writer, 
     assert await stream.step()
     assert count(place) == 0
     assert stream.figures.expired == 1
+    await stream.close()
+
+
+async def test_tables_of_others_are_looked_at_every_hour_and_one_that_cannot_be_read_holds_nobody_up(
+    place, clock, writer, opened, tmp_path
+):
+    clock.now_us = START_UNIX_US
+    (tmp_path / "a.csv").write_text("id\n1\n")
+    at = datetime.fromtimestamp(START_UNIX_US / 1e6, UTC)
+    list(ingest(f"{place.uri}/ingested/good", str(tmp_path / "a.csv"), at))
+    broken = tmp_path / "lake" / "ingested" / "broken" / "_delta_log"
+    broken.mkdir(parents=True)
+    (broken / "00000000000000000000.json").write_text("no log")
+    stream = opened(frames_max=1, ingested_s={"broken": 3600, "good": 3600, "nowhere": 3600})
+    writer.append(encode(predictions([request(0)], [0.5])))
+    clock.now_us += 600_000_000
+    assert await stream.step()
+    assert count(place, "ingested/good") == 1
+    clock.now_us += 3_600_000_000
+    assert await stream.step()
+    assert (count(place), count(place, "ingested/good"), stream.figures.expired) == (1, 0, 1)
     await stream.close()
 
 

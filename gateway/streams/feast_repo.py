@@ -24,13 +24,16 @@ _SCALARS: Final = {
 }
 """Arrow type → Feast's; what is not here (unsigned 64-bit integers) Feast has no type for."""
 
+OFFLINE_STORE: Final = "gateway.streams.feast_store.DeltaOfflineStore"
+"""What reads the lake in every repository that endpoints are added to."""
+
 _STORE: Final = """\
 # Made by `runoff feast init`. The offline store reads the lake's own log, so that a row counts once also after compactions.
 project: {project}
 provider: local
 registry: data/registry.db
 offline_store:
-  type: gateway.streams.feast_store.DeltaOfflineStore
+  type: {store}
 online_store:
   type: sqlite
   path: data/online.db
@@ -163,7 +166,7 @@ minutes = FileSource(
 '''
 
 _TRAIN: Final = '''\
-"""Last month's predictions of {endpoint} with the truth as it was known on a day: `python train.py`."""
+"""Last month's predictions of {endpoint} with the truth as it was known on a day: `python {train}`."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -189,31 +192,42 @@ if __name__ == "__main__":
     rows = training_rows(now - timedelta(days=30), known_by=now)
     labelled = rows[rows["label_text"].notna()]
     print(f"{{len(rows)}} predictions, {{len(labelled)}} of them with a label")
-    print(labelled.head())
+    # What a model is fitted on, under the names that callers of the endpoint send.
+    inputs = labelled.filter(regex="^input_").rename(columns=lambda name: name.removeprefix("input_"))
+    print(inputs.assign(label=labelled["label_text"]).head())
 '''
 
 
 def repo(folder: Path, endpoint: str, lake: str, columns: Sequence[pa.Field]) -> dict[Path, str]:
-    """The files of a feature repository. `columns` are the endpoint's recorded inputs (`input_…`), in order.
+    """The files of a feature repository; what is to be run stands last. `columns` are the endpoint's recorded inputs (`input_…`), in order.
 
     Inputs of types that Feast has not are left out.
     """
+    store = _STORE.format(project=_prefix(endpoint).lower(), store=OFFLINE_STORE)
+    return {folder / "feature_store.yaml": store, **_files(folder, endpoint, lake, columns, "train.py")}
+
+
+def addition(folder: Path, endpoint: str, lake: str, columns: Sequence[pa.Field]) -> dict[Path, str]:
+    """The files that bring one more endpoint to a repository of ours, as `repo` has them."""
+    return _files(folder, endpoint, lake, columns, f"train_{_prefix(endpoint)}.py")
+
+
+def _prefix(endpoint: str) -> str:
     prefix = "".join(one if one.isalnum() else "_" for one in endpoint)
-    prefix = prefix if prefix.isidentifier() else f"e_{prefix}"
+    return prefix if prefix.isidentifier() else f"e_{prefix}"
+
+
+def _files(folder: Path, endpoint: str, lake: str, columns: Sequence[pa.Field], train: str) -> dict[Path, str]:
     typed = [(field.name, type_of(field.type)) for field in columns]
     fields = [(name, type_) for name, type_ in typed if type_ is not None]
     used = {part for _, type_ in fields for part in type_.replace(")", "").split("(")}
     inputs = "\n".join(f"        Field(name={name!r}, dtype={type_})," for name, type_ in fields)
-    words = {"endpoint": endpoint, "lake": lake, "prefix": prefix, "project": prefix.lower()}
+    words = {"endpoint": endpoint, "lake": lake, "prefix": _prefix(endpoint)}
     measures = "\n".join(f"        Field(name={name!r}, dtype=Float64)," for name in (*MEASURES, *DRIFT))
     views = _VIEWS.format(
         **words, inputs=inputs, measures=measures, types=", ".join(sorted({*used, "String", "Float64", "Int64"}))
     )
-    return {
-        folder / "feature_store.yaml": _STORE.format(**words),
-        folder / f"{prefix}.py": views,
-        folder / "train.py": _TRAIN.format(**words),
-    }
+    return {folder / f"{words['prefix']}.py": views, folder / train: _TRAIN.format(**words, train=train)}
 
 
 def type_of(type_: pa.DataType) -> str | None:

@@ -14,6 +14,7 @@ from tests.kit import files
 from tests.kit.certificates import Certificate
 from tests.kit.gateway import CLI, Gateway, environment, eventually, infer_body, infer_call, route, rpc_request, run
 from tests.kit.issuer import Issuer, oidc
+from tests.kit.plain import PLAIN
 
 pytestmark = pytest.mark.acceptance
 
@@ -49,7 +50,7 @@ class Keyed:
         headers = {} if credential is None else {"x-api-key": credential}
         url = f"{self.gateway.rest}/v2/models/{endpoint}/infer"
         # A connection of its own: any worker.
-        return httpx.post(url, json=infer_body(ROWS, **more), headers=headers, timeout=30)
+        return httpx.post(url, json=infer_body(ROWS, **more), headers=headers, timeout=30, verify=PLAIN)
 
     def call(self, credential, endpoint="phishing"):
         """The status of a ModelInfer."""
@@ -142,8 +143,8 @@ def test_a_token_of_the_issuer_is_the_second_way_in(keyed, issuer):
 def test_labels_are_taken_for_the_endpoints_of_the_key(keyed):
     labels = [{"endpoint": endpoint, "request_id": "r", "label": 1} for endpoint in ("phishing", "spam")]
     url, headers = f"{keyed.gateway.rest}/v1/labels", {"x-api-key": keyed.app}
-    assert httpx.post(url, json=labels, timeout=30).status_code == 401
-    answer = httpx.post(url, json=labels, headers=headers, timeout=30).json()
+    assert httpx.post(url, json=labels, timeout=30, verify=PLAIN).status_code == 401
+    answer = httpx.post(url, json=labels, headers=headers, timeout=30, verify=PLAIN).json()
     assert answer["accepted"] == 1
     assert [(one["index"], one["code"]) for one in answer["rejected"]] == [(1, "not_allowed")]
 
@@ -177,10 +178,18 @@ def test_no_key_stays_in_a_log_or_on_the_disk(keyed, issuer):
     for secret in (FIRST, keyed.app, wrong, token):
         for headers in ({"authorization": f"Bearer {secret}"}, {"x-api-key": secret}, {"cookie": f"k={secret}"}):
             for url in (gateway.rest, gateway.admin):
-                httpx.get(f"{url}/v2/models/phishing", headers=headers, timeout=30)
-                httpx.post(f"{url}/v2/models/phishing/infer", headers=headers, content=b"broken", timeout=30)
-                httpx.get(f"{url}/admin/v1/routes", headers=headers | {"x-request-id": "r"}, timeout=30)
-            httpx.post(f"{gateway.rest}/v2/models/phishing/infer", headers=headers, json=infer_body(ROWS), timeout=30)
+                httpx.get(f"{url}/v2/models/phishing", headers=headers, timeout=30, verify=PLAIN)
+                httpx.post(
+                    f"{url}/v2/models/phishing/infer", headers=headers, content=b"broken", timeout=30, verify=PLAIN
+                )
+                httpx.get(f"{url}/admin/v1/routes", headers=headers | {"x-request-id": "r"}, timeout=30, verify=PLAIN)
+            httpx.post(
+                f"{gateway.rest}/v2/models/phishing/infer",
+                headers=headers,
+                json=infer_body(ROWS),
+                timeout=30,
+                verify=PLAIN,
+            )
         keyed.call(secret)
     gateway.stored("predictions", 1)
     assert gateway.stop() == 0

@@ -247,12 +247,12 @@ def test_labels_of_a_table_come_by_themselves_and_by_command(tmp_path, models):
             gateway.infer("sign", [[1.0, 2.0, 3.0, 4.0]], headers={"x-request-id": f"c{n}"})
         gateway.stored("predictions", 6)
         write_deltalake(cases, pa.table({"case": ["c0", "c1", "c9"], "truth": [1, None, 1]}))
-        eventually(lambda: labelled() == 1, 30, 0.5)
+        eventually(lambda: labelled() == 1, 90, 0.5)
         write_deltalake(cases, pa.table({"case": ["c1"], "truth": [0]}), mode="append")
-        eventually(lambda: labelled() == 2, 30, 0.5)
+        eventually(lambda: labelled() == 2, 90, 0.5)
         sent = gateway.run("label", str(sent_once), "--json")
         assert json.loads(sent.stdout) == {"accepted": 2, "rejected": []}
-        eventually(lambda: labelled() == 4, 30, 0.5)
+        eventually(lambda: labelled() == 4, 90, 0.5)
         gateway.stored("labels", 4)  # nobody asked about c9
         assert gateway.metric("runoff_labels_total", outcome="accepted") == 4
 

@@ -9,6 +9,7 @@ from deltalake import DeltaTable
 from runoff import RequestRefused, Runoff
 from tests.acceptance.test_privacy import CANARY, ask, with_text
 from tests.kit.gateway import Gateway, route
+from tests.kit.plain import PLAIN
 
 pytestmark = pytest.mark.acceptance
 
@@ -40,7 +41,7 @@ class World:
         replies = [ask(self.gateway, "loans", GROUPS[n % 2], 2.0 if n % 4 < 2 else -2.0) for n in range(8)]
         self.ids = [reply.headers["x-prediction-id"] for reply in replies]
         truths = [{"prediction_id": one, "label": 1} for one in self.ids]
-        assert httpx.post(f"{self.gateway.rest}/v1/labels", json=truths, timeout=30).status_code == 202
+        assert httpx.post(f"{self.gateway.rest}/v1/labels", json=truths, timeout=30, verify=PLAIN).status_code == 202
         self.gateway.stored("sensitive", 8)
         self.gateway.stored("predictions", 8)
         self.gateway.stored("labels", 8)

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.rpc import open_inference_pb2 as pb
 from tests.kit.gateway import Gateway, eventually, infer_body, infer_call, route, rpc_request
+from tests.kit.plain import PLAIN
 from tests.kit.registry import NAME
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -31,7 +32,7 @@ class Served:
             parameters["config"] = json.dumps({"version_policy": {"specific": {"versions": pins}}})
         headers = {} if key is None else {"x-api-key": key}
         url = f"{self.gateway.rest}/v2/repository/models/{model}/{verb}"
-        return httpx.post(url, json={"parameters": parameters}, headers=headers, timeout=120)
+        return httpx.post(url, json={"parameters": parameters}, headers=headers, timeout=120, verify=PLAIN)
 
     def call(self, method, request, reply, **metadata):
         with self.gateway.channel() as channel:
@@ -45,10 +46,10 @@ class Served:
     def asked(self, version):
         """A request by version in the path, on a connection of its own: any worker may get it."""
         url = f"{self.gateway.rest}/v2/models/{NAME}/versions/{version}/infer"
-        return httpx.post(url, json=infer_body([[1, 1, 1, 1]]), timeout=20)
+        return httpx.post(url, json=infer_body([[1, 1, 1, 1]]), timeout=20, verify=PLAIN)
 
     def index(self):
-        rows = httpx.post(f"{self.gateway.rest}/v2/repository/index", timeout=20).json()
+        rows = httpx.post(f"{self.gateway.rest}/v2/repository/index", timeout=20, verify=PLAIN).json()
         return {row["version"]: row["state"] for row in rows if row["name"] == NAME}
 
     def champion(self):
@@ -138,14 +139,19 @@ def test_the_server_lists_the_extension(served):
 
 def test_statistics_are_those_of_all_workers(served):
     def count():
-        stats = httpx.get(f"{served.gateway.rest}/v2/models/{NAME}/stats", timeout=20).json()["model_stats"]
+        stats = httpx.get(f"{served.gateway.rest}/v2/models/{NAME}/stats", timeout=20, verify=PLAIN).json()[
+            "model_stats"
+        ]
         return sum(one["inference_count"] for one in stats)
 
     before = count()
     for _ in range(20):  # a connection each, so that both workers get some
         assert (
             httpx.post(
-                f"{served.gateway.rest}/v2/models/{NAME}/infer", json=infer_body([[1, 1, 1, 1]] * 3), timeout=30
+                f"{served.gateway.rest}/v2/models/{NAME}/infer",
+                json=infer_body([[1, 1, 1, 1]] * 3),
+                timeout=30,
+                verify=PLAIN,
             ).status_code
             == 200
         )

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.kit.gateway import Gateway, RestCaller, RpcCaller, Served, infer_body, route, row
+from tests.kit.plain import PLAIN
 from tests.kit.registry import NAME
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.timeout(400)]
@@ -31,7 +32,7 @@ def gateway(tmp_path_factory, registry):
 
 def answers(gateway):
     """What applications get for the stored requests, but for the ids that are new each time."""
-    with httpx.Client(base_url=gateway.rest, timeout=20) as client:
+    with httpx.Client(base_url=gateway.rest, timeout=20, verify=PLAIN) as client:
         replies = [client.post(f"/v2/models/{NAME}/infer", json=body) for body in STORED]
     assert {reply.status_code for reply in replies} == {200}
     return [
@@ -41,12 +42,12 @@ def answers(gateway):
 
 
 def test_of_ten_writers_at_once_exactly_one_wins(gateway):
-    with httpx.Client(base_url=gateway.admin, timeout=60) as admin:
+    with httpx.Client(base_url=gateway.admin, timeout=60, verify=PLAIN) as admin:
         tag = admin.get(f"/admin/v1/routes/{NAME}").headers["etag"]
     start, statuses = threading.Barrier(10), []
 
     def write(number):
-        with httpx.Client(base_url=gateway.admin, timeout=60) as admin:
+        with httpx.Client(base_url=gateway.admin, timeout=60, verify=PLAIN) as admin:
             admin.get("/admin/v1/routes")  # connected before the start
             start.wait()
             reply = admin.put(
@@ -67,7 +68,7 @@ def test_of_ten_writers_at_once_exactly_one_wins(gateway):
     assert gateway.client.route(NAME)["salt"] == f"writer-{winner}"
     assert gateway.client.history(NAME)[0]["reason"] == f"writer {winner}"
     assert gateway.client.audit()  # the chain holds
-    with httpx.Client(base_url=gateway.admin, timeout=30) as admin:
+    with httpx.Client(base_url=gateway.admin, timeout=30, verify=PLAIN) as admin:
         assert admin.get("/admin/v1/audit").json()["intact"]
 
 
@@ -85,7 +86,7 @@ def test_of_ten_writers_at_once_exactly_one_wins(gateway):
     ],
 )
 def test_a_bad_change_leaves_route_and_answers_byte_for_byte_as_they_were(gateway, bad, status):
-    with httpx.Client(base_url=gateway.admin, timeout=100) as admin:
+    with httpx.Client(base_url=gateway.admin, timeout=100, verify=PLAIN) as admin:
         path = f"/admin/v1/routes/{NAME}"
         seen = admin.get(path)
         before, live = answers(gateway), seen.json()["status"]["live"]
@@ -110,7 +111,7 @@ def test_a_bad_change_leaves_route_and_answers_byte_for_byte_as_they_were(gatewa
 
 def test_fifty_swaps_under_load_fail_nobody_and_no_version_answers_out_of_turn(gateway):
     """Three versions in turn: each swap loads what it brings, since only one version before the live one is kept warm."""
-    admin = httpx.Client(base_url=gateway.admin, timeout=100)
+    admin = httpx.Client(base_url=gateway.admin, timeout=100, verify=PLAIN)
     path = f"/admin/v1/routes/{NAME}"
     live: list[tuple[float, int, str]] = []
     took_s = []

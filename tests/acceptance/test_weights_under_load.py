@@ -9,6 +9,7 @@ import pytest
 
 from tests.kit import files
 from tests.kit.gateway import Gateway, RestCaller, RpcCaller, Served, infer_body, infer_call, route, rpc_request
+from tests.kit.plain import PLAIN
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
 
@@ -33,7 +34,7 @@ def one_connection_a_worker(gateway: Gateway) -> list[httpx.Client]:
     """Kept connections, one to each worker; whose they are is seen in the workers' own sockets."""
     owners: dict[int, httpx.Client] = {}
     for _ in range(100):
-        client = httpx.Client(base_url=gateway.rest, timeout=20)
+        client = httpx.Client(base_url=gateway.rest, timeout=20, verify=PLAIN)
         reply = client.get("/v2/health/live")
         port = reply.extensions["network_stream"].get_extra_info("client_addr")[1]
         for process in ("worker-0", "worker-1"):
@@ -49,7 +50,7 @@ def one_connection_a_worker(gateway: Gateway) -> list[httpx.Client]:
 
 def test_fifty_changes_of_weights_under_load_fail_no_request_and_reach_every_worker(gateway):
     probes = one_connection_a_worker(gateway)
-    admin = httpx.Client(base_url=gateway.admin, timeout=20)
+    admin = httpx.Client(base_url=gateway.admin, timeout=20, verify=PLAIN)
     revision = int(admin.get("/admin/v1/routes/phishing").headers["etag"].strip('"'))
     took_s = []
     with Served(RestCaller(gateway, "phishing"), 2) as rest, Served(RpcCaller(gateway, "phishing"), 1) as rpc:
@@ -92,7 +93,9 @@ def test_a_unit_keeps_its_variant_over_both_protocols_and_in_every_worker(gatewa
     gateway.client.split("phishing", champion=50, challenger=50, reason="half and half")
     drawn: dict[str, set[str]] = {}
     for _ in range(4):
-        with httpx.Client(base_url=gateway.rest, timeout=20) as fresh:  # a new connection may be another worker's
+        with httpx.Client(
+            base_url=gateway.rest, timeout=20, verify=PLAIN
+        ) as fresh:  # a new connection may be another worker's
             for unit in range(25):
                 reply = fresh.post(
                     "/v2/models/phishing/infer",

@@ -19,6 +19,7 @@ from tests.kit.gateway import (
     route,
     rpc_request,
 )
+from tests.kit.plain import PLAIN
 from tests.kit.processes import is_running
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
@@ -105,12 +106,12 @@ def test_sigterm_says_not_ready_first_finishes_what_is_in_flight_and_loses_nothi
         stopped = threading.Event()
 
         def ask(number: int) -> None:
-            with httpx.Client(base_url=gateway.rest, timeout=30) as own:
+            with httpx.Client(base_url=gateway.rest, timeout=30, verify=PLAIN) as own:
                 reply = own.post("/v2/models/slow/infer", json=infer_body([[number, 1, 1, 1]]))
                 replies.append((time.monotonic(), reply))
 
         def watch() -> None:
-            with httpx.Client(timeout=30) as own:
+            with httpx.Client(timeout=30, verify=PLAIN) as own:
                 while not stopped.is_set():
                     try:
                         status = own.get(gateway.metrics_url.replace("/metrics", "/readyz")).status_code

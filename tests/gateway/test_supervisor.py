@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.kit.plain import PLAIN
 from tests.kit.processes import is_running
 from tests.kit.supervised import CHILD, Gateway, eventually
 
@@ -34,8 +35,8 @@ def test_it_prints_every_address_and_serves_through_its_workers(start):
     gateway = start(workers=2)
     assert set(gateway.addresses) == {"REST", "gRPC", "metrics", "admin"}
     assert gateway.ask().isdigit()
-    assert httpx.get(gateway.addresses["metrics"] + "/livez", timeout=30).status_code == 200
-    body = httpx.get(gateway.addresses["metrics"] + "/readyz", timeout=30).json()
+    assert httpx.get(gateway.addresses["metrics"] + "/livez", timeout=30, verify=PLAIN).status_code == 200
+    body = httpx.get(gateway.addresses["metrics"] + "/readyz", timeout=30, verify=PLAIN).json()
     assert body["endpoints"] == {"e": True}
     assert gateway.stop() == 0
 

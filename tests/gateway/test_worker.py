@@ -20,6 +20,7 @@ from routing.records import Block, PredictionBlock
 from routing.split import compile_split
 from routing.traffic import to_document
 from routing.validate import validate
+from tests.kit.plain import PLAIN
 from tests.kit.staged import stage_linear
 from tests.kit.supervised import CHILD, ROOT, Gateway, eventually
 
@@ -81,7 +82,7 @@ def start(state):
 
 
 def infer(gateway: Gateway, endpoint: str = "line", path: str = "infer") -> httpx.Response:
-    return httpx.post(f"{gateway.addresses['REST']}/v2/models/{endpoint}/{path}", json=BODY, timeout=20)
+    return httpx.post(f"{gateway.addresses['REST']}/v2/models/{endpoint}/{path}", json=BODY, timeout=20, verify=PLAIN)
 
 
 def predictions(folder: Path) -> list[PredictionBlock]:
@@ -120,8 +121,8 @@ def test_either_door_answers(state, start, door, monkeypatch):
     state.live("line", state.stage("1"))
     gateway = start()
     assert infer(gateway).status_code == 200
-    assert httpx.get(f"{gateway.addresses['REST']}/v2", timeout=30).status_code == 200
-    assert httpx.get(f"{gateway.addresses['REST']}/nothing", timeout=30).status_code == 404
+    assert httpx.get(f"{gateway.addresses['REST']}/v2", timeout=30, verify=PLAIN).status_code == 200
+    assert httpx.get(f"{gateway.addresses['REST']}/nothing", timeout=30, verify=PLAIN).status_code == 404
 
 
 def test_a_new_revision_is_served_while_the_gateway_runs_and_no_request_fails(state, start):
@@ -132,7 +133,7 @@ def test_a_new_revision_is_served_while_the_gateway_runs_and_no_request_fails(st
     done = threading.Event()
 
     def ask() -> None:
-        with httpx.Client(base_url=gateway.addresses["REST"], timeout=20) as client:
+        with httpx.Client(base_url=gateway.addresses["REST"], timeout=20, verify=PLAIN) as client:
             while not done.is_set():
                 reply = client.post("/v2/models/line/infer", json=BODY)
                 if reply.status_code != 200:
@@ -169,7 +170,7 @@ def test_every_answer_before_a_kill_has_its_record(state, start):
 def test_open_connections_are_answered_and_closed_when_the_gateway_stops(state, start):
     state.live("line", state.stage("1"))
     gateway = start()
-    with httpx.Client(base_url=gateway.addresses["REST"], timeout=30) as client:
+    with httpx.Client(base_url=gateway.addresses["REST"], timeout=30, verify=PLAIN) as client:
         assert client.post("/v2/models/line/infer", json=BODY).status_code == 200
         assert gateway.stop() == 0
     assert not gateway.events("process_killed")

@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.rpc import open_inference_pb2 as pb
 from runoff import Runoff
+from tests.kit.plain import PLAIN
 
 ROOT = Path(__file__).parents[2]
 CLI = (sys.executable, "-P", "-m", "gateway.cli")
@@ -71,8 +72,8 @@ class Gateway:
         self.rest, self.rpc, self.metrics_url, self.admin = (
             said[name] for name in ("REST", "gRPC", "metrics", "admin")
         )
-        self.http = httpx.Client(base_url=self.rest, timeout=30)
-        self.client = Runoff(self.admin, data_url=self.rest, timeout_s=60)
+        self.http = httpx.Client(base_url=self.rest, timeout=30, verify=PLAIN)
+        self.client = Runoff(self.admin, data_url=self.rest, timeout_s=100)
         if ready:
             try:
                 eventually(lambda: self.is_ready and self.is_managed, 60)
@@ -103,7 +104,9 @@ class Gateway:
     @property
     def is_ready(self) -> bool:
         try:
-            return httpx.get(self.metrics_url.replace("/metrics", "/readyz"), timeout=30).status_code == 200
+            return (
+                httpx.get(self.metrics_url.replace("/metrics", "/readyz"), timeout=30, verify=PLAIN).status_code == 200
+            )
         except httpx.TransportError:
             return False
 
@@ -111,7 +114,7 @@ class Gateway:
     def is_managed(self) -> bool:
         """Whether the admin listener answers, if only that it wants a key."""
         try:
-            return httpx.get(f"{self.admin}/admin/v1/runtime", timeout=2).status_code in (200, 401)
+            return httpx.get(f"{self.admin}/admin/v1/runtime", timeout=10, verify=PLAIN).status_code in (200, 401)
         except httpx.TransportError:
             return False
 
@@ -142,13 +145,15 @@ class Gateway:
         """A PUT that does not wait for its end."""
         condition = {"If-None-Match": "*"} if base is None else {"If-Match": f'"{base}"'}
         path = f"{self.admin}/admin/v1/routes/{document['endpoint']}"
-        return httpx.put(path, json=document, params={"reason": reason}, headers=condition, timeout=30)
+        return httpx.put(path, json=document, params={"reason": reason}, headers=condition, timeout=30, verify=PLAIN)
 
     def ended(self, revision: int) -> dict[str, Any]:
         """What became of a revision, once nothing more will."""
         path = f"{self.admin}/admin/v1/revisions/{revision}"
-        eventually(lambda: httpx.get(path, timeout=30).json()["state"] in {"live", "failed", "superseded"}, 60)
-        return dict(httpx.get(path, timeout=30).json())
+        eventually(
+            lambda: httpx.get(path, timeout=30, verify=PLAIN).json()["state"] in {"live", "failed", "superseded"}, 60
+        )
+        return dict(httpx.get(path, timeout=30, verify=PLAIN).json())
 
     def infer(
         self, endpoint: str, rows: object, *, headers: Mapping[str, str] | None = None, **body: Any
@@ -165,7 +170,7 @@ class Gateway:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of all series of this name that carry these labels."""
-        text = httpx.get(self.metrics_url, timeout=30).text
+        text = httpx.get(self.metrics_url, timeout=30, verify=PLAIN).text
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
 
@@ -187,7 +192,7 @@ class RestCaller:
 
     def __call__(self, caller: int, number: int) -> Mapping[str, Any]:
         if caller not in self._clients:
-            self._clients[caller] = httpx.Client(base_url=self._rest, timeout=20)
+            self._clients[caller] = httpx.Client(base_url=self._rest, timeout=20, verify=PLAIN)
         headers = {"x-runoff-unit": f"unit-{caller}-{number}"}
         reply = self._clients[caller].post(self._path, json=infer_body(row(caller, number)), headers=headers)
         if reply.status_code != 200:
@@ -336,9 +341,9 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def ask_lake(lake: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
     with duckdb.connect() as connection:
-        for folder in sorted(lake.glob("*/_delta_log")):
-            table = folder.parent
-            connection.register(table.name, DeltaTable(str(table)).to_pyarrow_dataset())
+        for table in sorted(folder.parent for folder in lake.glob("*/_delta_log")):
+            if table.name in sql:
+                connection.register(table.name, DeltaTable(str(table)).to_pyarrow_dataset())
         return connection.execute(sql, list(values)).fetchall()
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 
 from tests.kit.gateway import eventually
+from tests.kit.plain import PLAIN
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
@@ -134,7 +135,7 @@ class RegistryServer:
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.uri}/health", timeout=30).status_code == 200
+            return httpx.get(f"{self.uri}/health", timeout=30, verify=PLAIN).status_code == 200
         except httpx.TransportError:
             return False
 

@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.kit.plain import PLAIN
+
 NAME = "phishing"
 
 
@@ -135,6 +137,6 @@ class MlflowServer:
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.uri}/health", timeout=2).status_code == 200
+            return httpx.get(f"{self.uri}/health", timeout=10, verify=PLAIN).status_code == 200
         except httpx.TransportError:
             return False

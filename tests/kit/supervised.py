@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.kit.plain import PLAIN
+
 ROOT = Path(__file__).parents[2]
 
 SUPERVISOR = """
@@ -120,13 +122,13 @@ class Gateway:
             return []
 
     def ready(self) -> bool:
-        return httpx.get(self.addresses["metrics"] + "/readyz", timeout=30).status_code == 200
+        return httpx.get(self.addresses["metrics"] + "/readyz", timeout=30, verify=PLAIN).status_code == 200
 
     def ask(self, path: str = "/", timeout: float = 20) -> str:
-        return httpx.get(self.addresses["REST"] + path, timeout=timeout).text
+        return httpx.get(self.addresses["REST"] + path, timeout=timeout, verify=PLAIN).text
 
     def metric(self, name: str, **labels: str) -> float | None:
-        text = httpx.get(self.addresses["metrics"] + "/metrics", timeout=30).text
+        text = httpx.get(self.addresses["metrics"] + "/metrics", timeout=30, verify=PLAIN).text
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         return next((s.value for s in samples if s.name == name and labels.items() <= s.labels.items()), None)
 

@@ -16,6 +16,7 @@ from gateway.state.revision import Draft
 from gateway.state.store import StateStore
 from routing.traffic import Retention
 from tests.kit.control import linear
+from tests.kit.plain import PLAIN
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +28,9 @@ class Supervisor:
         self._settings = Settings(state_dir=str(folder / "var"), admin_port=0)
         self._listener = socket.socket()
         self._listener.bind(("127.0.0.1", 0))
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self._listener.getsockname()[1]}", timeout=60)
+        self.http = httpx.Client(
+            base_url=f"http://127.0.0.1:{self._listener.getsockname()[1]}", timeout=60, verify=PLAIN
+        )
 
     @contextlib.contextmanager
     def control(self):

@@ -247,8 +247,10 @@ def test_labels_of_a_table_come_by_themselves_and_by_command(tmp_path, models):
             gateway.infer("sign", [[1.0, 2.0, 3.0, 4.0]], headers={"x-request-id": f"c{n}"})
         gateway.stored("predictions", 6)
         write_deltalake(cases, pa.table({"case": ["c0", "c1", "c9"], "truth": [1, None, 1]}))
+        gateway.stored("labels", 1, 90, "request_id = 'c0'")
         eventually(lambda: labelled() == 1, 90, 0.5)
         write_deltalake(cases, pa.table({"case": ["c1"], "truth": [0]}), mode="append")
+        gateway.stored("labels", 1, 90, "request_id = 'c1'")
         eventually(lambda: labelled() == 2, 90, 0.5)
         sent = gateway.run("label", str(sent_once), "--json")
         assert json.loads(sent.stdout) == {"accepted": 2, "rejected": []}

@@ -17,7 +17,8 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 
 # Parallel test processes, a file to one of them, so that its gateway is started once; `make test JOBS=0` runs in one process, for a debugger.
-JOBS ?= 2
+# One more than the two cores of a small machine: a fifth of the time tests wait for processes that start and end. tests/conftest.py says the order.
+JOBS ?= 3
 # More arguments for the program behind demo, serve, test and bench: `make test ARGS="-k split"`.
 ARGS ?=
 
@@ -54,7 +55,7 @@ serve: $(INSTALLED) ## run the gateway with its defaults, state under var/
 	@$(BIN)/runoff serve $(ARGS)
 
 test: $(INSTALLED) ## run the tests (ARGS="-k name", JOBS=0 for one process)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS) || { \
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS) || { \
 	  echo "make: what failed is run once more, alone: a test that passes only then was disturbed by its neighbours, and is to be mended"; \
 	  $(BIN)/python -m pytest -n 0 --last-failed --last-failed-no-failures none $(ARGS); }
 

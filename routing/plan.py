@@ -114,8 +114,10 @@ def _warnings(before: Route | None, after: Route, split: Split) -> tuple[Problem
 
 
 def _shortened(before: Retention, after: Retention) -> Iterator[Problem]:
-    """Tables of which rows are deleted that would have stayed."""
-    shorter = [table for table in ("predictions", *RETAINED) if after.kept_s(table) < before.kept_s(table)]
+    """Tables of which rows are deleted that would have stayed; those that nobody names go with their predictions."""
+    named = {"predictions", *dict(before.of), *dict(after.of)}
+    told = [table for table in ("predictions", *RETAINED) if table in named]
+    shorter = [table for table in told if after.kept_s(table) < before.kept_s(table)]
     if shorter:
         told = ", ".join(f"{table} older than {duration(after.kept_s(table))}" for table in shorter)
         message = f"rows go within minutes, for good: {told}"

@@ -28,7 +28,8 @@ class SettingsInvalid(Exception):
 
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
-Listener = Literal["rest", "grpc", "admin", "metrics"]
+WEBHOOK_PATH: Final = "/admin/v1/webhooks/mlflow"
+Listener = Literal["rest", "grpc", "admin", "webhook", "metrics"]
 
 
 class Oidc(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -134,7 +135,7 @@ class Tls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     key_file: Annotated[str | None, Meta(description="PEM key that belongs to it, without a password")] = None
     listeners: Annotated[
         tuple[Listener, ...], Meta(description="which listeners speak TLS, once there is a certificate")
-    ] = ("rest", "grpc", "admin")
+    ] = ("rest", "grpc", "admin", "webhook")
 
     client_ca_file: Annotated[
         str | None,
@@ -216,6 +217,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     webhook_secret: Annotated[
         str | None,
         Meta(description="secret of MLflow's webhooks, which nudge a look at the aliases; none: no webhooks"),
+    ] = None
+    webhook_host: Annotated[str, Meta(description="address of the listener of webhooks alone, if it has a port")] = (
+        "127.0.0.1"
+    )
+    webhook_port: Annotated[
+        Port | None,
+        Meta(description="webhooks on a listener of their own; 0 picks a free port; none: on the admin listener alone"),
     ] = None
     host: Annotated[str, Meta(description="address of the data listeners, REST and gRPC")] = "127.0.0.1"
     rest_port: Annotated[Port, Meta(description="REST; 0 picks a free port and prints it")] = 8080

@@ -171,6 +171,8 @@ def _check_whole(settings: Settings) -> None:
             f"host {settings.host} is beyond loopback: that needs auth.data = 'keys', or open_data = true"
         )
 
+    if settings.webhook_port is not None and not settings.webhook_secret:
+        raise SettingsInvalid("webhook_port: webhooks are heard with a secret only; set RUNOFF_WEBHOOK_SECRET too")
     _check_oidc(settings.auth.oidc)
     _ = settings.ingested_kept_s
     if (settings.tls.certificate_file is None) != (settings.tls.key_file is None):

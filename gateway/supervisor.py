@@ -27,7 +27,7 @@ from gateway.processes.lock import StateLock, StateTaken
 from gateway.processes.place import Place, resident_bytes
 from gateway.processes.ports import PortGroup, PortTaken, bind
 from gateway.processes.switchboard import Switchboard
-from gateway.settings import Settings, SettingsInvalid
+from gateway.settings import WEBHOOK_PATH, Settings, SettingsInvalid
 from gateway.telemetry.counters import CounterPage
 from gateway.telemetry.exposition import Exposition
 from gateway.telemetry.log import EventLog, configure
@@ -93,7 +93,9 @@ class Supervisor:
                     ("rest", settings.host, settings.rest_port),
                     ("grpc", settings.host, settings.grpc_port),
                     ("admin", settings.admin_host, settings.admin_port),
+                    ("webhook", settings.webhook_host, settings.webhook_port),
                 )
+                if port is not None
             }
             self._metrics: socket.socket = held.enter_context(
                 contextlib.closing(bind(settings.metrics_host, settings.metrics_port, "metrics_port"))
@@ -111,7 +113,7 @@ class Supervisor:
             *(self._place("worker", f"worker-{n}", commands.worker, "rest", "grpc") for n in range(settings.workers)),
             self._place("shadow", "shadow", commands.shadow),
             *([self._place("features", "features", commands.features)] if settings.features_repo else []),
-            self._place("control", "control", commands.control, "admin"),
+            self._place("control", "control", commands.control, *(self._groups.keys() & {"admin", "webhook"})),
         ]
         self._switchboard = Switchboard(self._places)
         self._stopping = asyncio.Event()
@@ -311,6 +313,8 @@ class Supervisor:
         self._say(f"gRPC     {self._groups['grpc'].text}")
         self._say(f"metrics  {scheme('metrics')}://{metrics}/metrics")
         self._say(f"admin    {scheme('admin')}://{self._groups['admin'].text}")
+        if "webhook" in self._groups:
+            self._say(f"webhook  {scheme('webhook')}://{self._groups['webhook'].text}{WEBHOOK_PATH}")
 
     @property
     def _control(self) -> Place:

@@ -20,6 +20,7 @@ from gateway.admin.openapi import openapi
 from gateway.admin.replies import AdminError, answer, invalid, refusal
 from gateway.control.changes import EndpointAbsent, NothingToFollow, NothingToRestore
 from gateway.control.ramp import NothingToPause
+from gateway.settings import WEBHOOK_PATH
 from gateway.state.store import RevisionStale
 from gateway.telemetry.log import EventLog
 from routing.errors import RouteInvalid
@@ -57,6 +58,16 @@ def build(admin: Admin) -> ASGIApp:
     auth = admin.settings.auth
     public = PUBLIC_PAGES | {call.path for call in table if call.scope == "public"}
     return Guard(app, ring=admin.keys.ring, needs_keys=auth.admin == "keys", names=auth.admin_hosts, public=public)
+
+
+def webhooks_alone(admin: Admin) -> ASGIApp:
+    """For the listener of whoever sends webhooks: that one call, whose signature stands in place of a key, and nothing else."""
+    (call,) = (call for call in calls() if call.path == WEBHOOK_PATH)
+    app = Starlette(
+        routes=[Route(call.path, _handled(admin, call), methods=[call.method])],
+        exception_handlers={HTTPException: _http, Exception: _unexpected},
+    )
+    return Guard(app, ring=admin.keys.ring, needs_keys=True, public={call.path})
 
 
 def _handled(admin: Admin, call: Call) -> Callable[[Request], Awaitable[Response]]:

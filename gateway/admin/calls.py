@@ -8,6 +8,7 @@ from gateway.admin import keys, looking, records, routes, schemas, tuning, webho
 from gateway.admin.context import Handler
 from gateway.admin.schemas import Schema
 from gateway.keys.scopes import Declared
+from gateway.settings import WEBHOOK_PATH
 
 Method = Literal["GET", "PUT", "PATCH", "POST", "DELETE"]
 
@@ -351,7 +352,7 @@ def calls() -> list[Call]:
         ),
         Call(
             method="POST",
-            path="/admin/v1/webhooks/mlflow",
+            path=WEBHOOK_PATH,
             handler=webhooks.mlflow,
             scope="public",  # it checks a signature instead of a key
             tag="runtime",

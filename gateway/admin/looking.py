@@ -163,12 +163,14 @@ def _instant(request: Request, name: str) -> float | None:
 
 
 def _listeners(settings: Settings) -> dict[str, str]:
-    addresses: tuple[tuple[Listener, str, int], ...] = (
+    addresses: list[tuple[Listener, str, int]] = [
         ("rest", settings.host, settings.rest_port),
         ("grpc", settings.host, settings.grpc_port),
         ("metrics", settings.metrics_host, settings.metrics_port),
         ("admin", settings.admin_host, settings.admin_port),
-    )
+    ]
+    if settings.webhook_port is not None:
+        addresses.append(("webhook", settings.webhook_host, settings.webhook_port))
     return {
         name: f"{'' if name == 'grpc' else settings.tls.scheme(name) + '://'}{_bracketed(host)}:{port}"
         for name, host, port in addresses

@@ -18,7 +18,7 @@ import msgspec
 import uvicorn
 from starlette.types import ASGIApp
 
-from gateway.admin.app import build
+from gateway.admin.app import build, webhooks_alone
 from gateway.admin.context import Admin
 from gateway.admin.webhooks import Webhooks
 from gateway.control.aliases import AliasMover
@@ -45,7 +45,7 @@ from gateway.keys.usage import tell_used
 from gateway.keys.watch import KeyWatch
 from gateway.pipe import Line, Pipe
 from gateway.processes.birth import Birth, adopt, new_writer
-from gateway.settings import Settings
+from gateway.settings import Listener, Settings
 from gateway.spool.segment import SegmentWriter
 from gateway.state.documents import documents
 from gateway.state.store import StateStore
@@ -172,8 +172,10 @@ class Control:
             keys=self._keys,
             forget=self._lake.forget,
         )
-        self._server = Server(_config(build(admin), settings))
-        self._admin_fd = birth.admin_fd
+        listening: list[tuple[Listener, ASGIApp, int | None]] = [("admin", build(admin), birth.admin_fd)]
+        if birth.webhook_fd is not None:
+            listening.append(("webhook", webhooks_alone(admin), birth.webhook_fd))
+        self._servers = [(Server(_config(app, settings, listener)), fd) for listener, app, fd in listening]
 
     async def run(self) -> None:
         """Until the supervisor says drain, goes away, or a signal comes."""
@@ -184,8 +186,9 @@ class Control:
         rows, newest = self._store.audit_newest
         # Outside of the database: rows that are cut off its end show here.
         log.info("audit_read", rows=rows, hash=newest)
-        sockets = [adopt(self._admin_fd)] if self._admin_fd is not None else []
-        serving = asyncio.create_task(self._server.serve(sockets=sockets))
+        serving = {
+            asyncio.create_task(server.serve(sockets=[] if fd is None else [adopt(fd)])) for server, fd in self._servers
+        }
         lives = [
             self._listen(),
             self._beat(),
@@ -208,18 +211,19 @@ class Control:
         self._reconciler.start()
         lake = asyncio.create_task(self._carry_to_lake())
         stopping = asyncio.create_task(self._stopping.wait())
-        done, _ = await asyncio.wait({serving, stopping, lake, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({*serving, stopping, lake, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         for task in done - {stopping}:
             if not task.cancelled() and task.exception() is not None:
                 log.error("control_broke", error=task.exception())
         await self._end(serving, lake, tasks)
 
     async def _end(
-        self, serving: asyncio.Task[None], lake: asyncio.Task[None], tasks: list[asyncio.Task[None]]
+        self, serving: set[asyncio.Task[None]], lake: asyncio.Task[None], tasks: list[asyncio.Task[None]]
     ) -> None:
         """Callers first, then revisions (they go on at the next start), then what the lake still has to take."""
-        self._server.should_exit = True
-        await asyncio.wait({serving}, timeout=2.0)
+        for server, _ in self._servers:
+            server.should_exit = True
+        await asyncio.wait(serving, timeout=2.0)
         await self._reconciler.close()
         self._lake_stop.set()
         await asyncio.wait({lake}, timeout=self._settings.grace_s / 4)  # what it does not take stays in the spool
@@ -266,7 +270,8 @@ class Control:
         return True
 
     async def _beat(self) -> None:
-        await self._server.listening.wait()
+        for server, _ in self._servers:
+            await server.listening.wait()
         self._pipe.send({"event": "ready"})
         while True:
             before = self._clock()
@@ -357,9 +362,9 @@ def _retention(state_file: Path) -> dict[str, Retention]:
     return {endpoint: route.record.retention for endpoint, route in _routes(state_file, "record").items()}
 
 
-def _config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
-    certificate, key = settings.tls.pair("admin") or (None, None)
-    ca = settings.tls.client_ca("admin")
+def _config(app: ASGIApp, settings: Settings, listener: Listener) -> uvicorn.Config:
+    certificate, key = settings.tls.pair(listener) or (None, None)
+    ca = settings.tls.client_ca(listener)
     return uvicorn.Config(
         app,
         ssl_certfile=certificate,

@@ -31,11 +31,13 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True):
     rest_fd: int | None = None
     grpc_fd: int | None = None
     admin_fd: int | None = None
+    webhook_fd: int | None = None
 
     @property
     def fds(self) -> list[int]:
         """Every descriptor to pass on."""
-        return [fd for fd in (self.pipe_fd, self.rest_fd, self.grpc_fd, self.admin_fd) if fd is not None]
+        found = (self.pipe_fd, self.rest_fd, self.grpc_fd, self.admin_fd, self.webhook_fd)
+        return [fd for fd in found if fd is not None]
 
     def environment(self) -> dict[str, str]:
         """The variables for the child, beside those that it inherits."""
@@ -47,6 +49,7 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True):
             "RUNOFF_REST_FD": self.rest_fd,
             "RUNOFF_GRPC_FD": self.grpc_fd,
             "RUNOFF_ADMIN_FD": self.admin_fd,
+            "RUNOFF_WEBHOOK_FD": self.webhook_fd,
             "RUNOFF_PARENT": os.getpid(),
         }
         return {name: str(value) for name, value in pairs.items() if value is not None}
@@ -63,6 +66,7 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True):
             rest_fd=_number(environ.get("RUNOFF_REST_FD")),
             grpc_fd=_number(environ.get("RUNOFF_GRPC_FD")),
             admin_fd=_number(environ.get("RUNOFF_ADMIN_FD")),
+            webhook_fd=_number(environ.get("RUNOFF_WEBHOOK_FD")),
         )
 
     def pipe(self) -> Pipe:

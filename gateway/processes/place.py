@@ -17,7 +17,7 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class Place:
-    """`groups` names the ports that its process listens on: `rest`, `grpc`, `admin`.
+    """`groups` names the ports that its process listens on: `rest`, `grpc`, `admin`, `webhook`.
 
     The sockets stay open here from one life to the next, so that connections queued in them wait for the next life instead of
     being reset.

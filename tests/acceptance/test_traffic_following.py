@@ -115,10 +115,12 @@ def test_a_registry_that_is_down_changes_nothing_and_a_rollback_needs_none(tmp_p
         registry = Registry(tmp_path / "client", server.uri)
         registry.register(1.0)
         registry.register(2.0)
-        with Gateway(tmp_path, registry_uri=server.uri, registry_poll_s=3600, webhook_secret=SECRET) as gateway:
+        with Gateway(
+            tmp_path, registry_uri=server.uri, registry_poll_s=3600, webhook_secret=SECRET, webhook_port=0
+        ) as gateway:
             registry.client.create_webhook(
                 name="runoff",
-                url=f"{gateway.admin}/admin/v1/webhooks/mlflow",
+                url=f"{gateway.client.status()['listeners']['webhook']}/admin/v1/webhooks/mlflow",
                 events=["model_version_alias.created"],
                 secret=SECRET,
             )

@@ -109,6 +109,7 @@ def test_a_group_within_a_group_is_set_like_any_other(tmp_path):
             "wanted https",
         ),
         ({"RUNOFF_TLS_KEY_FILE": "k"}, "both or none"),
+        ({"RUNOFF_WEBHOOK_PORT": "0"}, "RUNOFF_WEBHOOK_SECRET"),
         ({"RUNOFF_TLS_LISTENERS": "rest,fax"}, "tls.listeners"),
     ],
 )

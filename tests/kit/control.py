@@ -183,24 +183,23 @@ class ControlPlane:
         self.keys = KeyWatch(self.settings)
         evidence = _evidence(self.settings.lake_uri, StagedAnswers(self.settings.artifacts_path))
         self.tuning = Tuning(self.store, self.settings.artifacts_path, evidence, workers=self.settings.workers)
-        self.app = build(
-            Admin(
-                settings=self.settings,
-                store=self.store,
-                fleet=self.fleet,
-                changes=self.changes,
-                planner=self.planner,
-                reconciler=self.reconciler,
-                follower=self.follower,
-                ramps=self.ramps,
-                webhooks=self.admin_webhooks,
-                evidence=evidence,
-                tuning=self.tuning,
-                artifacts=self.settings.artifacts_path,
-                principal="local:ann",
-                keys=self.keys,
-            )
+        self.admin = Admin(
+            settings=self.settings,
+            store=self.store,
+            fleet=self.fleet,
+            changes=self.changes,
+            planner=self.planner,
+            reconciler=self.reconciler,
+            follower=self.follower,
+            ramps=self.ramps,
+            webhooks=self.admin_webhooks,
+            evidence=evidence,
+            tuning=self.tuning,
+            artifacts=self.settings.artifacts_path,
+            principal="local:ann",
+            keys=self.keys,
         )
+        self.app = build(self.admin)
 
     async def stop(self) -> None:
         await self.reconciler.close()

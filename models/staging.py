@@ -3,10 +3,9 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
-import numpy as np
 
 from models.artifacts import SOURCE, Artifacts, Incoming, Remembered, digest_of, file_digest
 from models.convert import isolation
@@ -15,7 +14,7 @@ from models.errors import ArtifactInvalid, RegistryUnavailable, StagingRefused
 from models.ref import ModelRef
 from models.registry import Registry, ResolvedVersion
 from models.staged import StagedModel
-from models.tensors import Array
+from models.tensors import Array, save_rows
 
 Step = Literal["resolving", "fetching", "converting", "tuning", "staged"]
 Progress = Callable[[Step], None]
@@ -120,8 +119,10 @@ def _convert(
         name=resolved.key.name,
         trust_types=trust.types,
         trust_pickle=trust.pickle,
-        recorded=_write_recorded(folder / _RECORDED, recorded),
+        recorded=str(folder / _RECORDED) if recorded else None,
     )
+    if recorded:
+        save_rows(folder / _RECORDED, recorded)
     result = isolation.convert(request, time_s_max=time_s_max)
     (folder / _RECORDED).unlink(missing_ok=True)
     # The converter may have run a model's own code: what it left behind is looked at as fetched files are.
@@ -151,17 +152,3 @@ def _convert(
         keeps_rows_apart=result.keeps_rows_apart,
         staged_at_unix=now_unix(),
     )
-
-
-def _write_recorded(path: Path, recorded: dict[str, Array] | None) -> str | None:
-    """Rows as npz without objects: missing strings are the empty string, as everywhere on the wire."""
-    if not recorded:
-        return None
-    plain: dict[str, Any] = {
-        name: np.array(["" if value is None else str(value) for value in values.ravel().tolist()]).reshape(values.shape)
-        if values.dtype == object
-        else values
-        for name, values in recorded.items()
-    }
-    np.savez(path, **plain)
-    return str(path)

@@ -1,6 +1,8 @@
 """The one table of tensor datatypes: Open Inference Protocol names, numpy, ONNX Runtime and MLflow column types."""
 
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -64,6 +66,21 @@ def datatype_of(array: Array) -> str:
         if dtype == array.dtype:
             return name
     raise ValueError(f"no V2 datatype for numpy dtype {array.dtype}")
+
+
+def save_rows(path: Path, rows: Mapping[str, Array]) -> None:
+    """Rows by input name as npz, without pickled objects: a missing string is the empty string, as everywhere on the wire.
+
+    numpy's own `savez` takes names as keyword arguments, and so cannot write a column that is called `file`.
+    """
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, values in rows.items():
+            plain = values
+            if values.dtype == object:
+                texts = ["" if value is None else str(value) for value in values.ravel().tolist()]
+                plain = np.array(texts, dtype=np.str_).reshape(values.shape)
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, plain, allow_pickle=False)
 
 
 def in_sizes(run: Callable[[list[Array]], Sequence[Array]], inputs: Sequence[Array], size: int) -> list[Array]:

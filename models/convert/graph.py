@@ -124,5 +124,5 @@ def spec_of(info: onnx.ValueInfoProto) -> TensorSpec:
             f"'{info.name}': wanted a tensor of numbers, booleans or strings, got {got}",
             "export classifiers with the option zipmap=False",
         )
-    shape = tuple(size.dim_value if size.WhichOneof("value") == "dim_value" else -1 for size in tensor.shape.dim)
+    shape = tuple(max(size.dim_value, -1) if size.HasField("dim_value") else -1 for size in tensor.shape.dim)
     return TensorSpec(name=info.name, datatype=V2_OF[tensor.elem_type], shape=shape)

@@ -12,6 +12,7 @@ from models.convert.mlmodel import MLMODEL, Mlmodel, Rows
 from models.errors import StagingRefused
 from models.signature import Answer, Signature
 from models.staged import Certificate
+from models.tensors import save_rows
 
 MODEL_FILE: Final = "model.onnx"
 DATA_FILE: Final = "model.onnx.data"
@@ -21,6 +22,8 @@ _TENSOR_BYTES_MIN: Final = 1024
 SAMPLES_FILE: Final = "samples.npz"
 RESULT_FILE: Final = "result.json"
 _SAMPLES_MAX: Final = 64
+_DRAWN_BYTES_MAX: Final = 64 << 20
+"""Of rows that only have to show that a model runs: a thousand images of a megapixel would be 12 GB."""
 _AGAIN: Final = 4
 
 
@@ -89,6 +92,7 @@ def convert(request: Request, *, alter: Callable[[Any], Any] = _unchanged) -> Re
         recorded=_recorded(request.recorded, signature),
         thresholds=converted.thresholds,
         categories=converted.categories,
+        bytes_max=_DRAWN_BYTES_MAX if converted.original is None else None,
     )
     sample = draw()
     if converted.original is None:
@@ -230,12 +234,11 @@ def _write_samples(into: Path, signature: Signature, rows: Rows, usable: Any) ->
     """Up to 64 rows that the model answers, for warm-up; strings as unicode, so that reading them needs no pickle."""
     from models.convert.rows import feeds
 
-    chosen = usable[:: max(1, len(usable) // _SAMPLES_MAX)][:_SAMPLES_MAX]
+    row_bytes = sum(values[:1].nbytes for values in rows.values())
+    count = max(1, min(_SAMPLES_MAX, _DRAWN_BYTES_MAX // max(1, row_bytes)))
+    chosen = usable[:: max(1, len(usable) // count)][:count]
     if not len(chosen):
         return False
     fed = feeds(signature.inputs, {name: values[chosen] for name, values in rows.items()}, columns=signature.columns)
-    arrays: dict[str, Any] = {
-        name: values.astype(str) if values.dtype == object else values for name, values in fed.items()
-    }
-    np.savez(into / SAMPLES_FILE, **arrays)
+    save_rows(into / SAMPLES_FILE, fed)
     return True

@@ -37,6 +37,7 @@ def convert(path: Path, model: Mlmodel | None) -> Converted:
         for info in proto.graph.input
         if info.name not in {tensor.name for tensor in proto.graph.initializer}
     ]
+    _check_sides(proto, core)
     outputs = _freed(proto, tuple(map(spec_of, proto.graph.output)), core)
     if model is not None and model.columns:
         inputs, columns = model.declared(), True
@@ -136,6 +137,15 @@ def _check_external_data(path: Path, graphs: list[onnx.GraphProto]) -> None:
         total += int(entries.get("length") or file.stat().st_size)
     if total > FILE_BYTES_MAX:
         raise StagingRefused("model_too_large", f"the ONNX model has {total} bytes with its data, one file holds 2 GiB")
+
+
+def _check_sides(proto: onnx.ModelProto, inputs: list[TensorSpec]) -> None:
+    names = [info.name for info in proto.graph.output]
+    if not inputs or not names:
+        side = "input" if not inputs else "output"
+        raise StagingRefused("signature_unsupported", f"the ONNX model has no {side}")
+    if len(set(names)) != len(names):
+        raise StagingRefused("names_clash", f"the ONNX model has several outputs of one name: {', '.join(names)[:200]}")
 
 
 def _classes(proto: onnx.ModelProto) -> tuple[str | int | float | bool, ...] | None:

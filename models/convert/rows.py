@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Final
 
 import numpy as np
@@ -13,6 +14,7 @@ from models.tensors import FLOATING, NUMPY_OF, Array
 ROWS_MIN: Final = 1000
 _POOL_MAX: Final = 2000
 _THRESHOLD_ROWS_MAX: Final = 3000
+_WIDE_ROWS: Final = 16
 Draw = Callable[[int], Rows]
 """Draws that many rows, each input for itself."""
 
@@ -45,9 +47,12 @@ def generate(
     thresholds: Mapping[str, Array],
     categories: Mapping[str, Array] | None = None,
     rows_min: int = ROWS_MIN,
+    bytes_max: int | None = None,
     seed: int = 0,
 ) -> Sample:
     """At least `rows_min` rows; the same ones for the same arguments.
+
+    `bytes_max`: tensors are drawn only as far as that goes, though never fewer than 16 rows; None: for all rows, whatever they take.
 
     `thresholds`: values by input at which an answer may jump. `categories`: the values by input that the model has learned.
     """
@@ -65,6 +70,9 @@ def generate(
             return {spec.name: _tensor(spec, pools[spec.name], count, random) for spec in inputs}
         return {spec.name: random.choice(pools[spec.name], count) for spec in inputs}
 
+    most = rows_min
+    if bytes_max is not None and not columns:
+        most = min(rows_min, max(_WIDE_ROWS, bytes_max // sum(8 * prod(_tail(spec)) for spec in inputs)))
     twins = 0
     if columns:
         parts.append(("thresholds", _beside(inputs, thresholds, draw)))
@@ -76,9 +84,9 @@ def generate(
             twins = _length(nulls)
             parts.append(("empty", {name: _emptied(values) for name, values in nulls.items()}))
     else:
-        parts.append(("extremes", {name: _stretched(values) for name, values in draw(50).items()}))
+        parts.append(("extremes", {name: _stretched(values) for name, values in draw(min(50, most)).items()}))
     made = sum(_length(rows) for _, rows in parts)
-    parts.append(("sampled", draw(max(300, rows_min - made))))
+    parts.append(("sampled", draw(min(max(300, rows_min - made), most))))
     parts = [(kind, rows) for kind, rows in parts if _length(rows)]
     return Sample(
         rows={spec.name: np.concatenate([rows[spec.name] for _, rows in parts]) for spec in inputs},
@@ -144,8 +152,11 @@ def _typed(values: Array, spec: TensorSpec) -> Array:
 
 
 def _tensor(spec: TensorSpec, pool: Array, count: int, random: np.random.Generator) -> Array:
-    tail = tuple(size if size > 0 else 1 for size in spec.shape[1:])
-    return random.choice(pool, (count, *tail))
+    return random.choice(pool, (count, *_tail(spec)))
+
+
+def _tail(spec: TensorSpec) -> tuple[int, ...]:
+    return tuple(size if size > 0 else 1 for size in spec.shape[1:])
 
 
 def _beside(inputs: tuple[TensorSpec, ...], thresholds: Mapping[str, Array], draw: Draw) -> Rows:

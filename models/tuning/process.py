@@ -8,16 +8,15 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import numpy as np
 
 from models import profiles
 from models.artifacts import file_digest
 from models.files import UNREADABLE, replace_file
 from models.staged import Ask, Profile, StagedModel, Traffic
-from models.tensors import Array
+from models.tensors import Array, save_rows
 from models.tuning.job import RESULT_FILE, TWIN_FILE, Done, Refusal, Request, TuningFailed
 
 BUDGET_S: Final = 4.0
@@ -53,8 +52,10 @@ def measure(
             runs_max=runs_max,
             budget_s=budget_s,
             traffic=traffic,
-            recorded=_write_recorded(place / "recorded.npz", recorded),
+            recorded=str(place / "recorded.npz") if recorded else None,
         )
+        if recorded:
+            save_rows(place / "recorded.npz", recorded)
         (place / "request.json").write_bytes(msgspec.json.encode(request))
         _run(place / "request.json", budget_s + _OVERTIME_S)
         profile = _result(place / RESULT_FILE)
@@ -110,17 +111,3 @@ def _keep_twin(artifact: Path, made: Path) -> str:
     target = folder / f"{file_digest(made)[:16]}.int8.onnx"
     replace_file(target, made.read_bytes(), durable=True)  # nothing checks its digest later
     return f"{profiles.FOLDER}/{target.name}"
-
-
-def _write_recorded(path: Path, recorded: Mapping[str, Array] | None) -> str | None:
-    """Rows as npz without objects: a missing string is the empty string, as everywhere on the wire."""
-    if not recorded:
-        return None
-    plain: dict[str, Any] = {
-        name: np.array(["" if value is None else str(value) for value in values.ravel().tolist()]).reshape(values.shape)
-        if values.dtype == object
-        else values
-        for name, values in recorded.items()
-    }
-    np.savez(path, **plain)
-    return str(path)

@@ -146,3 +146,28 @@ def test_a_model_that_mixes_the_rows_of_a_run_says_so(folder: Path) -> None:
     assert not convert(Request(source=str(folder), into=str(folder), name="mixing")).keeps_rows_apart
     (folder / "model.onnx").write_bytes(doubled().SerializeToString())
     assert convert(Request(source=str(folder), into=str(folder), name="doubled")).keeps_rows_apart
+
+
+def test_an_input_may_be_called_as_numpys_own_arguments_are(folder: Path) -> None:
+    nodes = [onnx.helper.make_node("Identity", [name], [f"{name} out"]) for name in ("file", "allow_pickle")]
+    given, made = ([value_of(f"{name}{end}") for name in ("file", "allow_pickle")] for end in ("", " out"))
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(nodes, "named", given, made),
+        opset_imports=[onnx.helper.make_opsetid("", 18)],
+        ir_version=9,
+    )
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+
+    assert convert(Request(source=str(folder), into=str(folder), name="named")).has_samples
+    with np.load(folder / SAMPLES_FILE, allow_pickle=False) as stored:
+        assert set(stored.files) == {"file", "allow_pickle"}
+
+
+def test_what_is_kept_of_wide_rows_is_bounded_too(folder: Path) -> None:
+    image = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["rows", 3, 1000, 1000]) for name in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "image", image[:1], image[1:])
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    (folder / "image.onnx").write_bytes(made.SerializeToString())
+
+    assert convert(Request(source=str(folder), into=str(folder), name="image")).has_samples
+    assert (folder / SAMPLES_FILE).stat().st_size < 65 << 20

@@ -134,6 +134,27 @@ def test_broken_files_are_refused(folder: Path, content: bytes) -> None:
         onnx_room.convert(folder / "model.onnx", None)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "words"),
+    [([], ["y"], "no input"), (["x"], [], "no output"), (["x"], ["y", "y"], "several outputs of one name: y, y")],
+)
+def test_models_that_nobody_could_call_are_refused(
+    folder: Path, inputs: list[str], outputs: list[str], words: str
+) -> None:
+    node = helper.make_node("Identity", ["x"], ["y"])
+    constants = [] if inputs else [numpy_helper.from_array(np.ones((1, 2), np.float32), "x")]
+    made = model([node], [info(name) for name in inputs], [info(name) for name in outputs], constants)
+
+    with pytest.raises(StagingRefused, match=words):
+        onnx_room.convert(saved(made, folder), None)
+
+
+def test_a_size_below_nought_is_any(folder: Path) -> None:
+    made = model([helper.make_node("Identity", ["x"], ["y"])], [info("x", shape=(-1, -7))], [info("y", shape=(-1, 2))])
+
+    assert onnx_room.convert(saved(made, folder), None).signature.inputs[0].shape == (-1, -1)
+
+
 def test_a_classifier_is_read_from_its_outputs_and_node(folder: Path) -> None:
     answer = onnx_room.convert(saved(classifier(), folder), None).answer
 

@@ -107,3 +107,12 @@ def test_whole_numbers_stay_in_the_range_of_their_type(datatype: str) -> None:
     sample = generate((spec,), columns=True, example={}, recorded={}, thresholds={"n": np.array([-1e6, 0.5, 1e6])})
 
     assert sample.count >= ROWS_MIN
+
+
+@pytest.mark.parametrize(("width", "at_most"), [(2, 2000), (150_528, 120), (3_000_000, 32)])
+def test_wide_tensors_are_drawn_as_far_as_their_bytes_go_where_nothing_is_compared(width: int, at_most: int) -> None:
+    wide = TensorSpec(name="x", datatype="FP32", shape=(-1, width))
+    sample = generate((wide,), columns=False, example={}, recorded={}, thresholds={}, bytes_max=64 << 20)
+
+    assert 16 < sample.count <= at_most
+    assert {"extremes", "sampled"} == set(sample.kinds)

@@ -168,7 +168,7 @@ async def run(folder: Path, *, minutes: float, rate: float) -> None:
             )
             in_lake = [row[0] for row in gateway.lake("SELECT prediction_id FROM predictions")]
         in_stream = [
-            value["prediction_id"] for _, value in await asyncio.to_thread(stored, nats.url, "runoff.predictions", 5.0)
+            value["prediction_id"] for _, value in await asyncio.to_thread(stored, nats.url, "runoff.predictions")
         ]
     finally:
         nats.kill()

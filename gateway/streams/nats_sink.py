@@ -95,7 +95,7 @@ async def _connect(
 ) -> tuple[Client, JetStreamContext]:
     security: dict[str, Any] = {} if credentials_file is None else {"user_credentials": credentials_file}
     # The relay tries again by itself; a client that did so as well would hide that the sink is down.
-    connecting = nats.connect(servers, allow_reconnect=False, error_cb=_unheard, **security)
+    connecting = nats.connect(servers, allow_reconnect=False, connect_timeout=_CONNECT_S, error_cb=_unheard, **security)
     client = await asyncio.wait_for(connecting, _CONNECT_S)  # which by itself would go on asking for ever
     try:
         context = client.jetstream(timeout=_ACK_S, publish_async_max_pending=_UNACKNOWLEDGED_MAX)

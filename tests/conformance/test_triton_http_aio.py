@@ -1,16 +1,24 @@
 """tritonclient.http.aio, unchanged, against the REST door."""
 
+import gc
+
 import pytest
 import tritonclient.http.aio as triton
 from tritonclient.utils import InferenceServerException
 
 from tests.kit.triton_calls import ARGUMENTS, CHECKS, NOT_CALLS, REFUSED, classifier_input, public_methods
 
+# The client leaves replies unread whose status says all (`is_server_live`). Where a body arrives after its head, aiohttp warns of the
+# connection when it is collected: that has to happen here, and not in whichever test runs when the collector does.
+pytestmark = pytest.mark.filterwarnings("ignore:Unclosed connection:ResourceWarning")
+
 
 @pytest.fixture
 async def client(served):
     async with triton.InferenceServerClient(served.rest) as made:
         yield made
+    del made
+    gc.collect()
 
 
 def test_no_method_is_forgotten():

@@ -29,6 +29,7 @@ class LoadedModel:
     __slots__ = (
         "_curve",
         "_curve_rows",
+        "_is_batched",
         "is_tuned",
         "leases",
         "output_names",
@@ -42,6 +43,7 @@ class LoadedModel:
         self.staged = staged
         self.session = session
         self.output_names = [spec.name for spec in staged.signature.outputs]
+        self._is_batched = staged.signature.is_batched
         self.leases = 0
         self.rows_max = 1
         self.runs_max = 1
@@ -56,7 +58,7 @@ class LoadedModel:
         Raises InputInvalid or ModelFailed; also ModelFailed when an output of a batched model has another number of rows.
         """
         outputs = self.session.run(inputs, self.output_names, stop)
-        if self.staged.signature.is_batched and inputs:
+        if self._is_batched and inputs:
             rows = len(inputs[0])
             for output in outputs:
                 if len(output) != rows:

@@ -41,27 +41,30 @@ def measure(
 
     `recorded` are rows by input name that production has seen. Raises TuningFailed; what was there before then stays.
     """
-    with tempfile.TemporaryDirectory(prefix="runoff-tune-") as folder:
-        place = Path(folder)
-        request = Request(
-            artifact=str(artifact.absolute()),
-            into=folder,
-            staged=staged,
-            ask=ask or Ask(),
-            threads_max=threads_max,
-            runs_max=runs_max,
-            budget_s=budget_s,
-            traffic=traffic,
-            recorded=str(place / "recorded.npz") if recorded else None,
-        )
-        if recorded:
-            save_rows(place / "recorded.npz", recorded)
-        (place / "request.json").write_bytes(msgspec.json.encode(request))
-        _run(place / "request.json", budget_s + _OVERTIME_S)
-        profile = _result(place / RESULT_FILE)
-        if profile.twin_file:
-            profile = msgspec.structs.replace(profile, twin_file=_keep_twin(artifact, place / TWIN_FILE))
-    profiles.write(artifact, profile)
+    try:
+        with tempfile.TemporaryDirectory(prefix="runoff-tune-") as folder:
+            place = Path(folder)
+            request = Request(
+                artifact=str(artifact.absolute()),
+                into=folder,
+                staged=staged,
+                ask=ask or Ask(),
+                threads_max=threads_max,
+                runs_max=runs_max,
+                budget_s=budget_s,
+                traffic=traffic,
+                recorded=str(place / "recorded.npz") if recorded else None,
+            )
+            if recorded:
+                save_rows(place / "recorded.npz", recorded)
+            (place / "request.json").write_bytes(msgspec.json.encode(request))
+            _run(place / "request.json", budget_s + _OVERTIME_S)
+            profile = _result(place / RESULT_FILE)
+            if profile.twin_file:
+                profile = msgspec.structs.replace(profile, twin_file=_keep_twin(artifact, place / TWIN_FILE))
+        profiles.write(artifact, profile)
+    except OSError as error:
+        raise TuningFailed(f"the profile cannot be made or kept: {error.strerror or error}") from error
     return profile
 
 

@@ -90,3 +90,10 @@ def test_the_job_names_what_it_was_asked_for(tmp_path: Path) -> None:
     profile = tune(request)
     assert (profile.ask, profile.target_met, profile.twin_file) == (ask, True, "")
     assert profile.took_s > 0
+
+
+def test_a_profile_that_cannot_be_kept_is_a_failure_in_words(tmp_path: Path) -> None:
+    staged = stage_linear(tmp_path)
+    (tmp_path / staged.digest / profiles.FOLDER).write_bytes(b"in the way")
+    with pytest.raises(TuningFailed, match="the profile cannot be made or kept: File exists"):
+        measure(tmp_path / staged.digest, staged, budget_s=0.2)

@@ -12,6 +12,7 @@ from models.convert.form import Answers
 from models.convert.mlmodel import Rows
 from models.convert.rows import Sample, feeds
 from models.errors import StagingRefused
+from models.runtime.onnx import words_of
 from models.signature import Signature
 from models.staged import Certificate
 from models.tensors import Array, in_sizes
@@ -83,7 +84,7 @@ def certify(
             zip(names, session(model).run(names, feeds(signature.inputs, rows, columns=signature.columns)), strict=True)
         )
     except Exception as error:  # ONNX Runtime raises classes of its own that have no common parent below Exception
-        raise StagingRefused("conversion_failed", f"the ONNX form does not run: {_first_line(error)}") from error
+        raise StagingRefused("conversion_failed", f"the ONNX form does not run: {words_of(error)}") from error
     largest = 0.0
     for spec in signature.outputs:
         wanted, values = expected.answers[spec.name], np.asarray(got[spec.name])
@@ -121,7 +122,7 @@ def runnable(model: bytes, signature: Signature, sample: Sample) -> Array:
     try:
         run = session(model)
     except Exception as error:  # see `certify`
-        raise StagingRefused("onnx_invalid", f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
+        raise StagingRefused("onnx_invalid", f"ONNX Runtime cannot load the model: {words_of(error)}") from error
 
     def answer(rows: Rows) -> Answers:
         _run(run, signature, rows)

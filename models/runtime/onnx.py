@@ -1,5 +1,6 @@
 """A session of ONNX Runtime: the one room of that library."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,8 @@ _LEVELS: Final = {
 }
 
 VERSION: Final[str] = onnxruntime.__version__
+_POSITION: Final = re.compile(r"Load model from .*? failed:|/\S+:\d+ [^)]*\) ")
+"""Before what there is to say: our own file, or a file of the library with a line and the whole declaration of a function."""
 
 
 class Stop:
@@ -75,7 +78,7 @@ class OnnxSession:
         except (
             Exception
         ) as error:  # the loader raises a dozen unrelated types; all of them mean: this file cannot be served
-            raise ArtifactInvalid(f"ONNX Runtime cannot load {path.name}: {_first_line(error)}") from error
+            raise ArtifactInvalid(f"ONNX Runtime cannot load {path.name}: {words_of(error)}") from error
         self.input_names: tuple[str, ...] = tuple(node.name for node in self._session.get_inputs())
         self.output_names: tuple[str, ...] = tuple(node.name for node in self._session.get_outputs())
         nodes = (*self._session.get_inputs(), *self._session.get_outputs())
@@ -96,7 +99,7 @@ class OnnxSession:
         try:
             outputs: list[Array] = self._session.run(output_names, fed, None if stop is None else stop.options)
         except _INVALID_ARGUMENT as error:
-            raise InputInvalid(f"the model refuses this input: {_first_line(error)}") from error
+            raise InputInvalid(f"the model refuses this input: {words_of(error)}") from error
         except _RUN_ERRORS as error:
             raise ModelFailed("the model failed on this input") from error
         return outputs
@@ -108,9 +111,9 @@ def _size(shapes: Sequence[Sequence[object]]) -> int | None:
     return size if isinstance(size, int) and size > 0 else None
 
 
-def _first_line(error: BaseException) -> str:
+def words_of(error: BaseException) -> str:
     """What ONNX Runtime says, without its codes, node names and source positions; one line of at most 300 characters."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     for mark in (" : ", "Status Message: "):
         text = text.rpartition(mark)[2]
-    return text[:300].strip()
+    return _POSITION.sub("", text)[:300].strip()

@@ -72,3 +72,15 @@ def test_a_model_without_inputs_answers_what_it_holds(tmp_path: Path) -> None:
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     (tmp_path / "model.onnx").write_bytes(made.SerializeToString())
     assert [output.tolist() for output in OnnxSession(tmp_path / "model.onnx").run([], ["y"])] == [[1.0]]
+
+
+def test_a_file_of_a_later_opset_is_refused_with_what_is_known_here(tmp_path: Path) -> None:
+    node = helper.make_node("Identity", ["x"], ["y"])
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [None]) for name in "xy")
+    graph = helper.make_graph([node], "late", [x], [y])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 99)], ir_version=9)
+    (tmp_path / "model.onnx").write_bytes(made.SerializeToString())
+    with pytest.raises(
+        ArtifactInvalid, match=r"cannot load model\.onnx: ONNX Runtime only .* Opset 99 is under develop"
+    ):
+        OnnxSession(tmp_path / "model.onnx")

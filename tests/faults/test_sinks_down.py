@@ -20,7 +20,8 @@ from tests.kit.spooled import Place, encode, pid_text, predictions, request
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
-DOWN_S = 4.0
+LAG_S = 3.0
+"""How long a lake is down at least, by what the gateway says of it."""
 
 
 @contextmanager
@@ -54,9 +55,8 @@ def test_a_lake_that_is_down_costs_no_caller_anything_and_is_then_filled_exactly
             gateway.stored("predictions", 100)
             began = time.monotonic()
             with lake_down(gateway):
-                eventually(lambda: time.monotonic() > began + DOWN_S, DOWN_S + 5, 0.1)
+                eventually(lambda: gateway.metric("runoff_sink_lag_seconds", sink="lake") > LAG_S, 60, 0.1)
                 ended, held = time.monotonic(), spool_bytes(gateway)
-                lag_s = gateway.metric("runoff_sink_lag_seconds", sink="lake")
             log.wait_for(300)
         drained = time.monotonic()
         assert not log.failed
@@ -64,7 +64,6 @@ def test_a_lake_that_is_down_costs_no_caller_anything_and_is_then_filled_exactly
         drain_s = time.monotonic() - drained
         stored = [found[0] for found in gateway.lake("SELECT prediction_id FROM predictions")]
         assert sorted(stored) == sorted(one["prediction_id"] for one in log.answered)
-        assert lag_s > DOWN_S / 2
         eventually(lambda: gateway.metric("runoff_sink_lag_seconds", sink="lake") < 2, 30, 0.2)
         eventually(lambda: spool_bytes(gateway) < held, 30, 0.2)
         print(

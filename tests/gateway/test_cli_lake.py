@@ -2,10 +2,8 @@
 
 import json
 import os
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -17,7 +15,6 @@ from gateway.cli import main
 from gateway.commands.dataset import lineage_of
 from routing.records import Column
 from tests.kit import files
-from tests.kit.gateway import environment
 from tests.kit.spooled import Place, label, labels, pid_text, predictions, request
 
 pytestmark = pytest.mark.slow
@@ -117,8 +114,8 @@ def test_files_are_ingested_once_and_what_is_no_table_is_said(run, place, tmp_pa
     assert "--table: wanted" in run("ingest", inbox, "--table", "../../up")[2]
 
 
-@pytest.mark.timeout(300)
-def test_a_feature_repository_is_applied_and_gives_the_training_rows(run, place, tmp_path):
+def test_a_feature_repository_is_written_once_and_for_an_endpoint_that_is_recorded(run, place, tmp_path):
+    """That Feast applies it and gives its rows: tests/acceptance/test_feature_store.py."""
     pytest.importorskip("feast")
     now_us = time.time_ns() // 1000 - 60_000_000
     rows = [request(n, received_unix_us=now_us) for n in range(20)]
@@ -129,12 +126,7 @@ def test_a_feature_repository_is_applied_and_gives_the_training_rows(run, place,
     assert "is there already" in run("feast", "init", "repo", "--endpoint", "phishing")[2]
     assert run("feast", "init", "repo", "--endpoint", "phishing", "--force")[0] == 0
     assert "nothing of it is recorded yet" in run("feast", "init", "other", "--endpoint", "nobody")[2]
-    for command in ([Path(sys.executable).with_name("feast"), "apply"], [sys.executable, "train.py"]):
-        done = subprocess.run(
-            command, cwd=tmp_path / "repo", env=environment(), capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-    assert "20 predictions, 5 of them with a label" in done.stdout
+    assert {"feature_store.yaml", "train.py"} <= {path.name for path in (tmp_path / "repo").rglob("*")}
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ log = EventLog(__name__)
 
 INLINE_S: Final = 0.001
 """What one turn may spend in models on the loop, and the longest single run there; longer runs go to the pool's threads."""
+_OTHERS_MAX: Final = 64
+"""So many tickets that do not fit are passed over to fill a batch."""
 _EARLY_NS: Final = 1_000_000
 """By how much a timer of the loop may fire too early: uvloop's count in milliseconds."""
 
@@ -217,24 +219,33 @@ class Dataplane:
     # ── room 8: runs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _cut(self, model: LoadedModel, queue: Queue) -> Batch | None:
-        """The next batch of a queue: at most `rows_max` rows, without the cancelled and the expired. None: the queue is empty."""
+        """The next batch of a queue: at most `rows_max` rows, without the cancelled and the expired. None: the queue is empty.
+
+        Who is first runs, and with him whoever fits; the others keep their order, so that callers of several sizes share runs, each with his own.
+        """
         now_ns = self._clock_ns()
         rows_max = model.rows_max
         tickets: list[Ticket] = []
+        others: list[Ticket] = []
         rows = 0
-        while queue:
+        while queue and len(others) < _OTHERS_MAX:
             ticket = queue[0]
             if ticket.cancelled or now_ns > ticket.deadline_ns:
                 queue.popleft()
                 queue.rows -= ticket.rows
                 self._drop(ticket)
                 continue
-            if tickets and (rows + ticket.rows > rows_max or not fits(tickets[0], ticket)):
+            if tickets and rows + ticket.rows > rows_max:
                 break
             queue.popleft()
+            if tickets and not fits(tickets[0], ticket):
+                others.append(ticket)
+                continue
             tickets.append(ticket)
             rows += ticket.rows
         queue.rows -= rows
+        if others:
+            queue.extendleft(reversed(others))
         return Batch(model, tickets, rows) if tickets else None
 
     def _drop(self, ticket: Ticket) -> None:

@@ -26,7 +26,7 @@ from models.staged import ModelKey
 from routing.errors import PinRefused
 from routing.records import MirrorBlock, PredictionBlock, RequestRow
 from tests.kit.held import hold, settled
-from tests.kit.onnx_models import whole
+from tests.kit.onnx_models import echo, whole
 from tests.kit.plane import Plane
 from tests.kit.staged import stage_linear, stage_made
 
@@ -516,3 +516,25 @@ async def test_what_waits_is_counted_in_rows_until_it_runs_is_dropped_or_falls_b
     assert [reply.variant for reply in answers] == ["sound"] * 3
     await settled(plane, model)
     assert queue.rows == 0
+
+
+async def test_callers_of_several_sizes_share_runs_each_with_his_own_and_in_order(plane: Plane) -> None:
+    plane.serve({"champion": stage_made(plane.artifacts, echo("FP32"), ModelKey("echo", "1"))})
+    widths = [3, 4, 3, 5, 4, 3, 4, 5]
+    asked = [plane.request({"x": np.full((1, width), place, np.float32)}) for place, width in enumerate(widths)]
+    replies = await asyncio.gather(*map(plane.corridor.infer, asked))
+    answers = [reply.outputs[0].tolist() for reply in replies]
+    assert answers == [[[float(place)] * width] for place, width in enumerate(widths)]
+    sizes = [(block.inputs[0].tail, r.batch_rows) for block, r in recorded(plane)]
+    assert sizes == [((3,), 3)] * 3 + [((4,), 3)] * 3 + [((5,), 2)] * 2
+
+
+async def test_only_so_many_are_passed_over_and_none_of_them_is_lost(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.dataplane._OTHERS_MAX", 2)
+    plane.serve({"champion": stage_made(plane.artifacts, echo("FP32"), ModelKey("echo", "1"))})
+    asked = [plane.request({"x": np.full((1, width), width, np.float32)}) for width in (3, 4, 5, 3, 4, 5)]
+    replies = await asyncio.gather(*map(plane.corridor.infer, asked))
+    assert [reply.outputs[0].shape[1] for reply in replies] == [3, 4, 5, 3, 4, 5]
+    assert sorted(r.batch_rows for _, r in recorded(plane)) == [1] * 6

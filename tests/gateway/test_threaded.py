@@ -73,7 +73,7 @@ async def test_a_deadline_that_passes_behind_a_run_is_answered_then(plane: Plane
         await late
     ((_, record),) = recorded(plane)
     assert (record.status, record.compute_us) == (504, 0)
-    assert record.queue_us == pytest.approx(record.total_us, abs=5_000)
+    assert 45_000 <= record.queue_us <= record.total_us + 1_000, "it never ran"
     held.let_go()
     await asyncio.gather(first, waiting)
     assert (model.leases, plane.data.inflight) == (0, 0)
@@ -116,9 +116,9 @@ async def test_who_leaves_because_of_the_deadline_is_recorded_as_late(plane: Pla
     staged = stage_linear(plane.artifacts)
     plane.serve({"champion": staged}, limits={"timeout_s": 30})
     model, held = hold(plane, staged)
-    asked = ask(plane, 1.0, timeout_s=0.2)
+    asked = ask(plane, 1.0, timeout_s=0.5)
     await held.begun()
-    time.sleep(0.25)  # the loop is busy past the deadline, then the door gives up before anybody looked  # noqa: ASYNC251
+    time.sleep(0.6)  # the loop is busy past the deadline, then the door gives up before anybody looked  # noqa: ASYNC251
     asked.cancel()
     await asyncio.wait([asked])
     await asyncio.sleep(LOOK_S * 5)

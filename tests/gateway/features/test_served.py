@@ -70,7 +70,7 @@ async def test_without_its_key_the_message_says_what_to_send(world):
 
 
 async def test_a_default_stands_in_and_the_record_says_why(world):
-    world.serve(defaults={"income": -1.0, "segment": "none"}, max_age_s=60, timeout_ms=50)
+    world.serve(defaults={"income": -1.0, "segment": "none"}, max_age_s=60, timeout_ms=500)
     replies = [await world.infer(keys(3) | amounts(1))]
     world.store.age_s = 100
     replies.append(await world.infer(keys(4) | amounts(1)))
@@ -96,7 +96,7 @@ async def test_rows_of_one_request_have_their_own_outcomes(world):
 
 
 async def test_without_a_default_the_refusal_says_whose_fault_it_is(world):
-    world.serve(max_age_s=60, timeout_ms=50)
+    world.serve(max_age_s=60, timeout_ms=500)
     with pytest.raises(FeaturesMissing, match=r"features 'income', 'segment': not in the feature store \(row 1\)"):
         await world.infer(keys(2, 3) | amounts(1, 1))
     world.store.age_s = 100

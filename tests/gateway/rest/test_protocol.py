@@ -272,7 +272,7 @@ def statuses(plane: Plane) -> list[int]:
 
 async def test_a_deadline_that_passes_while_the_model_runs_is_answered_then(door: Door) -> None:
     staged = stage_linear(door.plane.artifacts)
-    door.plane.serve({"champion": staged}, limits={"timeout_s": 0.1})
+    door.plane.serve({"champion": staged}, limits={"timeout_s": 0.4})
     model, held = hold(door.plane, staged)
     reply = await door.talk(ask(LAST))
     head, _, body = reply.partition(b"\r\n\r\n")

@@ -441,7 +441,7 @@ async def test_a_deadline_that_passes_while_the_model_runs_is_answered_then(
     plane.serve({"champion": staged}, endpoint="held", limits={"timeout_s": 30})
     model, held = hold(plane, staged)
     body = framed(request(model_name="held").SerializeToString())
-    frames = await talk(server.port, http2.call(1, body, [*FIELDS, ("grpc-timeout", "100m"), *extra]), until=1)
+    frames = await talk(server.port, http2.call(1, body, [*FIELDS, ("grpc-timeout", "400m"), *extra]), until=1)
     assert dict(http2.answers(frames)[1].fields[-1])["grpc-status"] == "4"
     assert model.leases == 1
     await asyncio.sleep(5 * LOOK_S)

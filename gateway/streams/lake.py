@@ -23,7 +23,7 @@ from gateway.streams.letters import DeadLetters, Letter, only_table
 from gateway.streams.predictions import Answers
 from gateway.streams.schema import PARTITIONS, SCHEMAS, Naming
 from gateway.streams.table import CommitFailed, LakeTable
-from gateway.streams.upkeep import Deleted
+from gateway.streams.upkeep import Deleted, Request
 from routing.traffic import Retention
 
 TABLES: Final = tuple(name for name in SCHEMAS if name not in ("metrics", "dead_letters"))
@@ -151,9 +151,15 @@ class Lake:
         """Deletes what is older than `retention` says by endpoint; raises CommitFailed."""
         return upkeep.expire(self._tables, self._letters, retention, self._clock_us())
 
-    def forget(self, units: Sequence[str], before_unix_us: int | None = None) -> Deleted:
-        """Deletes all that is about these units in the tables and was received before that moment (None: at all); raises CommitFailed."""
-        return upkeep.forget(self._tables, self._letters, units, before_unix_us)
+    def requests_of(self, units: Sequence[str], before_unix_us: int) -> list[Request]:
+        """The predictions of these units that were received before that moment; raises CommitFailed."""
+        return upkeep.requests_of(self._tables, units, before_unix_us)
+
+    def forget(self, units: Sequence[str], before_unix_us: int | None = None, gone: Sequence[Request] = ()) -> Deleted:
+        """Deletes all that is about these units in the tables and was received before that moment (None: at all), and what came of `gone`,
+        predictions of theirs that were deleted before; raises CommitFailed.
+        """
+        return upkeep.forget(self._tables, self._letters, units, before_unix_us, gone)
 
     def close(self) -> None:
         """Gives back the files; what is held is read again by the next process."""

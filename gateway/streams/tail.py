@@ -15,7 +15,7 @@ from gateway.streams.lake import Lake, Tally
 from gateway.streams.letters import DeadLetters
 from gateway.streams.predictions import Answers
 from gateway.streams.table import KEPT_H, CommitFailed
-from gateway.streams.upkeep import Deleted
+from gateway.streams.upkeep import Deleted, Request
 from gateway.telemetry.log import EventLog
 from models.files import replace_file
 from routing.traffic import Retention
@@ -75,10 +75,11 @@ class _Every:
 
 
 class _Forget(msgspec.Struct, frozen=True):
-    """Units, as they are stored, of which all is to be deleted that was received before this moment."""
+    """Units, as they are stored, of which all is to be deleted that was received before this moment. `gone`: their predictions that were in the lake."""
 
     units: list[str]
     before_unix_us: int
+    gone: list[Request] = []
 
 
 class LakeStream:
@@ -269,7 +270,15 @@ class LakeStream:
             if not self._step(flush=True) or self._lake is None:
                 raise CommitFailed(self.figures.failure or "the lake cannot be written")
             if not self._lake.is_behind:
-                return self._lake.forget(forget.units, forget.before_unix_us)
+                return self._forget_now(self._lake, forget)
+
+    def _forget_now(self, lake: Lake, forget: _Forget) -> Deleted:
+        """Predictions are noted before they go: a look at tables of labels, or a caller, may bring labels of them afterwards."""
+        gone = lake.requests_of(forget.units, forget.before_unix_us)
+        others = [(due_s, one) for due_s, one in self._waiting() if one is not forget]
+        noted = msgspec.structs.replace(forget, gone=gone)
+        self._note([*others, (self._clock() + _LATE_S, noted)])
+        return lake.forget(forget.units, forget.before_unix_us)
 
     def _forget_late(self, lake: Lake) -> None:
         """Once more: what was received before the call and came by way of mirrors is in the spool by now."""
@@ -281,7 +290,7 @@ class LakeStream:
             if not self._advance(lake, flush=True):
                 return
         for forget in late:
-            deleted = lake.forget(forget.units, forget.before_unix_us)
+            deleted = lake.forget(forget.units, forget.before_unix_us, forget.gone)
             if any(deleted.values()):
                 _log.info("forgotten_late", **deleted)
         self._note([(due_s, forget) for due_s, forget in waiting if forget not in late])

@@ -31,6 +31,8 @@ _ENDPOINTLESS: Final = pc.field("endpoint").is_null()
 Tables = Mapping[str, LakeTable]
 Deleted = dict[str, int]
 """Rows that were deleted, by table."""
+Request = tuple[str, str | None, str | None]
+"""A prediction's id; its endpoint and its caller's request id, None where they are not known or there is none."""
 
 
 def expire(tables: Tables, letters: DeadLetters, retention: Mapping[str, Retention], now_us: int) -> Deleted:
@@ -71,36 +73,65 @@ def cutoff(now_us: int, kept_s: int) -> dt.datetime:
     return moment.replace(hour=0, minute=0, second=0, microsecond=0) if is_whole else moment
 
 
-def forget(tables: Tables, letters: DeadLetters, units: Sequence[str], before_unix_us: int | None = None) -> Deleted:
+def requests_of(tables: Tables, units: Sequence[str], before_unix_us: int | None = None) -> list[Request]:
+    """The predictions of these units (as they are stored) that were received before that moment, None: all. Raises CommitFailed."""
+    is_theirs = _is_of(units, before_unix_us)
+    found = tables["predictions"].rows(("prediction_id", "endpoint", "request_id"), is_theirs)
+    mirrored = tables["shadows"].rows(("prediction_id",), is_theirs)["prediction_id"].to_pylist()
+    requests = {one["prediction_id"]: (one["endpoint"], one["request_id"]) for one in found.to_pylist()}
+    return [(one, *requests.get(one, (None, None))) for one in {**requests, **dict.fromkeys(mirrored)}]
+
+
+def forget(
+    tables: Tables,
+    letters: DeadLetters,
+    units: Sequence[str],
+    before_unix_us: int | None = None,
+    gone: Sequence[Request] = (),
+) -> Deleted:
     """Deletes every prediction of these units (as they are stored), its shadows and its labels, and dead letters that name any of these.
 
-    Of predictions and shadows those whose request was received before that moment, None: all. Each step outlives a power loss before the next is
-    taken. Raises CommitFailed, and OSError for letters that are still on their way.
+    Of predictions and shadows those whose request was received before that moment, None: all. `gone` are predictions of theirs that were
+    deleted before: of them what has come since. Each step outlives a power loss before the next is taken. Raises CommitFailed, and OSError
+    for letters that are still on their way.
     """
-    is_theirs: Any = pc.field("unit").isin(list(units))
-    if before_unix_us is not None:
-        is_theirs &= pc.field("received_at") < pa.scalar(before_unix_us, pa.timestamp("us", "UTC"))
-    requests = tables["predictions"].rows(("prediction_id", "endpoint", "request_id"), is_theirs)
-    mirrored = tables["shadows"].rows(("prediction_id",), is_theirs)
-    ids = pa.concat_tables([requests.select(["prediction_id"]), mirrored])["prediction_id"]
+    requests = [*requests_of(tables, units, before_unix_us), *_without_successor(tables, gone)]
+    ids = pa.array({one for one, _, _ in requests}, pa.string())
     # a unit with its length, or a short one would be found anywhere
     named_in = [msgspec.msgpack.encode(unit) for unit in units]
-    named_in += [uuid.UUID(one).bytes for one in ids.unique().to_pylist()]
+    named_in += [uuid.UUID(one).bytes for one in ids.to_pylist()]
     deleted = {"dead_letters": letters.forget(named_in)}
     for name in _LABELS:
-        deleted[name] = tables[name].drop(pc.field("prediction_id").isin(ids.unique()))
-    for endpoint in requests["endpoint"].unique().to_pylist():
-        named = requests.filter(pc.equal(requests["endpoint"], endpoint))["request_id"].drop_null()
-        is_named = (pc.field("endpoint") == endpoint) & pc.field("request_id").isin(named.unique())
+        deleted[name] = tables[name].drop(pc.field("prediction_id").isin(ids))
+    for endpoint in {endpoint for _, endpoint, request_id in requests if request_id is not None}:
+        named = pa.array({request_id for _, of, request_id in requests if of == endpoint and request_id}, pa.string())
+        is_named = (pc.field("endpoint") == endpoint) & pc.field("request_id").isin(named)
         for name in _LABELS:
             deleted[name] += tables[name].drop(is_named & pc.field("prediction_id").is_null())
-    deleted["sensitive"] = tables["sensitive"].drop(pc.field("prediction_id").isin(ids.unique()))
+    deleted["sensitive"] = tables["sensitive"].drop(pc.field("prediction_id").isin(ids))
     for name in (*_LABELS, "sensitive"):
         tables[name].sync()
     for name in ("predictions", "shadows"):
-        deleted[name] = tables[name].drop(is_theirs)
+        deleted[name] = tables[name].drop(_is_of(units, before_unix_us))
         tables[name].sync()
     return deleted
+
+
+def _is_of(units: Sequence[str], before_unix_us: int | None) -> Any:
+    is_theirs: Any = pc.field("unit").isin(list(units))
+    if before_unix_us is not None:
+        is_theirs &= pc.field("received_at") < pa.scalar(before_unix_us, pa.timestamp("us", "UTC"))
+    return is_theirs
+
+
+def _without_successor(tables: Tables, gone: Sequence[Request]) -> list[Request]:
+    """Without the request ids that another prediction bears now: labels by them are that one's."""
+    ids = pa.array({request_id for _, _, request_id in gone if request_id is not None}, pa.string())
+    if not len(ids):
+        return list(gone)
+    found = tables["predictions"].rows(("endpoint", "request_id"), pc.field("request_id").isin(ids)).to_pylist()
+    taken = {(one["endpoint"], one["request_id"]) for one in found}
+    return [(one, None, None) if (of, named) in taken else (one, of, named) for one, of, named in gone]
 
 
 def _expire_rows_of(table: LakeTable, endpoint: str, before: dt.datetime) -> int:

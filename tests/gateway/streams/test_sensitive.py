@@ -8,6 +8,7 @@ from gateway.streams.schema import SENSITIVE, Naming
 from gateway.streams.sensitive import tables
 from gateway.streams.upkeep import expire
 from routing.records import Column, KeyColumn, SensitiveBlock
+from routing.traffic import Retention
 from tests.kit.spooled import START_UNIX_US, Place, apart, pid, pid_text, predictions, request
 
 HOUR_US = 3_600_000_000
@@ -49,7 +50,7 @@ def test_they_go_with_the_predictions_when_a_unit_is_forgotten_or_time_is_up(tmp
     lake = place.lake()
     assert lake.forget(["gone"])["sensitive"] == 1
     assert ids(place) == [pid_text(2), pid_text(3)]
-    deleted = expire(lake._tables, lake._letters, {"phishing": 3600}, START_UNIX_US + 3 * HOUR_US)
+    deleted = expire(lake._tables, lake._letters, {"phishing": Retention(3600)}, START_UNIX_US + 3 * HOUR_US)
     assert (deleted["sensitive"], deleted["predictions"]) == (1, 1)
     assert ids(place) == [pid_text(3)]
 

@@ -9,7 +9,18 @@ from gateway.streams.ingest import ingest
 from gateway.streams.table import CommitFailed
 from gateway.streams.tail import LakeStream
 from routing.traffic import Retention
-from tests.kit.spooled import BINARY, START_UNIX_US, Place, encode, label, labels, predictions, request, shadows
+from tests.kit.spooled import (
+    BINARY,
+    START_UNIX_US,
+    Place,
+    encode,
+    label,
+    labels,
+    pid_text,
+    predictions,
+    request,
+    shadows,
+)
 
 
 class Clock:
@@ -251,5 +262,25 @@ async def test_what_mirrors_bring_later_of_a_forgotten_unit_goes_too_and_what_it
     clock.now_us += 150_000_000
     assert await after.step()
     assert (count(place), count(place, "shadows")) == (1, 1), "what was received after the call is nobody's business"
+    assert not (tmp_path / "forgets.json").exists()
+    await after.close()
+
+
+async def test_labels_that_come_late_of_forgotten_predictions_go_too(place, stream, writer, clock, tmp_path, opened):
+    clock.now_us = START_UNIX_US + 1_000_000
+    asked = [request(n, unit="gone", request_id=f"order-{n}") for n in (0, 1)]
+    writer.append(encode(predictions([*asked, request(2, unit="kept")], [0.5] * 3)))
+    await stream.forget(["gone"])
+    by_request = [label(None, 1, endpoint="phishing", request_id=f"order-{n}") for n in (0, 1)]
+    again = predictions([request(3, unit="other", request_id="order-1", received_unix_us=clock.now_us + 1)], [0.5])
+    writer.append(encode(labels(label(0, 1), label(2, 1), *by_request), again))
+    after = opened()
+    await after.step(flush=True)
+    assert count(place, "labels") == 4
+    clock.now_us += 150_000_000
+    assert await after.step()
+    stored = DeltaTable(f"{place.uri}/labels").to_pyarrow_table(columns=["prediction_id", "request_id"]).to_pylist()
+    left = {(row["prediction_id"], row["request_id"]) for row in stored}
+    assert left == {(pid_text(2), None), (None, "order-1")}, "a request id that another bears by now is the other's"
     assert not (tmp_path / "forgets.json").exists()
     await after.close()

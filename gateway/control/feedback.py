@@ -32,7 +32,7 @@ from routing.validate import validate
 
 if TYPE_CHECKING:
     from gateway.evidence.drift import Stability
-    from gateway.evidence.evidence import Evidence
+    from gateway.evidence.evidence import Evidence, Recent
 
 _log: Final = EventLog(__name__)
 Found = TypeVar("Found")
@@ -44,7 +44,8 @@ _PAUSE_RATIO: Final = 19.0
 _SETTLED_S: Final = 120.0
 """A label is judged so long after its receipt: records reach the lake within seconds."""
 _ROWS_MAX: Final = 1_000_000
-"""Quality on the scrape looks at the newest days that hold so many predictions, and no further back than the label window."""
+"""Quality on the scrape looks at the newest days that hold so many predictions, and no further back than the label window. Of a day that
+holds more so many are drawn."""
 _OUTCOMES: Final = ("joined", "orphaned", "row_missing", "row_unknown")
 _DRIFT_SHOWN: Final = 20
 _DRIFT_SHOWN_MAX: Final = 60
@@ -151,10 +152,10 @@ class Feedback:
 
     def _of_endpoint(self, route: Route) -> tuple[dict[Gauge, float], list[QualityRow]]:
         """Gauges, and the measures that are to be stored."""
-        since = self._evidence().recent(route.endpoint, _ROWS_MAX)
-        if since is None:
+        recent = self._evidence().recent(route.endpoint, _ROWS_MAX)
+        if recent is None:
             return {}, []
-        subjects = self._subjects(route, since)
+        subjects = self._subjects(route, recent)
         drift = self._drift(route, subjects)
         gauges = {**_quality(route, subjects), **self._drifted(route, drift), **self._experiments(route)}
         return gauges, self._changed(route, subjects, drift)
@@ -164,6 +165,7 @@ class Feedback:
         try:
             self._compare()
             settled = self._evidence().settle(self._settled.sequence, self._wall() - _SETTLED_S)
+            self._evidence().give_back()  # of the whole look
         except Exception as error:  # noqa: BLE001  # see above: the figures that could be made are shown
             _log.warning("labels_not_settled", error=error)
             return {}
@@ -181,15 +183,17 @@ class Feedback:
             self._settled.advance(given)
         self._is_compared = True
 
-    def _subjects(self, route: Route, since_unix_s: float) -> list[Any]:
+    def _subjects(self, route: Route, recent: "Recent") -> list[Any]:
         """Each variant's and mirror's newest version."""
         from gateway.evidence.quality import Question
 
         window_s = route.label.window_s
         # By whole hours, so that the same question is asked again while nothing was stored.
-        since = max(since_unix_s, (self._wall() - window_s) // 3600 * 3600)
+        since = max(recent.since_unix_s, (self._wall() - window_s) // 3600 * 3600)
         # Of who answered, as all figures of the scrape and the table `metrics` are.
-        asked = Question(endpoint=route.endpoint, by="answered", since_unix_s=since, label_window_s=window_s)
+        asked = Question(
+            endpoint=route.endpoint, by="answered", since_unix_s=since, label_window_s=window_s, one_in=recent.one_in
+        )
         newest: dict[tuple[str, str], Any] = {}
         for subject in self._evidence().quality(asked)["subjects"]:
             who = (subject["role"], subject["name"])

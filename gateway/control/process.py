@@ -109,7 +109,7 @@ class Control:
         registries = Registries(settings, self._artifacts)
         state = settings.state_path
         answers = StagedAnswers(settings.artifacts_path)
-        evidence = _evidence(settings.lake_uri, answers)
+        evidence = _evidence(settings.lake_uri, answers, state / "spill")
         preparation = Preparation(
             self._store,
             registries.stage,
@@ -332,14 +332,14 @@ async def _run(birth: Birth) -> None:
     await Control(birth).run()
 
 
-def _evidence(uri: str, answers: StagedAnswers) -> Callable[[], "Evidence"]:
+def _evidence(uri: str, answers: StagedAnswers, spill: Path) -> Callable[[], "Evidence"]:
     """Made when somebody asks for the first time, so that the admin API need not wait for DuckDB at its start."""
 
     @cache
     def made() -> "Evidence":
         from gateway.evidence.evidence import Evidence
 
-        return Evidence(uri, answers)
+        return Evidence(uri, answers, spill=spill)
 
     return made
 

@@ -58,7 +58,8 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
 def dataset(queries: Queries, question: Question) -> Dataset:
     """The answered rows of an endpoint that have a label and whose inputs were recorded. The newest label within the window holds."""
     bounds = [question.endpoint, *window_us(question.since_unix_s, question.until_unix_s)]
-    with queries.snapshot("predictions", "labels", "sensitive") as snapshot:
+    tables = ("predictions", "labels", "sensitive")
+    with queries.snapshot(*tables, endpoint=question.endpoint, since_unix_s=question.since_unix_s) as snapshot:
         resolve(snapshot, question.endpoint, since_unix_s=question.since_unix_s, window_s=question.label_window_s)
         hold_latest(snapshot)
         inputs = _inputs(snapshot, bounds)

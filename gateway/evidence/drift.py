@@ -107,7 +107,7 @@ def _recorded(
     queries: Queries, endpoint: str, who: Mapping[str, str], order: str, since_unix_s: float
 ) -> pa.Table | None:
     """The first or newest rows with all that was recorded of inputs and answers; None where nothing is."""
-    with queries.snapshot("predictions") as snapshot:
+    with queries.snapshot("predictions", endpoint=endpoint, since_unix_s=since_unix_s) as snapshot:
         names = [name for name in snapshot.columns("predictions") if name.startswith("input_")]
         chosen = "".join(f", {quoted(name)} AS {quoted(name.removeprefix('input_'))}" for name in names)
         is_one = " AND ".join(f"{name} = ?" for name in who)

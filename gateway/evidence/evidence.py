@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Callable
+from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
@@ -26,14 +27,22 @@ _TABLES: Final = ("predictions", "shadows", "labels", "sensitive")
 _REMEMBERED_MAX: Final = 256
 
 
+class Recent(msgspec.Struct, frozen=True, kw_only=True):
+    """A look at the newest predictions: since when, and that one in so many is drawn."""
+
+    since_unix_s: float
+    one_in: int
+
+
 class Evidence:
     """Answers from the lake at `uri`; every method blocks and may be called from any thread (`asyncio.to_thread`).
 
     `answers` tells how a model's prediction is read, by artifact digest (`gateway.streams.answers.StagedAnswers`).
     """
 
-    def __init__(self, uri: str, answers: Callable[[str], Answer | None]) -> None:
-        self._queries = Queries(uri)
+    def __init__(self, uri: str, answers: Callable[[str], Answer | None], *, spill: Path | None = None) -> None:
+        """`spill`: a folder for what a question does not hold in memory, None: it holds all."""
+        self._queries = Queries(uri, spill=spill)
         self._answers = answers
         self._tests = PairedTests()
         self._remembered: dict[object, tuple[tuple[int, ...], dict[str, Any]]] = {}
@@ -63,10 +72,19 @@ class Evidence:
         """How many rows the endpoint's newest requests had; None where the lake has none of them."""
         return shape_of_traffic(self._queries, endpoint)
 
-    def recent(self, endpoint: str, rows_max: int) -> float | None:
-        """Where a look at the newest `rows_max` predictions begins, in Unix seconds; None: there are none."""
-        day = self._queries.recent("predictions", endpoint, rows_max)
-        return None if day is None else dt.datetime.combine(day, dt.time(), dt.UTC).timestamp()
+    def recent(self, endpoint: str, rows_max: int) -> Recent | None:
+        """The newest whole days with `rows_max` predictions, or as many drawn from one day that has more; None: there are none."""
+        found = self._queries.recent("predictions", endpoint, rows_max)
+        if found is None:
+            return None
+        day, rows = found
+        since = dt.datetime.combine(day, dt.time(), dt.UTC).timestamp()
+        # By powers of two: what is drawn while a day grows is a part of what was drawn before.
+        return Recent(since_unix_s=since, one_in=1 << (-(-rows // rows_max) - 1).bit_length())
+
+    def give_back(self) -> None:
+        """Returns the memory of questions past to the system."""
+        self._queries.give_back()
 
     def reference_source(self, endpoint: str) -> str | None:
         """What `Reference.source` says where a table of `runoff ingest` is the reference; None: there is none."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.evidence.paired import Paired, PairedTests
+from gateway.evidence.paired import Outcomes, Paired, PairedTests
 from gateway.evidence.query import Queries, Row, Snapshot, literal, window_us
 from gateway.evidence.segments import segment, table_of
 from gateway.evidence.truths import hold_first, resolve
@@ -59,7 +59,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 def ledger(queries: Queries, question: Question, tests: PairedTests) -> dict[str, Any]:
     """The ledger of one endpoint, by mirror. Raises ValueError for a `segment_by` that is no column."""
-    with queries.snapshot("predictions", "shadows", "labels", "sensitive") as snapshot:
+    tables = ("predictions", "shadows", "labels", "sensitive")
+    with queries.snapshot(*tables, endpoint=question.endpoint, since_unix_s=question.since_unix_s) as snapshot:
         if question.segment_by is not None:
             table_of(snapshot, question.segment_by)
         window = window_us(question.since_unix_s, question.until_unix_s)
@@ -206,7 +207,7 @@ def _tested(snapshot: Snapshot, present: Row, question: Question, tests: PairedT
     return tests.test(key, McNemar(alpha=question.alpha), found)
 
 
-def _first_of_units(snapshot: Snapshot, *, live: str, mirror: str, where: str) -> list[Any]:
+def _first_of_units(snapshot: Snapshot, *, live: str, mirror: str, where: str) -> Outcomes:
     """Place in the order, and what SQL tells of production and mirror, of each unit's first eligible row."""
     found = snapshot.arrays(
         f"SELECT greatest(pair_sequence, sequence) AS place, {live} AS live, {mirror} AS mirror"  # noqa: S608  # our own text
@@ -214,4 +215,4 @@ def _first_of_units(snapshot: Snapshot, *, live: str, mirror: str, where: str) -
         " QUALIFY row_number() OVER (PARTITION BY coalesce('u' || unit, 'p' || id::VARCHAR) ORDER BY place, id, row) = 1"
         " ORDER BY place, id, row"
     )
-    return list(zip(found["place"].tolist(), found["live"].tolist(), found["mirror"].tolist(), strict=True))
+    return Outcomes(found["place"], found["live"], found["mirror"])

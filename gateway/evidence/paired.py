@@ -1,23 +1,39 @@
 """Sequential tests kept between looks: a look that finds the old order of outcomes with new ones behind it goes on from there."""
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
+import numpy as np
 
 from routing.experiments.betting import LossTest
 from routing.experiments.mcnemar import McNemar, Verdict
 
 _KEPT_MAX: Final = 256
 
-Outcome = tuple[int, Any, Any]
-"""Sequence, and of champion and candidate: whether it is right (classes), or its loss (regressions)."""
+
+class Outcomes(NamedTuple):
+    """Columns of equal length: sequence, and of champion and candidate whether it is right (classes), or its loss (regressions).
+
+    As arrays: a mirror that runs for months has millions of them.
+    """
+
+    sequence: Any
+    live: Any
+    mirror: Any
+
+    def begins_with(self, other: "Outcomes") -> bool:
+        seen = len(other.sequence)
+        return all(np.array_equal(mine[:seen], theirs) for mine, theirs in zip(self, other, strict=True))
+
+
+_NONE: Final = Outcomes(np.empty(0, np.int64), np.empty(0), np.empty(0))
 
 
 class Paired(msgspec.Struct, kw_only=True):
     """One test and the outcomes it has seen, each unit once."""
 
     state: McNemar | LossTest
-    outcomes: list[Outcome]
+    outcomes: Outcomes
     decided_at: int | None = None
 
     def told(self) -> dict[str, Any]:
@@ -35,10 +51,11 @@ class Paired(msgspec.Struct, kw_only=True):
             "decided_at_sequence": self.decided_at,
         }
 
-    def onward(self, outcomes: list[Outcome]) -> "Paired":
+    def onward(self, outcomes: Outcomes) -> "Paired":
         """The test over `outcomes`, which begin with those it has seen."""
         state, decided_at = self.state, self.decided_at
-        for sequence, live, mirror in outcomes[len(self.outcomes) :]:
+        new = (column[len(self.outcomes.sequence) :].tolist() for column in outcomes)
+        for sequence, live, mirror in zip(*new, strict=True):
             state = state.observe(live, mirror)
             if decided_at is None and state.verdict is not Verdict.INCONCLUSIVE:
                 decided_at = sequence
@@ -52,8 +69,8 @@ class Paired(msgspec.Struct, kw_only=True):
             "losses": state.losses,
             "ties": state.ties,
             "difference": state.difference,
-            "live_accuracy": sum(live for _, live, _ in self.outcomes) / units if units else None,
-            "mirror_accuracy": sum(mirror for _, _, mirror in self.outcomes) / units if units else None,
+            "live_accuracy": int(self.outcomes.live.sum()) / units if units else None,
+            "mirror_accuracy": int(self.outcomes.mirror.sum()) / units if units else None,
         }
 
     def _of_losses(self, state: LossTest) -> dict[str, Any]:
@@ -77,11 +94,11 @@ class PairedTests:
     def __init__(self) -> None:
         self._kept: dict[tuple[object, ...], Paired] = {}
 
-    def test(self, key: tuple[object, ...], start: McNemar | LossTest, outcomes: list[Outcome]) -> Paired:
+    def test(self, key: tuple[object, ...], start: McNemar | LossTest, outcomes: Outcomes) -> Paired:
         """The test that begins as `start` over `outcomes`, all of them, in the order of their sequence."""
         kept = self._kept.get((key, start))
-        if kept is None or outcomes[: len(kept.outcomes)] != kept.outcomes:
-            kept = Paired(state=start, outcomes=[])
+        if kept is None or not outcomes.begins_with(kept.outcomes):
+            kept = Paired(state=start, outcomes=_NONE)
         if len(self._kept) >= _KEPT_MAX:
             self._kept.clear()
         test = self._kept[key, start] = kept.onward(outcomes)

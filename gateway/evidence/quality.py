@@ -3,11 +3,13 @@
 Everything is a function of the stored rows: whatever their order, their repetitions and the looks before, it is the same.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from gateway.evidence import intervals
 from gateway.evidence.intervals import Intervals, Units
@@ -33,32 +35,43 @@ _LIVE: Final = {
         ) own USING (revision, assigned) WHERE {_IS_DRAWN}
     """,  # noqa: S608  # our own text
 }
+_ROLES: Final = """
+    SELECT 'live' AS role, name, model, version, received_at, prediction_id, row, unit, answer_label, answer_score, {live} AS given,
+        NULL::VARCHAR AS live_label
+    FROM ({of}) WHERE endpoint = $1 AND variant IS NOT NULL {drawn}
+    UNION ALL
+    SELECT 'mirror', mirror, model, version, received_at, prediction_id, row, unit, answer_label, answer_score, {mirror}, live_label
+    FROM shadows WHERE endpoint = $1 AND outcome = 'recorded' {drawn}
+"""
+_SUBJECTS: Final = """
+CREATE TEMP TABLE subjects AS
+    SELECT row_number() OVER (ORDER BY role, name, model, version)::USMALLINT AS who, * FROM (
+        SELECT DISTINCT role, name, model, version FROM ({roles})
+        WHERE received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3)
+    )
+"""
+# As narrow as can be: there is a row for each of a million predictions. A subject is a number, and hashes stand for units.
 _ANSWERED: Final = """
 CREATE TEMP TABLE answered AS
-    SELECT 'live' AS role, name, model, version, prediction_id::UUID AS id, row, received_at, answer_label, answer_score, {live} AS given,
-        hash(coalesce('u' || unit, 'p' || prediction_id)) AS unit, NULL::BOOLEAN AS agrees
-    FROM ({of}) WHERE endpoint = $1 AND variant IS NOT NULL
-        AND received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3)
-    UNION ALL
-    SELECT 'mirror', mirror, model, version, prediction_id::UUID, row, received_at, answer_label, answer_score, {mirror},
-        hash(coalesce('u' || unit, 'p' || prediction_id)),
-        CASE WHEN answer_label = live_label THEN TRUE ELSE plain(answer_label) = plain(live_label) END
-    FROM shadows WHERE endpoint = $1 AND outcome = 'recorded'
-        AND received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3)
+    SELECT who, prediction_id::UUID AS id, row, received_at, answer_label, answer_score{given},
+        hash(coalesce('u' || unit, 'p' || prediction_id)) AS unit,
+        CASE WHEN live_label IS NULL THEN NULL WHEN answer_label = live_label THEN TRUE ELSE plain(answer_label) = plain(live_label) END AS agrees
+    FROM ({roles}) a JOIN subjects s
+        ON s.role = a.role AND s.name IS NOT DISTINCT FROM a.name AND s.model = a.model AND s.version = a.version
+    WHERE received_at >= make_timestamptz($2) AND received_at < make_timestamptz($3)
 """
 
 _JUDGED: Final = """
 CREATE TEMP TABLE judged AS
-    SELECT role, name, model, version, id, row, unit, a.received_at, l.label_number, l.label_text, answer_label, answer_score, given,
-        plain(l.label_text) AS truth, plain(answer_label) AS answer,
+    SELECT who, id, row, unit, l.label_number, answer_score{given}, plain(l.label_text) AS truth, plain(answer_label) AS answer,
         (epoch_us(l.holds_at) - epoch_us(a.received_at)) / 1e6 AS delay_s
     FROM answered a JOIN latest_labels l USING (id, row) WHERE NOT l.retracted
 """
 _DELAYS: Final = (0.5, 0.9, 0.99)
-_WHO: Final = ("role", "name", "model", "version")
-_IS: Final = "role = ? AND name = ? AND model = ? AND version = ?"
+_IS: Final = "who = ?"
 _WORST: Final = 10
 _BINS: Final = 24
+_BATCH_ROWS: Final = 1 << 17
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +82,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
     `by`: whose an answer is. `assigned`: the variant's that was drawn, also where another answered for it, and without the requests that
     were pinned or ruled to theirs: what variants can be compared by. `answered`: of who answered, all of it.
+
+    `one_in`: one prediction in so many is looked at, drawn by its id, with its mirrors and labels; measures and coverage are those of all.
     """
 
     endpoint: str
@@ -77,6 +92,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     since_unix_s: float | None = None
     until_unix_s: float | None = None
     label_window_s: float | None = None
+    one_in: int = 1
 
 
 def quality(queries: Queries, question: Question, answers: Callable[[str], Answer | None]) -> dict[str, Any]:
@@ -88,44 +104,55 @@ def quality(queries: Queries, question: Question, answers: Callable[[str], Answe
     if question.by not in _LIVE:
         raise ValueError(f"by: wanted assigned or answered, got {question.by!r}")
     bounds = [question.endpoint, *window_us(question.since_unix_s, question.until_unix_s)]
-    with queries.snapshot("predictions", "shadows", "labels", "sensitive") as snapshot:
+    # By assignment the versions of a revision may have been told before the window.
+    since = question.since_unix_s if question.by == "answered" else None
+    tables = ("predictions", "shadows", "labels", "sensitive")
+    with queries.snapshot(*tables, endpoint=question.endpoint, since_unix_s=since) as snapshot:
         answer = _answer(snapshot, question.endpoint, answers)
         given = {table: _given(snapshot, table, answer) for table in ("predictions", "shadows")}
-        sql = _ANSWERED.format(of=_LIVE[question.by], live=given["predictions"], mirror=given["shadows"])
-        snapshot.run(sql, bounds)
-        snapshot.keep_one("answered", (*_WHO, "id", "row"), "answer_label, answer_score")
-        resolve(snapshot, question.endpoint, since_unix_s=question.since_unix_s, window_s=question.label_window_s)
+        drawn = f"AND hash(prediction_id) % {question.one_in} = 0" if question.one_in > 1 else ""
+        more = ", given" if any(given.values()) else ""
+        live, mirror = (given[table] or "NULL::DOUBLE[]" for table in ("predictions", "shadows"))
+        roles = _ROLES.format(of=_LIVE[question.by], live=live, mirror=mirror, drawn=drawn)
+        snapshot.run(_SUBJECTS.format(roles=roles), bounds)
+        snapshot.run(_ANSWERED.format(roles=roles, given=more), bounds)
+        snapshot.keep_one("answered", ("who", "id", "row"), "answer_label, answer_score")
+        window_s = question.label_window_s
+        resolve(snapshot, question.endpoint, since_unix_s=question.since_unix_s, window_s=window_s, drawn=drawn)
         hold_latest(snapshot)
-        snapshot.run(_JUDGED)
-        kind = _kind(snapshot, answer)
-        positive = _positive(snapshot, answer) if kind == "classification" else None
-        form = Form(kind, positive, answer.classes if answer is not None and kind == "classification" else None)
-        subjects = snapshot.rows(
-            "SELECT role, name, model, version, count(*) AS n, epoch_us(max(received_at)) / 1e6 AS last_unix_s, avg(agrees::INT) AS agreement"
-            " FROM answered GROUP BY ALL ORDER BY role, name, model, version"
-        )
-        delays = {
-            tuple(row[name] for name in _WHO): row["delays"]
-            for row in snapshot.rows(
-                f"SELECT role, name, model, version, quantile_cont(delay_s, [{', '.join(map(str, _DELAYS))}]) AS delays"  # noqa: S608  # numbers
-                " FROM judged GROUP BY ALL"
-            )
-        }
-        failed = _counts(snapshot, "assigned", "variant IS NULL OR fallback", bounds)
-        left_out = (
-            _counts(snapshot, "assigned_by", f"variant IS NOT NULL AND NOT {_IS_DRAWN}", bounds)
-            if question.by == "assigned"
-            else {}
-        )
         unused = snapshot.rows(
             "SELECT fault, count(*) AS labels FROM resolved WHERE fault IS NOT NULL AND id IN (SELECT id FROM answered)"
             " GROUP BY 1 ORDER BY 1"
         )
-        told = [_subject(snapshot, subject, form) | {"label_delay_s": _delay(subject, delays)} for subject in subjects]
+        snapshot.run("DROP TABLE resolved")
+        snapshot.run(_JUDGED.format(given=more))
+        kind = _kind(snapshot, answer)
+        positive = _positive(snapshot, answer) if kind == "classification" else None
+        form = Form(kind, positive, answer.classes if answer is not None and kind == "classification" else None)
+        subjects = snapshot.rows(
+            "SELECT who, role, name, model, version, count(*) AS n, epoch_us(max(received_at)) / 1e6 AS last_unix_s, avg(agrees::INT) AS agreement"
+            " FROM answered JOIN subjects USING (who) GROUP BY ALL ORDER BY who"
+        )
+        delays = {
+            row["who"]: row["delays"]
+            for row in snapshot.rows(
+                f"SELECT who, quantile_cont(delay_s, [{', '.join(map(str, _DELAYS))}]) AS delays FROM judged GROUP BY 1"  # noqa: S608  # numbers
+            )
+        }
+        failed = _counts(snapshot, "assigned", f"(variant IS NULL OR fallback) {drawn}", bounds)
+        left_out = (
+            _counts(snapshot, "assigned_by", f"variant IS NOT NULL AND NOT {_IS_DRAWN} {drawn}", bounds)
+            if question.by == "assigned"
+            else {}
+        )
+        told = [
+            _subject(snapshot, subject, form) | {"label_delay_s": _delay(delays.get(subject["who"]))}
+            for subject in subjects
+        ]
         if question.segment_by is not None:
             segment(snapshot, question.endpoint, question.segment_by, "answered")
-            for subject in told:
-                subject["segments"] = _segments(snapshot, subject, form)
+            for subject, one in zip(subjects, told, strict=True):
+                one["segments"] = _segments(snapshot, subject["who"], form)
         return {
             "endpoint": question.endpoint,
             "kind": kind,
@@ -159,28 +186,27 @@ class Form(NamedTuple):
 
 
 def _subject(snapshot: Snapshot, subject: Row, form: Form) -> Row:
-    who = [subject[name] for name in _WHO]
+    who = [subject["who"]]
     return {
-        **subject,
+        **{name: value for name, value in subject.items() if name != "who"},
         **_measured(snapshot, form, subject["n"], _IS, who),
         "over_time": _over_time(snapshot, form, who),
         "worst": _worst(snapshot, form, who),
     }
 
 
-def _segments(snapshot: Snapshot, subject: Row, form: Form) -> list[Row]:
+def _segments(snapshot: Snapshot, who: int, form: Form) -> list[Row]:
     """The same measures by value of the column; rows without the prediction's own record stand under None."""
-    who = [subject[name] for name in _WHO]
     found = snapshot.rows(
         f"SELECT segment, count(*) AS n FROM answered LEFT JOIN segments USING (id, row) WHERE {_IS}"  # noqa: S608  # our own text
         " GROUP BY 1 ORDER BY min(place), 1",
-        who,
+        [who],
     )
     where = f"{_IS} AND segment IS NOT DISTINCT FROM ?"
     return [
         {"segment": one["segment"], "n": one["n"]}
         | _measured(
-            snapshot, form, one["n"], where, [*who, one["segment"]], source="judged LEFT JOIN segments USING (id, row)"
+            snapshot, form, one["n"], where, [who, one["segment"]], source="judged LEFT JOIN segments USING (id, row)"
         )
         for one in found
     ]
@@ -211,20 +237,20 @@ def _measured(
 def _classes(
     snapshot: Snapshot, form: Form, where: str, values: list[Any], source: str
 ) -> tuple[int, dict[str, Any], Intervals]:
-    sql = f"SELECT truth, answer, unit FROM {source} WHERE {where} AND truth IS NOT NULL AND answer IS NOT NULL"  # noqa: S608  # our own text
-    found = snapshot.arrays(sql, values)
-    truth, answer = np.asarray(found["truth"], object), np.asarray(found["answer"], object)
-    names, codes = np.unique(np.concatenate([truth, answer]).astype(str), return_inverse=True)
-    truths, answers = codes[: len(truth)], codes[len(truth) :]
-    counts = np.bincount(truths * len(names) + answers, minlength=len(names) ** 2)
-    confusion = {
-        (str(names[at // len(names)]), str(names[at % len(names)])): int(counts[at]) for at in np.flatnonzero(counts)
-    }
-    measures: dict[str, Any] = classification(confusion, form.positive)
+    known = f"FROM {source} WHERE {where} AND truth IS NOT NULL AND answer IS NOT NULL"
+    pairs = snapshot.rows(
+        f"SELECT truth, answer, count(*) AS rows {known} GROUP BY 1, 2 ORDER BY 1, 2", values
+    )  # our own text
+    labelled = sum(pair["rows"] for pair in pairs)
+    measures: dict[str, Any] = classification(
+        {(pair["truth"], pair["answer"]): pair["rows"] for pair in pairs}, form.positive
+    )
     sure: Intervals = {}
-    if len(truths):
-        positive = names.tolist().index(form.positive) if form.positive in names else None
-        sure = intervals.of_classes(truths, answers, positive, Units(found["unit"]))
+    if labelled:
+        names = sorted({pair[side] for pair in pairs for side in ("truth", "answer")})
+        truths, answers, unit = _coded(snapshot, f"SELECT truth, answer, unit {known}", values, names)
+        positive = names.index(form.positive) if form.positive in names else None
+        sure = intervals.of_classes(truths, answers, positive, Units(unit))
     if form.positive is not None:
         scored = snapshot.arrays(
             f"SELECT (truth = ?)::INT AS truth, answer_score AS score, unit FROM {source} WHERE {where} AND truth IS NOT NULL AND answer_score IS NOT NULL",  # noqa: S608
@@ -241,7 +267,21 @@ def _classes(
             sure["log_loss"] = intervals.of_mean(-np.log(np.clip(chosen, 1e-15, 1.0)), units)
             sure["auc"] = intervals.of_areas(came_true, matrix, units)
             measures |= calibration(matrix.argmax(axis=1) == came_true, matrix.max(axis=1))
-    return len(truths), measures, sure
+    return labelled, measures, sure
+
+
+def _coded(snapshot: Snapshot, sql: str, values: list[Any], names: Sequence[str]) -> tuple[Any, Any, Any]:
+    """Truth and answer as places in `names`, and the unit: a number a row in place of a text that is an object of its own."""
+    known = pa.array(names, pa.string())
+    parts = [
+        (
+            *(pc.index_in(batch[side].cast(pa.string()), value_set=known).to_numpy() for side in ("truth", "answer")),
+            batch["unit"].to_numpy(),
+        )
+        for batch in snapshot.batches(sql, values, rows=_BATCH_ROWS)
+    ]
+    truths, answers, unit = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return truths, answers, unit
 
 
 def _matrix(
@@ -253,7 +293,7 @@ def _matrix(
         f"SELECT list_position([{names}], truth) - 1 AS truth, given, unit FROM {source} WHERE {where}"  # noqa: S608  # literals
         f" AND len(given) = {len(classes)} AND list_contains([{names}], truth)",
         values,
-        rows=1 << 17,
+        rows=_BATCH_ROWS,
     ).read_all()
     matrix = found["given"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return found["truth"].to_numpy(), matrix.reshape(-1, len(classes)), found["unit"].to_numpy()
@@ -288,15 +328,16 @@ def _worst(snapshot: Snapshot, form: Form, who: list[Any]) -> list[Row]:
         by = likely if form.positive is None else f"abs((truth = {literal(form.positive)})::INT - {likely})"
         wrong = "truth <> answer"
     return snapshot.rows(
-        f"SELECT id::VARCHAR AS prediction_id, row, label_text AS label, answer_label, answer_score, {by} AS distance FROM judged"  # noqa: S608
-        f" WHERE {_IS} AND {wrong} ORDER BY distance DESC, id, row LIMIT {_WORST}",
+        f"WITH worst AS (SELECT who, id, row, {by} AS distance FROM judged WHERE {_IS} AND {wrong}"  # noqa: S608  # our own text
+        f" ORDER BY distance DESC, id, row LIMIT {_WORST})"
+        " SELECT id::VARCHAR AS prediction_id, row, label_text AS label, answer_label, answer_score, distance"
+        " FROM worst JOIN answered USING (who, id, row) JOIN latest_labels USING (id, row) ORDER BY distance DESC, id, row",
         who,
     )
 
 
-def _delay(subject: Row, delays: Mapping[tuple[str, ...], Sequence[float]]) -> dict[str, float] | None:
+def _delay(found: Sequence[float] | None) -> dict[str, float] | None:
     """How long after its prediction a label became known; None without labels."""
-    found = delays.get(tuple(subject[name] for name in _WHO))
     return None if found is None else {f"p{at * 100:g}": value for at, value in zip(_DELAYS, found, strict=True)}
 
 
@@ -311,12 +352,12 @@ def _answer(snapshot: Snapshot, endpoint: str, answers: Callable[[str], Answer |
 
 
 def _given(snapshot: Snapshot, table: str, answer: Answer | None) -> str:
-    """The probabilities of several classes as a list, where they were stored as one output of that form, of whichever type."""
+    """The probabilities of several classes as a list, where they were stored as one output of that form, of whichever type; else nothing."""
     names = (
         columns_of(snapshot, table, "output", answer.score_output) if answer is not None and answer.score_output else []
     )
     if answer is None or not answer.classes or len(answer.classes) < 3 or not names:
-        return "NULL::DOUBLE[]"
+        return ""
     return f"coalesce({', '.join(f'try_cast({quoted(name)} AS DOUBLE[])' for name in names)})"
 
 

@@ -1,13 +1,18 @@
 """Questions to the stored records: one snapshot of the lake's tables, asked in SQL. The only room of DuckDB."""
 
+import ctypes
 import datetime as dt
+import shutil
 from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import duckdb
+import pyarrow as pa
 
+from gateway.streams.arrow import id_floor
 from gateway.streams.schema import ARROW_OF, SCHEMAS
 from gateway.streams.table import TableView
 
@@ -23,12 +28,22 @@ CREATE MACRO unix_us_of(id) AS CASE WHEN uuid_extract_version(id) = 7 THEN epoch
 _FILES: Final = """
 CREATE TEMP VIEW {name} AS FROM read_parquet(
     [{files}], union_by_name = true, hive_partitioning = true, hive_types = {{'endpoint': VARCHAR, 'date': DATE}})
+    UNION ALL BY NAME FROM no_{name}
 """
 """The files of one version of a table on a local disk, read by DuckDB itself: half the cost of reading them by way of Arrow."""
 
 _EVER_US: Final = 4_102_444_800_000_000  # 2100
+_MEMORY: Final = "512MB"
+"""A question takes no more of it, and goes on on the disk. What a million predictions need fits in."""
 
 Row = dict[str, Any]
+
+
+class Files(NamedTuple):
+    """Parquet files on a local disk, of a table with these columns."""
+
+    schema: pa.Schema
+    paths: list[str]
 
 
 class Snapshot:
@@ -37,26 +52,20 @@ class Snapshot:
     def __init__(
         self,
         connection: duckdb.DuckDBPyConnection,
-        uri: str,
         tables: Mapping[str, tuple[int, Any]],
-        files: Mapping[str, set[str]] | None = None,
     ) -> None:
-        """`tables`: by name, the version and what is read (a pyarrow dataset or table); those of a dataset lie below `uri`.
-
-        `files`: by name, which of a table's files are read, where that is not all.
-        """
+        """`tables`: by name, the version and what is read: files, or a pyarrow dataset or table."""
         self._connection = connection
         self.versions = {name: version for name, (version, _) in tables.items()}
         for name, (_, source) in tables.items():
-            wanted = None if files is None else files.get(name)
-            all_files = getattr(source, "files", ())
-            read = [f"{uri}/{name}/{file}" for file in all_files if wanted is None or file in wanted]
-            if not all_files or "://" in uri:
+            if not isinstance(source, Files):
                 connection.register(name, source)
-            elif read:
-                connection.execute(_FILES.format(name=name, files=", ".join(map(literal, read))))
-            else:
-                connection.register(name, source.schema.empty_table())
+                continue
+            # An empty table has the columns that files of an older release lack.
+            nothing = f"no_{name}" if source.paths else name
+            connection.register(nothing, source.schema.empty_table())
+            if source.paths:
+                connection.execute(_FILES.format(name=name, files=", ".join(map(literal, source.paths))))
         self._columns: dict[str, dict[str, None]] = {}
 
     def columns(self, table: str) -> KeysView[str]:
@@ -104,13 +113,19 @@ class Snapshot:
 class Queries:
     """Opens snapshots of the lake at `uri`, from any thread. `columns` of a table that does not exist yet are its base columns.
 
-    `instead`: Arrow tables that are asked in place of the lake's own, by name.
+    `instead`: Arrow tables that are asked in place of the lake's own, by name. `spill`: a folder of their own for what a long-lived process
+    does not hold in memory; None, for a command that ends soon: it holds everything.
     """
 
-    def __init__(self, uri: str, *, instead: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, uri: str, *, instead: Mapping[str, Any] | None = None, spill: Path | None = None) -> None:
         self._uri = uri
         self._instead = dict(instead or {})
-        self._connection = duckdb.connect(":memory:", config={"threads": 2})
+        config: dict[str, Any] = {"threads": 2}
+        if spill is not None:
+            shutil.rmtree(spill, ignore_errors=True)  # of a predecessor that was killed
+            spill.mkdir(mode=0o700, parents=True)
+            config |= {"memory_limit": _MEMORY, "temp_directory": str(spill)}
+        self._connection = duckdb.connect(":memory:", config=config)
         self._connection.execute(_MACROS)
         self._views = {name: TableView(f"{uri}/{name}") for name in SCHEMAS}
         self._ingested: dict[str, TableView] = {}
@@ -119,20 +134,19 @@ class Queries:
     def versions(self, tables: Iterable[str]) -> tuple[int, ...]:
         """The newest version of each table, −1 where it does not exist; equal versions mean equal answers."""
         with self._lock:
-            found = [self._dataset(name) for name in tables]
-        return tuple(-1 if one is None else one[0] for one in found)
+            return tuple(self._version(name) for name in tables)
 
-    def recent(self, table: str, endpoint: str, rows_max: int) -> dt.date | None:
-        """The first day of the newest whole days of an endpoint that hold at most `rows_max` rows (at least one day); None: no rows."""
+    def recent(self, table: str, endpoint: str, rows_max: int) -> tuple[dt.date, int] | None:
+        """The first of the newest whole days of an endpoint that hold at most `rows_max` rows, at least one day, and how many they hold; None: no rows."""
         with self._lock:
             days = self._views[table].rows_by_day(endpoint)
-        first, rows = None, 0
+        found = None
         for day in sorted(days, reverse=True):
-            rows += days[day]
-            if first is not None and rows > rows_max:
+            rows = days[day] + (found[1] if found else 0)
+            if found is not None and rows > rows_max:
                 break
-            first = day
-        return first
+            found = day, rows
+        return found
 
     def ingested(self, name: str, rows_max: int) -> tuple[int, Any] | None:
         """The version of a table of `runoff ingest` and its first rows as an Arrow table; None while there is none. Raises CommitFailed."""
@@ -142,26 +156,53 @@ class Queries:
         return None if found is None else (found[0], found[1].head(rows_max))
 
     @contextmanager
-    def snapshot(self, *tables: str, prediction_id: str | None = None) -> Iterator[Snapshot]:
-        """The newest state of `tables`; with `prediction_id` only what may be about that prediction need be in them."""
+    def snapshot(
+        self,
+        *tables: str,
+        prediction_id: str | None = None,
+        endpoint: str | None = None,
+        since_unix_s: float | None = None,
+    ) -> Iterator[Snapshot]:
+        """The newest state of `tables`; with `prediction_id` only what may be about that prediction need be in them, with `endpoint` only
+        what may be about its predictions, and with `since_unix_s` about those that came from then on: files of others are not opened.
+        """
+        only: dict[str, Any] = {"endpoint": endpoint}
+        if prediction_id is not None:
+            only = {"first": prediction_id, "last": prediction_id}
+        by_day, by_id = only, only  # a label has the day on which it came
+        if since_unix_s is not None and since_unix_s > 0:
+            by_day = only | {"since": dt.datetime.fromtimestamp(since_unix_s, dt.UTC).date()}
+            by_id = only | {"first": id_floor(since_unix_s)}
         with self._lock:
-            found = {name: self._dataset(name) for name in tables}
-            files = (
-                {} if prediction_id is None else {name: self._views[name].files_of(prediction_id) for name in tables}
-            )
+            found = {name: self._source(name, by_id if name == "labels" else by_day) for name in tables}
             connection = self._connection.cursor()  # what is registered and made in it is its own
         try:
-            yield Snapshot(
-                connection,
-                self._uri,
-                {name: one or (-1, SCHEMAS[name].empty_table()) for name, one in found.items()},
-                {name: of for name, of in files.items() if of is not None},
-            )
+            yield Snapshot(connection, found)
         finally:
             connection.close()
 
-    def _dataset(self, name: str) -> tuple[int, Any] | None:
-        return (0, self._instead[name]) if name in self._instead else self._views[name].dataset()
+    def give_back(self) -> None:
+        """Returns to the system what allocators keep of questions past: DuckDB's own keeps all of the dearest one (`loadtests/control_memory.py`)."""
+        duckdb.connect(":memory:", config={"threads": 1}).close()  # the end of any database makes it let go
+        pa.default_memory_pool().release_unused()
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)  # glibc; elsewhere nothing happens
+
+    def _version(self, name: str) -> int:
+        version = 0 if name in self._instead else self._views[name].newest()
+        return -1 if version is None else version
+
+    def _source(self, name: str, only: Mapping[str, Any]) -> tuple[int, Any]:
+        """The newest version and what is read of it."""
+        if name in self._instead:
+            return 0, self._instead[name]
+        view, uri = self._views[name], f"{self._uri}/{name}"
+        if "://" in uri:
+            return view.dataset() or (-1, SCHEMAS[name].empty_table())
+        version = view.newest()
+        if version is None:
+            return -1, SCHEMAS[name].empty_table()
+        return version, Files(view.schema, [f"{uri}/{file}" for file in view.files_of(**only)])
 
 
 def window_us(since_unix_s: float | None, until_unix_s: float | None) -> list[int]:

@@ -1,5 +1,6 @@
 """Rows that production has seen, as a model takes them: to certify, to warm, and to compare a version with the one it would replace."""
 
+import time
 from math import prod
 from typing import Final
 
@@ -21,7 +22,7 @@ def recorded_rows(
     Empty where an input is not recorded, is masked, or was recorded under another type.
     """
     columns = {spec.name: f"input_{spec.name}" for spec in signature.inputs}
-    with queries.snapshot("predictions") as snapshot:
+    with queries.snapshot("predictions", endpoint=endpoint, since_unix_s=time.time() - _DAYS * 86_400) as snapshot:
         if not columns or not set(columns.values()) <= snapshot.columns("predictions"):
             return {}
         names = [quoted(column) for column in columns.values()]

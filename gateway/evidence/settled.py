@@ -13,8 +13,14 @@ from gateway.evidence.query import Queries, Snapshot
 REQUEST_DAYS: Final = 31
 """A label by request id is looked for among predictions of so many days before it."""
 
+LABELS_MAX: Final = 200_000
+"""Of one look, lest those of a week are held at once; the next look goes on from there."""
+
 _SPAN: Final = """
-    SELECT coalesce(min(sequence) FILTER (received_at >= make_timestamptz($2)) - 1, max(sequence)) AS last
+    SELECT least(
+        coalesce(min(sequence) FILTER (received_at >= make_timestamptz($2)) - 1, max(sequence)),
+        (SELECT max(sequence) FROM (SELECT sequence FROM labels WHERE sequence > $1 ORDER BY sequence LIMIT $3))
+    ) AS last
     FROM labels WHERE sequence > $1
 """
 _DUE: Final = """
@@ -62,17 +68,24 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     row_unknown: int = 0
 
 
-def settle(queries: Queries, after: int, before_unix_s: float) -> Settled:
-    """Judges the labels above sequence `after`, up to the first one that was received at `before_unix_s` or later."""
-    with queries.snapshot("predictions", "shadows", "labels") as snapshot:
-        last = snapshot.rows(_SPAN, [after, int(before_unix_s * 1e6)])[0]["last"]
+def settle(queries: Queries, after: int, before_unix_s: float, *, labels_max: int = LABELS_MAX) -> Settled:
+    """Judges the labels above sequence `after`, up to the first one that was received at `before_unix_s` or later, and at most `labels_max`."""
+    with queries.snapshot("labels") as snapshot:
+        last = snapshot.rows(_SPAN, [after, int(before_unix_s * 1e6), labels_max])[0]["last"]
         if last is None or last <= after:
             return Settled(last=after)
         snapshot.run(_DUE, [after, last])
-        return _judged(snapshot, last)
+        by_id, by_request = _days(snapshot)
+        due = snapshot.batches("FROM due", rows=LABELS_MAX).read_all()
+    since = dt.datetime.combine(min(by_id, by_request), dt.time(), dt.UTC).timestamp()
+    with queries.snapshot("predictions", "shadows", since_unix_s=since) as snapshot:
+        snapshot.take("due", due)
+        counts = {row["outcome"]: row["labels"] for row in snapshot.rows(_OUTCOMES, [by_id, by_request])}
+    return Settled(last=last, **counts)
 
 
-def _judged(snapshot: Snapshot, last: int) -> Settled:
+def _days(snapshot: Snapshot) -> tuple[dt.date, dt.date]:
+    """From which days on predictions are looked for: by their id, and by their request."""
     oldest = snapshot.rows(_OLDEST)[0]
     by_id = _NEVER if oldest["id"] is None else _day_of(oldest["id"])
     by_request = (
@@ -80,8 +93,7 @@ def _judged(snapshot: Snapshot, last: int) -> Settled:
         if oldest["received_at"] is None
         else oldest["received_at"].astimezone(dt.UTC).date() - REQUEST_DAYS * _DAY
     )
-    counts = {row["outcome"]: row["labels"] for row in snapshot.rows(_OUTCOMES, [by_id, by_request])}
-    return Settled(last=last, **counts)
+    return by_id, by_request
 
 
 def _day_of(prediction_id: str) -> dt.date:

@@ -1,5 +1,6 @@
 """The shape of an endpoint's traffic: how many rows its requests have, for tuning."""
 
+import datetime as dt
 from typing import Final
 
 from gateway.evidence.query import Queries
@@ -11,10 +12,12 @@ _ROWS_MAX: Final = 1_000_000
 
 def shape_of_traffic(queries: Queries, endpoint: str) -> Traffic | None:
     """Requests by their rows, of the newest days; None: there are none."""
-    first = queries.recent("predictions", endpoint, _ROWS_MAX)
-    if first is None:
+    recent = queries.recent("predictions", endpoint, _ROWS_MAX)
+    if recent is None:
         return None
-    with queries.snapshot("predictions") as snapshot:
+    first, _ = recent
+    since = dt.datetime.combine(first, dt.time(), dt.UTC).timestamp()
+    with queries.snapshot("predictions", endpoint=endpoint, since_unix_s=since) as snapshot:
         found = snapshot.rows(
             'SELECT count(*) AS requests, quantile_disc("rows", 0.5) AS rows_p50, quantile_disc("rows", 0.95) AS rows_p95,'
             ' max("rows") AS rows_max FROM predictions WHERE endpoint = ? AND date >= ? AND "row" = 0 AND status < 400',

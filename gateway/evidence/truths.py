@@ -9,9 +9,13 @@ CREATE TEMP TABLE resolved AS
 SELECT * FROM ({RESOLVED}) WHERE $2 IS NULL OR epoch_us(coalesce("at", received_at)) - unix_us_of(id) <= $2
 """  # noqa: S608  # our own names
 
+# Most rows have one label: those are not sorted.
 _LATEST = f"""
 CREATE TEMP TABLE latest_labels AS
-    SELECT * FROM (SELECT *, {KNOWN_AT} AS holds_at FROM resolved WHERE fault IS NULL)
+    WITH often AS (SELECT id, row FROM resolved WHERE fault IS NULL GROUP BY ALL HAVING count(*) > 1)
+    SELECT *, coalesce("at", received_at) AS holds_at FROM resolved ANTI JOIN often USING (id, row) WHERE fault IS NULL
+    UNION ALL
+    SELECT * FROM (SELECT *, {KNOWN_AT} AS holds_at FROM resolved SEMI JOIN often USING (id, row) WHERE fault IS NULL)
     QUALIFY row_number() OVER (PARTITION BY id, row ORDER BY holds_at DESC, label_text DESC NULLS LAST, sequence) = 1
 """  # noqa: S608  # our own names
 
@@ -31,12 +35,14 @@ def resolve(
     prediction_id: str | None = None,
     since_unix_s: float | None = None,
     window_s: float | None = None,
+    drawn: str = "",
 ) -> None:
     """Makes `resolved`: every label that may be about the endpoint, with its prediction's `id`; a label by request id once for each
     prediction that has it. `sequence` is the number with which label and prediction were both there.
 
     With `prediction_id` only that one's; with `since_unix_s` only of predictions from then on (others may be there all the same);
-    with `window_s` only what became known so soon after its prediction (the route's `label.window`). Labels with a `fault` are of no row:
+    with `window_s` only what became known so soon after its prediction (the route's `label.window`); with `drawn`, a condition on
+    `prediction_id`, only of those predictions. Labels with a `fault` are of no row:
     they are there to be counted.
     """
     narrow, values = "", [endpoint, None if window_s is None else int(window_s * 1e6)]
@@ -45,7 +51,9 @@ def resolve(
     elif since_unix_s is not None and since_unix_s > 0:
         narrow, values = "AND prediction_id >= $3", [*values, id_floor(since_unix_s)]
     snapshot.run(
-        _RESOLVED.format(narrow_id=narrow, sized=EVERYWHERE if "shadows" in snapshot.versions else "predictions"),
+        _RESOLVED.format(
+            narrow_id=f"{narrow} {drawn}", sized=EVERYWHERE if "shadows" in snapshot.versions else "predictions"
+        ),
         values,
     )
 

@@ -10,7 +10,7 @@ def units_assigned(
 ) -> dict[str, int]:
     """Units by variant that the split of one revision gave their first request in [since, until); pinned and ruled requests are left out."""
     first = dt.datetime.fromtimestamp(since_unix_s, dt.UTC).date()
-    with queries.snapshot("predictions") as snapshot:
+    with queries.snapshot("predictions", endpoint=endpoint, since_unix_s=since_unix_s) as snapshot:
         found = snapshot.rows(
             "SELECT assigned, count(DISTINCT unit) AS units FROM predictions WHERE endpoint = ? AND date >= ? AND revision = ?"
             " AND assigned_by = 'split' AND unit IS NOT NULL"

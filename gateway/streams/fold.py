@@ -71,13 +71,12 @@ def numbered(rows: pa.Table, after: int) -> pa.Table:
 
 def _here(metrics: LakeTable, due: pa.Table) -> list[Row]:
     """All rows of the partitions that `due` touches; none of them, in the usual case that no minute of it is there yet."""
-    dates, endpoints = due["date"].unique(), due["endpoint"].unique()
-    touched: Any = pc.field("date").isin(dates) & pc.field("endpoint").isin(endpoints)
+    only = {name: [str(value) for value in due[name].unique().to_pylist()] for name in ("date", "endpoint")}
     oldest = pa.scalar(pc.min(due["minute"]))
-    if not metrics.rows(["minute"], touched & (pc.field("minute") >= oldest)).num_rows:
+    if not metrics.rows(["minute"], pc.field("minute") >= oldest, only).num_rows:
         return []
     partitions = {(row["endpoint"], row["date"]) for row in due.select(["endpoint", "date"]).to_pylist()}
-    rows = metrics.rows(METRICS.names, touched).to_pylist()
+    rows = metrics.rows(METRICS.names, only=only).to_pylist()
     return [row for row in rows if (row["endpoint"], row["date"]) in partitions]
 
 

@@ -163,10 +163,19 @@ class LakeTable:
         """The partition values that have rows."""
         return [dict(found) for found in self._delta.partitions()]
 
-    def rows(self, columns: Sequence[str], where: Any = None) -> pa.Table:
-        """Some columns of the rows that fit the pyarrow expression `where`. Raises CommitFailed."""
+    def rows(
+        self, columns: Sequence[str], where: Any = None, only: Mapping[str, Sequence[str]] | None = None
+    ) -> pa.Table:
+        """Some columns of the rows that fit the pyarrow expression `where`. Raises CommitFailed.
+
+        `only`: the values of partition columns, as texts, that rows are looked for in. Files of others are not even listed, which for a
+        year of days is most of the work.
+        """
+        within: Any = [(name, "in", list(values)) for name, values in (only or {}).items()] or None
         try:
-            return self._delta.to_pyarrow_dataset().to_table(columns=list(columns), filter=where)
+            return self._delta.to_pyarrow_dataset(file_pruning_predicate=within).to_table(
+                columns=list(columns), filter=where
+            )
         except (DeltaError, OSError, pa.ArrowException) as error:
             raise CommitFailed(str(error)) from error
 
@@ -300,58 +309,87 @@ class TableView:
         self._uri = uri
         self._delta: DeltaTable | None = None
         self._dataset: tuple[int, Any] | None = None
+        self._listed: tuple[int, pa.Table] | None = None
 
-    def dataset(self) -> tuple[int, Any] | None:
-        """The newest version and its rows as a pyarrow dataset; None while there is no such table. Raises CommitFailed."""
+    def newest(self) -> int | None:
+        """The newest version, which all other calls are about; None while there is no such table. Raises CommitFailed."""
         try:
             self._delta = self._newest()
         except (DeltaError, OSError) as error:
-            self._delta = self._dataset = None
+            self._delta = self._dataset = self._listed = None
             raise CommitFailed(str(error)) from error
-        if self._delta is None:
+        return None if self._delta is None else int(self._delta.version())
+
+    def dataset(self) -> tuple[int, Any] | None:
+        """The newest version and its rows as a pyarrow dataset; None while there is no such table. Raises CommitFailed.
+
+        It holds an object a file with all that the log says of it: of a lake of months that is more than its reader may need.
+        """
+        version = self.newest()
+        if version is None or self._delta is None:
             return None
-        version = int(self._delta.version())
         if self._dataset is None or self._dataset[0] != version:
             self._dataset = version, self._delta.to_pyarrow_dataset()
         return self._dataset
 
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns as of the last look."""
+        return pa.schema([] if self._delta is None else self._delta.schema().to_arrow())
+
     def committed(self, name: str) -> int:
-        """The version of an application transaction, as of the last call of `dataset`; 0: there was none."""
+        """The version of an application transaction, as of the last look; 0: there was none."""
         return 0 if self._delta is None else int(self._delta.transaction_version(name) or 0)
 
     def spans(self, column: str) -> list[tuple[int, int]]:
-        """The least and largest value of a whole-numbered column in each file, as of the last call of `dataset`; from the log alone."""
+        """The least and largest value of a whole-numbered column in each file, as of the last look; from the log alone."""
         files = self._files()
         if not files.num_rows:
             return []
         found = zip(files[f"min.{column}"].to_pylist(), files[f"max.{column}"].to_pylist(), strict=True)
         return [(low, high) for low, high in found if low is not None]
 
-    def files_of(self, prediction_id: str) -> set[str] | None:
-        """The files, relative to the table, that may hold rows of a prediction, as of the last call of `dataset`; None: no telling.
+    def files_of(
+        self,
+        first: str | None = None,
+        last: str | None = None,
+        *,
+        endpoint: str | None = None,
+        since: dt.date | None = None,
+    ) -> list[str]:
+        """The files, relative to the table, that may hold rows of an endpoint, of a day from `since` on, and about predictions with an
+        id from `first` to `last` (None: any), as of the last look.
 
-        By the log's statistics: ids begin with their time, so of a month only a day's file or two are left. Labels by request id name
-        no prediction, so those files always may.
+        By the log alone: ids begin with their time, so of a month only a day's file or two are left. Labels by prediction id do not say
+        whose they are, and those by request id name no prediction, so they always may.
         """
         files = self._files()
-        names = ("path", "min.prediction_id", "max.prediction_id", "null_count.prediction_id")
-        if any(name not in files.schema.names for name in names):
-            return None
-        found = set()
-        for path, low, high, nulls in zip(*(files[name].to_pylist() for name in names), strict=True):
+        if not files.num_rows:
+            return []
+        names = [
+            "path",
+            "partition.endpoint",
+            "partition.date",
+            *(f"{end}.prediction_id" for end in ("min", "max", "null_count")),
+        ]
+        columns = [files[name].to_pylist() if name in files.schema.names else [None] * files.num_rows for name in names]
+        found = []
+        for path, of, day, low, high, nulls in zip(*columns, strict=True):
+            if (endpoint is not None and of not in (None, "", endpoint)) or (since is not None and day < since):
+                continue
             # Texts are cut short in the log: what a cut one begins with is compared.
             if (
                 nulls != 0
                 or low is None
                 or high is None
-                or (low <= prediction_id and prediction_id[: len(high)] <= high)
+                or ((last is None or low <= last) and (first is None or first[: len(high)] <= high))
             ):
-                found.add(unquote(path))
+                found.append(unquote(path))
         return found
 
     def rows_by_day(self, endpoint: str) -> dict[dt.date, int]:
         """How many rows of an endpoint each day has, from the table's log, without reading a row. Raises CommitFailed."""
-        self.dataset()
+        self.newest()
         files = self._files()
         days: dict[dt.date, int] = {}
         if not files.num_rows:
@@ -364,7 +402,12 @@ class TableView:
 
     def _files(self) -> pa.Table:
         """A row a file, with what the log says of it."""
-        return pa.table({} if self._delta is None else self._delta.get_add_actions(flatten=True))
+        if self._delta is None:
+            return pa.table({})
+        version = int(self._delta.version())
+        if self._listed is None or self._listed[0] != version:
+            self._listed = version, pa.table(self._delta.get_add_actions(flatten=True))
+        return self._listed[1]
 
     def _newest(self) -> DeltaTable | None:
         if self._delta is None:

@@ -101,6 +101,17 @@ def test_a_window_and_another_endpoint_see_only_their_own(place, evidence):
     assert count(endpoint="phishing", until_unix_s=start + 1) == 1
 
 
+def test_of_a_day_with_more_predictions_than_a_look_takes_so_many_are_drawn(place, evidence):
+    assert evidence.recent("phishing", 10) is None
+    for at, number in enumerate((0, 86_400_000)):
+        place.store(predictions([request(number + n) for n in range(8)], [0.9] * 8), writer=f"worker-{at}")
+    midnight = START_UNIX_US / 1e6 // 86_400 * 86_400
+    found = {most: evidence.recent("phishing", most) for most in (16, 15, 8, 7, 4, 3)}
+    since = {most: one.since_unix_s - midnight for most, one in found.items()}
+    assert since == {16: 0} | dict.fromkeys((15, 8, 7, 4, 3), 86_400)
+    assert {most: one.one_in for most, one in found.items()} == {16: 1, 15: 1, 8: 1, 7: 2, 4: 2, 3: 4}
+
+
 def arrivals():
     """A small life of an endpoint as single records: answers, shadows, labels with corrections, retractions and request ids."""
     chance, records = random.Random(3), []

@@ -104,8 +104,8 @@ def test_one_of_many_files_is_read_and_nothing_about_the_prediction_is_missed(tm
         )
     place.store(labels(label(days[1], 0, received=9 * 86_400)), writer="late")
     view = TableView(f"{place.uri}/predictions")
-    view.dataset()
-    assert len(view.files_of(pid_text(days[1]))) == 1
+    view.newest()
+    assert len(view.files_of(pid_text(days[1]), pid_text(days[1]))) == 1
     asked = lambda: prediction(Queries(place.uri), pid_text(days[1]))
     told = asked()
     assert told["record"]["request_id"] == "r1"

@@ -1,9 +1,13 @@
+import random
+
 import numpy as np
 import pytest
+from deltalake import DeltaTable
 from sklearn import metrics
 
 from gateway.evidence.evidence import Evidence
-from gateway.evidence.quality import Question
+from gateway.evidence.quality import Question, quality
+from gateway.evidence.query import Queries
 from models.signature import Answer
 from routing.records import Column, PredictionBlock
 from tests.kit.spooled import BINARY, START_UNIX_US, VARIANTS, Place, label, labels, predictions, request, shadows
@@ -332,3 +336,81 @@ def old_row(column):
     """The first row of a column."""
     size = len(column.data) // 3
     return Column(column.name, column.datatype, column.tail, column.data[:size])
+
+
+DAY_MS = 86_400_000
+
+
+def days(seed):
+    """Four days of two endpoints: corrections, retractions, labels by request id and days late, a day delivered twice."""
+    chance, told = random.Random(seed), []
+    for day in range(4):
+        numbers = [day * DAY_MS + chance.randrange(DAY_MS) for _ in range(40)]
+        blocks = []
+        for endpoint in ("phishing", "spam"):
+            scores = [chance.random() for _ in numbers]
+            asked = [request(n, unit=f"u{n % 9}", request_id=f"r{n % 50}") for n in numbers]
+            blocks.append(predictions(asked, scores, endpoint=endpoint, version=str(day // 2)))
+            answers = [str(int(score > 0.5)) for score in scores]
+            blocks.append(shadows(numbers, answers, ["1"] * len(numbers), scores=scores, endpoint=endpoint))
+        said = [label(n, chance.choice([0, 1, None]), received=chance.randrange(5 * 86_400)) for n in numbers * 2]
+        said += [
+            label(None, 1, received=day * 86_400, endpoint="phishing", request_id=f"r{n}") for n in range(0, 50, 7)
+        ]
+        told += [*blocks, labels(*said)]
+    return told + told[:5]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_files_that_a_window_needs_give_what_all_rows_in_memory_give(tmp_path, seed):
+    """Files are passed over by endpoint, day and id: whole tables without any file are the control."""
+    place = Place(tmp_path)
+    for at, block in enumerate(days(seed)):
+        place.store(block, writer=f"worker-{at}")
+    names = ("predictions", "shadows", "labels")
+    whole = Queries(place.uri, instead={name: DeltaTable(f"{place.uri}/{name}").to_pyarrow_table() for name in names})
+    spilling = Queries(place.uri, spill=tmp_path / "spill")
+    start = START_UNIX_US / 1e6
+    for by in ("answered", "assigned"):
+        for since in (None, start, start + 1.5 * 86_400, start + 3.2 * 86_400):
+            for one_in in (1, 4):
+                asked = Question(
+                    endpoint="phishing", by=by, since_unix_s=since, until_unix_s=start + 3.9 * 86_400, one_in=one_in
+                )
+                of_files = quality(spilling, asked, lambda _: BINARY)
+                assert rounded(of_files) == rounded(quality(whole, asked, lambda _: BINARY))
+                assert of_files["subjects"]
+                spilling.give_back()
+
+
+def rounded(told):
+    """Sums of floats know an order in their last bits."""
+    if isinstance(told, dict):
+        return {name: rounded(value) for name, value in told.items()}
+    if isinstance(told, list | tuple):
+        return [rounded(value) for value in told]
+    return float(f"{told:.9g}") if isinstance(told, float) else told
+
+
+def test_one_prediction_in_so_many_is_looked_at_with_its_mirrors_and_labels(place):
+    count = 2000
+    chance = np.random.default_rng(8)
+    p = chance.random(count)
+    place.store(
+        predictions([request(n) for n in range(count)], p),
+        shadows(list(range(count)), ["0"] * count, ["1"] * count),
+        labels(*[label(n, int(p[n] > 0.7)) for n in range(0, count, 2)]),
+    )
+    whole, half, quarter = (
+        Evidence(place.uri, lambda _: BINARY).quality(Question(endpoint="phishing", one_in=one_in))["subjects"]
+        for one_in in (1, 2, 4)
+    )
+    assert [one["n"] for one in whole] == [count] * 2
+    assert [one["n"] for one in half] == pytest.approx([count / 2] * 2, rel=0.1)
+    assert [one["n"] for one in quarter] == pytest.approx([count / 4] * 2, rel=0.2)
+    for drawn in (half, quarter):
+        live, mirror = drawn
+        assert live["n"] == mirror["n"]
+        assert live["labelled"] == mirror["labelled"]
+        assert live["coverage"] == pytest.approx(0.5, abs=0.07)
+        assert live["accuracy"] == pytest.approx(whole[0]["accuracy"], abs=0.07)

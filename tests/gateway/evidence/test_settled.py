@@ -80,3 +80,13 @@ def test_an_id_of_a_time_that_no_clock_has_holds_nothing_up(place):
     found = settle(Queries(place.uri), 0, NOW + 60)
     assert (found.joined, found.orphaned) == (0, 1)
     assert found.last > 0
+
+
+def test_of_many_labels_a_look_judges_so_many_and_the_next_one_goes_on(place):
+    place.store(predictions([request(n) for n in range(5)], [0.5] * 5), labels(*[label(n, 1) for n in range(2, 7)]))
+    queries, found, last = Queries(place.uri), [], 0
+    for _ in range(4):
+        settled = settle(queries, last, NOW + 60, labels_max=2)
+        found.append((settled.joined, settled.orphaned))
+        last = settled.last
+    assert found == [(2, 0), (1, 1), (0, 1), (0, 0)]

@@ -42,7 +42,13 @@ async def put_route(admin: Admin, request: Request) -> Response:
 async def patch_weights(admin: Admin, request: Request) -> Response:
     author, expected, wait_s = author_of(admin, request), expected_of(request), wait_of(request)
     body = await object_of(request)
+    if not body:
+        raise AdminError(400, "body_invalid", 'wanted {"variant": weight, …}, got no weight')
+    before = admin.store.current(_endpoint(request))
     revision, route = admin.changes.weights(_endpoint(request), body, expected=expected, author=author)
+    if before is not None and revision.number == before.number:
+        more = {"state": "unchanged", "changes": [], "weights": views.weights(route)}
+        return answer(views.written(revision) | more, headers={"ETag": views.etag(revision)})
     return await _written(admin, revision, wait_s, weights=views.weights(route))
 
 

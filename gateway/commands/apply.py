@@ -84,7 +84,7 @@ def _show(result: Document) -> None:
         show_lines(f"  shares: {_shares(result)}; {result['moved']:.1%} of units move")
         show_lines(*(f"    {move['share']:.1%} {move['source']} → {move['target']}" for move in result["moves"]))
         show_lines(*(line for model in result["models"] if (line := _to_load(model))))
-    show_lines(*(f"  note: {note['path']}: {note['message']}" for note in result.get("warnings", ())))
+    show_lines(*(f"  note: {problem_line(note)}" for note in result.get("warnings", ())))
     if "error" not in result:
         show_lines(*(f"  {problem_line(problem)}" for problem in result.get("problems", ())))
 

@@ -126,9 +126,14 @@ class Changes:
         author: Author,
         action: Action = "weights",
     ) -> tuple[Revision, Route]:
-        """Sets the weights of the named variants; the others keep theirs."""
+        """Sets the weights of the named variants; the others keep theirs. What changes nothing is the current revision, and none is written:
+        it would take the place of what a rollback goes back to.
+        """
         current = self._current(endpoint)
-        route = promotion.set_weights(validate(current.document), weights)
+        before = validate(current.document)
+        route = promotion.set_weights(before, weights)
+        if route == before and expected in {ANY, current.number}:
+            return current, route
         written = self._write(action, endpoint, route, current.resolutions, expected=expected, author=author)
         return written, route
 

@@ -18,6 +18,8 @@ from routing.traffic import MIRRORED_HEADER
 _log: Final = EventLog(__name__)
 
 CALLS_MAX: Final = 8
+TELL_S: Final = 60.0
+"""Between two words in the log about a remote that does not answer as it should."""
 ROWS_MAX: Final = 64
 """Rows of one call, where the endpoint's requests can share one."""
 
@@ -59,6 +61,8 @@ class Lane:
         self._body_bytes_max = body_bytes_max
         self._landed = landed
         self._wall = wall
+        self._clock = clock
+        self._told_at = float("-inf")
         self._breaker = Breaker(clock)
         self._queue: asyncio.Queue[Chunk] = asyncio.Queue()  # bounded by `offer`, in bytes
         self._answers: dict[int, Answer] = {}
@@ -155,17 +159,27 @@ class Lane:
                 for index in indexes:
                     self._queue.put_nowait((job, [index]))
                 return
+            if isinstance(error, InputRefused):
+                self._tell(job, str(error))
             job.fail(indexes, "too_large" if isinstance(error, BodyTooLarge) else "remote_error")
         except RemoteFailed as error:
             reason = "remote_timeout" if isinstance(error, RemoteTimeout) else "remote_error"
             self._breaker.failed(reason)
+            self._tell(job, str(error))
             job.fail(indexes, reason)
         else:
             if answered is None:
+                self._tell(job, "its answer cannot be read as production's")
                 job.fail(indexes, "incompatible")
             else:
                 job.version = answer.version or job.version
                 job.answer(answered)
+
+    def _tell(self, job: Job, problem: str) -> None:
+        """Why rows have no answer, now and then: the counters know how many, and not what the other server said."""
+        if self._clock() - self._told_at >= TELL_S:
+            self._told_at = self._clock()
+            _log.warning("mirror_fails", endpoint=job.draw.block.endpoint, mirror=job.mirror, problem=problem)
 
     def _marks(self, draw: Draw, indexes: Sequence[int]) -> Mapping[str, str]:
         """Where the requests of one call have come through; those of a job that differ in it share none (`_ways`)."""

@@ -291,3 +291,13 @@ def test_a_plan_warns_of_versions_that_a_rollback_left(client, served, made):
     assert plan["warnings"][0]["code"] == "rolled_back"
     assert "phishing/3" in plan["warnings"][0]["message"]
     assert plan["shares_now"] == plan["shares"]
+
+
+def test_weights_that_change_nothing_leave_the_way_back_where_it_was(client, made):
+    even = client.split("phishing", champion=50, challenger=50, reason="even")
+    again = client.split("phishing", champion=50, challenger=50, reason="twice")
+    assert (again["state"], again["revision"], again["changes"]) == ("unchanged", even["revision"], [])
+    client.rollback("phishing", reason="back")
+    assert client.route("phishing")["status"]["weights"] == {"champion": 90, "challenger": 10}
+    with pytest.raises(RequestRefused, match="got no weight"):
+        client.split("phishing", reason="none")

@@ -220,3 +220,17 @@ async def test_a_closed_lane_gives_no_outcome_to_what_was_under_way() -> None:
         lane.offer(job, ANSWER, is_batched=True, waiting_bytes_max=1 << 24)
     assert not landing.jobs
     assert not job.is_done
+
+
+async def test_why_a_remote_does_not_answer_is_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    async with lane_to(failing(503), clock=lambda: now[0]) as (lane, landing, _):
+        for count in (1, 2):
+            lane.offer(job_of([1]), ANSWER, is_batched=True, waiting_bytes_max=1 << 24)
+            await landing.of(count)
+        now[0] = 61.0
+        lane.offer(job_of([1]), ANSWER, is_batched=True, waiting_bytes_max=1 << 24)
+        await landing.of(3)
+    told = [record.getMessage() for record in caplog.records if "mirror_fails" in record.getMessage()]
+    assert len(told) == 2
+    assert "status 503" in told[0]

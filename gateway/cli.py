@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -166,6 +167,9 @@ def ledger(
     segment_by: Annotated[str | None, typer.Option(help="a column of the predictions, such as input_age")] = None,
     since: Since = None,
     until: Until = None,
+    details: Annotated[
+        bool, typer.Option("--details", help="all flips and rows furthest off, and agreement span by span")
+    ] = False,
     url: Url = None,
     key_file: KeyFile = None,
     as_json: Json = False,
@@ -174,7 +178,9 @@ def ledger(
     from gateway.commands.evidence import show_ledger
 
     query = {"mirror": mirror, "variant": variant, "segment_by": segment_by, "since": since, "until": until}
-    _look(lambda client: client.ledger(endpoint, **query), show_ledger, url, key_file, as_json)
+    _look(
+        lambda client: client.ledger(endpoint, **query), partial(show_ledger, details=details), url, key_file, as_json
+    )
 
 
 @app.command()
@@ -189,6 +195,10 @@ def quality(
     segment_by: Annotated[str | None, typer.Option(help="a column of the predictions, such as input_age")] = None,
     since: Since = None,
     until: Until = None,
+    details: Annotated[
+        bool,
+        typer.Option("--details", help="all rows that were most wrong, measures span by span, intervals of segments"),
+    ] = False,
     url: Url = None,
     key_file: KeyFile = None,
     as_json: Json = False,
@@ -197,7 +207,9 @@ def quality(
     from gateway.commands.evidence import show_quality
 
     query = {"by": by, "segment_by": segment_by, "since": since, "until": until}
-    _look(lambda client: client.quality(endpoint, **query), show_quality, url, key_file, as_json)
+    _look(
+        lambda client: client.quality(endpoint, **query), partial(show_quality, details=details), url, key_file, as_json
+    )
 
 
 @app.command()

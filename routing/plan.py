@@ -62,20 +62,26 @@ def plan(before: Route | None, document: object) -> Plan:
             Share(variant=name, weight=weight, share=share)
             for (name, weight), share in zip(after.weights, split.shares, strict=True)
         ),
-        moves=tuple(moves(None if before is None else compile_split(before.salt, before.weights), split)),
+        moves=tuple(_moves(before, after, split)),
         load=tuple(sorted(new - old)),
         unload=tuple(sorted(old - new)),
     )
 
 
-def moves(before: Split | None, after: Split) -> list[Move]:
-    """Every move between different variants, the largest first; exact, by variant name. Nothing moves to a new endpoint.
-
-    Under another salt every unit is dealt anew, independently of where it was: the moves are then products of shares.
-    """
+def _moves(before: Route | None, after: Route, split: Split) -> list[Move]:
+    """Nothing moves to a new endpoint."""
     if before is None:
         return []
-    if before.salt == after.salt:
+    return moves(compile_split(before.salt, before.weights), split, is_anew=before.unit != after.unit)
+
+
+def moves(before: Split, after: Split, *, is_anew: bool = False) -> list[Move]:
+    """Every move between different variants, the largest first; exact, by variant name.
+
+    Under another salt, or with units from another source (`is_anew`), every unit is dealt anew, independently of where it was: the moves
+    are then products of shares.
+    """
+    if before.salt == after.salt and not is_anew:
         pairs = np.frombuffer(before.arms, np.uint8).astype(np.intp) * len(after.names)
         pairs += np.frombuffer(after.arms, np.uint8)
         counts = np.bincount(pairs, minlength=len(before.names) * len(after.names))
@@ -116,8 +122,8 @@ def _warnings(before: Route | None, after: Route, split: Split) -> tuple[Problem
 def _shortened(before: Retention, after: Retention) -> Iterator[Problem]:
     """Tables of which rows are deleted that would have stayed; those that nobody names go with their predictions."""
     named = {"predictions", *dict(before.of), *dict(after.of)}
-    told = [table for table in ("predictions", *RETAINED) if table in named]
-    shorter = [table for table in told if after.kept_s(table) < before.kept_s(table)]
+    tables = [table for table in ("predictions", *RETAINED) if table in named]
+    shorter = [table for table in tables if after.kept_s(table) < before.kept_s(table)]
     if shorter:
         told = ", ".join(f"{table} older than {duration(after.kept_s(table))}" for table in shorter)
         message = f"rows go within minutes, for good: {told}"

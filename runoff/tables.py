@@ -33,17 +33,41 @@ class Table(list[dict[str, Any]]):
 
 
 class Reply(dict[str, Any]):
-    """One answer: the gateway's JSON object, shown as two columns."""
+    """One answer: the gateway's JSON object, shown as two columns; lists of objects in it (variants, mirrors, labels) as tables below."""
 
     def table(self) -> Table:
-        return Table(({"": name, "value": value} for name, value in self.items()), ("", "value"))
+        """What is no table of its own."""
+        rows = [{"": name, "value": value} for name, value in self.items() if not _is_list_of_rows(value)]
+        return Table(rows, ("", "value"))
+
+    def tables(self) -> list[Table]:
+        """The lists of objects, each with the columns that somebody has a value in; what is a list of objects again is for programs."""
+        return [_flat(name, rows) for name, rows in self.items() if _is_list_of_rows(rows)]
 
     def __str__(self) -> str:
-        width = max((len(name) for name in self), default=0)
-        return "\n".join(f"{name.ljust(width)}  {shown(value)}" for name, value in self.items())
+        plain = [(row[""], row["value"]) for row in self.table()]
+        width = max((len(name) for name, _ in plain), default=0)
+        lines = [f"{name.ljust(width)}  {shown(value)}" for name, value in plain]
+        return "\n".join([*lines, *(f"\n{table}" for table in self.tables())])
 
     def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
+        plain = [self.table()] if self.table() else []
+        return "".join(table._repr_html_() for table in [*plain, *self.tables()])
+
+
+def _flat(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    names = dict.fromkeys(name for row in rows for name in row)
+    shown_names = [
+        name
+        for name in names
+        if any(row.get(name) not in (None, {}, []) for row in rows)
+        and not any(_is_list_of_rows(row.get(name)) for row in rows)
+    ]
+    return Table(rows, shown_names, title=title.replace("_", " "))
+
+
+def _is_list_of_rows(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
 
 
 def shown(value: object) -> str:

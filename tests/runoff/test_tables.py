@@ -70,3 +70,16 @@ def test_a_reply_is_the_gateways_object_and_reads_as_two_columns():
     assert reply.table().cells() == [["state", "live"], ["shares", "a 1"]]
     assert "<td>live</td>" in reply._repr_html_()
     assert str(Reply()) == ""
+
+
+def test_lists_of_objects_in_a_reply_are_tables_below_without_what_nobody_has_and_what_is_nested_again():
+    worst = [{"row": 1}]
+    rows = [{"name": "<a>", "n": 1, "auc": None, "worst": worst}, {"name": "b", "n": 2, "auc": None, "worst": []}]
+    reply = Reply({"kind": "x", "subject_rows": rows, "problems": []})
+    assert str(reply) == "kind      x\nproblems  \n\nsubject rows\nname  n\n<a>   1\nb     2"
+    assert reply["subject_rows"][0]["worst"] == worst
+    html = reply._repr_html_()
+    assert html.count("<table>") == 2
+    assert "<caption>subject rows</caption>" in html
+    assert "&lt;a&gt;" in html
+    assert str(Reply({"only": rows})).startswith("\nonly\nname")

@@ -1,4 +1,7 @@
 import math
+import re
+from functools import partial
+from itertools import takewhile
 
 import pytest
 
@@ -31,12 +34,35 @@ def evidence(tmp_path_factory):
     return Evidence(place.uri, lambda _: BINARY)
 
 
+def table(text, title):
+    """The rows below a title, by the names above them; cells are told apart by the places of their columns."""
+    lines = text.splitlines()
+    at = next(place for place, line in enumerate(lines) if line.startswith(title))
+    starts = [found.start() for found in re.finditer(r"(?:(?<=  )|^)\S", lines[at + 1])]
+    names, *rows = [
+        [line[start:end].strip() for start, end in zip(starts, [*starts[1:], None], strict=True)]
+        for line in takewhile(lambda line: re.match(r" ?\S", line), lines[at + 1 :])
+    ]
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
 def test_the_ledger_has_a_line_a_mirror_and_names_what_flipped(shown, evidence):
     text = shown(show_ledger, evidence.ledger(ledger.Question(endpoint="phishing", champion="champion")))
-    assert "phishing: mirrors against champion" in text
-    (line,) = [line for line in text.splitlines() if line.startswith("candidate")]
-    assert line.split()[:5] == ["candidate", "phishing/2", "phishing/1", "4", "75.00%"]
-    assert "  candidate: 1 rows 1 → 0" in text
+    (line,) = table(text, "phishing: mirrors against champion")
+    told = {"mirror": "candidate", "model": "phishing/2", "against": "phishing/1", "rows": "4", "agreement": "75.00%"}
+    assert told.items() <= line.items()
+    assert line["from"] == line["until"] == "2026-09-21 14:13:20"
+    flip = {"mirror": "candidate", "production": "1", "mirror answered": "0", "rows": "1"}
+    assert table(text, "flips") == [flip]
+
+
+def test_what_was_dropped_is_told_by_reason_with_its_share(shown):
+    dropped = {"drawn": 200, "dropped": {"late": 3, "error": 1}, "dropped_share": 0.02}
+    mirror = {"mirror": "m", "rows": 196, "agreement": 0.5, "evidence": {"because": "why not"}, **dropped}
+    text = shown(show_ledger, {"endpoint": "e", "champion": "c", "mirrors": [mirror]})
+    (line,) = table(text, "e: mirrors against c")
+    assert (line["drawn"], line["dropped"], line["dropped share"]) == ("200", "late 3, error 1", "2.00%")
+    assert "  m: why not" in text
 
 
 def test_a_segment_is_a_line_of_its_own(shown, evidence):
@@ -101,9 +127,12 @@ def test_a_measure_is_shown_with_its_interval_and_segments_below(shown, tmp_path
     told = Evidence(place.uri, lambda _: BINARY).quality(quality.Question(endpoint="phishing", segment_by="input_x"))
     text = shown(show_quality, told)
     low, high = told["subjects"][0]["intervals"]["accuracy"]
-    assert f"  champion 1, 95%: accuracy {low:.4g} to {high:.4g}" in text
-    assert "champion 1 by input_x" in text
-    assert "0.0 to 49.0" in text
+    assert table(text, "95% intervals")[0]["accuracy"] == f"{low:.4g} to {high:.4g}"
+    assert table(text, "champion 1 by input_x")[0]["segment"] == "0.0 to 49.0"
+    ((measure, (low, high)), *_) = told["subjects"][0]["segments"][0]["intervals"].items()
+    details = table(shown(partial(show_quality, details=True), told), "champion 1 by input_x, 95% intervals")
+    assert details[0]["segment"] == "0.0 to 49.0"
+    assert details[0][measure.replace("_", " ")] == f"{low:.4g} to {high:.4g}"
 
 
 def test_the_ledger_says_how_sure_it_is_where_scores_differ_and_when(shown, tmp_path):
@@ -116,11 +145,23 @@ def test_the_ledger_says_how_sure_it_is_where_scores_differ_and_when(shown, tmp_
     question = ledger.Question(endpoint="phishing", champion="champion", exogenous=True)
     (mirror,) = Evidence(place.uri, lambda _: BINARY).ledger(question)["mirrors"]
     text = shown(show_ledger, {"endpoint": "phishing", "champion": "champion", "mirrors": [mirror]})
-    assert "  candidate: score difference 0.01: -0.65, 0.5: -0.65, 0.99: -0.65" in text
+    (scores,) = table(text, "scores: the mirror's less production's")
+    assert {scores[name] for name in ("mean", "least", "1%", "50%", "99%", "most")} == {"-0.65"}
+    assert scores["mean absolute"] == "0.65"
+    (sure,) = table(text, "evidence on labelled pairs")
     e_value = f"{math.exp(mirror['evidence']['log_e']):.4g}"
-    assert f"  candidate: sequential_mcnemar over 60 units: difference 1, e-value {e_value}, p " in text
-    assert "  candidate: agreement from 2026-09-21 14:13:20 in 1 spans: 0" in text
-    assert f"  candidate: furthest off {pid_text(0)} row 0: 1 (0.9) → 0 (0.25)" in text
+    told = {"test": "sequential_mcnemar", "units": "60", "difference": "1", "e-value": e_value, "wins": "60"}
+    assert told.items() <= sure.items()
+    worst = table(text, "rows furthest off (7 more with --details)")
+    assert len(worst) == 3
+    assert (worst[0]["prediction id"], worst[0]["production"], worst[0]["mirror answered"]) == (
+        pid_text(0),
+        "1 (0.9)",
+        "0 (0.25)",
+    )
+    details = shown(partial(show_ledger, details=True), {"endpoint": "e", "champion": "c", "mirrors": [mirror]})
+    assert len(table(details, "rows furthest off")) == 10
+    assert table(details, "over time")[0]["mean absolute difference"] == "0.65"
 
 
 def test_an_e_value_beyond_any_number_is_told_as_such(shown):
@@ -131,7 +172,8 @@ def test_an_e_value_beyond_any_number_is_told_as_such(shown):
         "dropped": {},
         "evidence": {"log_e": 1e4, "units": 9, "test": "t"},
     }
-    assert "e-value over 1e300" in shown(show_ledger, {"endpoint": "e", "champion": "c", "mirrors": [mirror]})
+    text = shown(show_ledger, {"endpoint": "e", "champion": "c", "mirrors": [mirror]})
+    assert table(text, "evidence")[0]["e-value"] == "over 1e300"
 
 
 def test_quality_says_how_calibrated_it_is_where_it_was_wrong_and_how_it_went(shown, tmp_path):
@@ -139,16 +181,42 @@ def test_quality_says_how_calibrated_it_is_where_it_was_wrong_and_how_it_went(sh
     place.store(
         predictions([request(n) for n in range(40)], [0.9] * 40), labels(*[label(n, int(n > 9)) for n in range(40)])
     )
-    text = shown(show_quality, Evidence(place.uri, lambda _: BINARY).quality(quality.Question(endpoint="phishing")))
-    assert "  champion 1, mean score → share that came true: 0.9 → 0.75 (40)" in text
-    assert "  champion 1, accuracy from 2026-09-21 14:13:20 in 1 spans: 0.75" in text
-    assert f"  champion 1, most wrong {pid_text(0)} row 0: 0, answered 1 (0.9)" in text
+    told = Evidence(place.uri, lambda _: BINARY).quality(quality.Question(endpoint="phishing", label_window_s=86_400))
+    text = shown(show_quality, told)
+    assert "phishing: classification, positive class 1, by assignment, labels within 1.0 d" in text
+    assert table(text, "calibration") == [{"score": "0.8 to 0.9", "champion 1": "0.9 → 0.75 (40)"}]
+    worst = table(text, "most wrong (7 more with --details)")
+    assert [row["prediction id"] for row in worst] == [pid_text(n) for n in range(3)]
+    assert (worst[0]["label"], worst[0]["answered"], worst[0]["distance"]) == ("0", "1 (0.9)", "0.9")
+    details = shown(partial(show_quality, details=True), told)
+    assert len(table(details, "most wrong")) == 10
+    (span,) = table(details, "over time")
+    assert (span["from"], span["n"], span["labelled"], span["accuracy"]) == ("2026-09-21 14:13:20", "40", "40", "0.75")
+
+
+def test_a_measure_over_time_is_one_line_and_with_details_one_a_span(shown):
+    spans = [{"unix_s": at * 3600.0, "n": 9, "labelled": 3, "accuracy": value} for at, value in ((1, 0.5), (2, None))]
+    reply = {"endpoint": "e", "kind": "classification", "subjects": [SUBJECT | {"over_time": spans}]}
+    assert "  champion 1: accuracy from 1970-01-01 01:00:00 in 2 spans: 0.5 –" in shown(show_quality, reply)
+    details = table(shown(partial(show_quality, details=True), reply), "over time")
+    assert [row["from"] for row in details] == ["1970-01-01 01:00:00", "1970-01-01 02:00:00"]
+
+
+def test_calibration_of_several_is_side_by_side_by_tenths(shown):
+    tenths = [{"from": 0.1 * at, "rows": at, "mean_score": 0.1 * at, "share": 0.5} for at in (1, 9)]
+    subjects = [SUBJECT | {"calibration": tenths}, SUBJECT | {"name": "other", "calibration": tenths[1:]}]
+    rows = table(shown(show_quality, {"endpoint": "e", "kind": "classification", "subjects": subjects}), "calibration")
+    assert rows == [
+        {"score": "0.1 to 0.2", "champion 1": "0.1 → 0.5 (1)", "other 1": ""},
+        {"score": "0.9 to 1.0", "champion 1": "0.9 → 0.5 (9)", "other 1": "0.9 → 0.5 (9)"},
+    ]
 
 
 def test_a_regressions_quantile_losses_are_told(shown):
     subject = SUBJECT | {"quantile_loss": {"0.1": 0.25, "0.5": 0.5}}
     text = shown(show_quality, {"endpoint": "e", "kind": "regression", "subjects": [subject]})
-    assert "  champion 1, quantile loss: 0.1: 0.25, 0.5: 0.5" in text
+    (row,) = table(text, "quantile loss")
+    assert (row["name"], row["0.1"], row["0.5"]) == ("champion", "0.25", "0.5")
 
 
 def test_quality_says_what_is_in_no_figure(shown):

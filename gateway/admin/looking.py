@@ -104,8 +104,9 @@ async def quality(admin: Admin, request: Request) -> Response:
 
 async def prediction(admin: Admin, request: Request) -> Response:
     prediction_id = request.path_params["prediction_id"]
+    windows_s = {route.endpoint: route.label.window_s for _, route in admin.store.live_routes()}
     try:
-        found = await asyncio.to_thread(lambda: admin.evidence().prediction(prediction_id))
+        found = await asyncio.to_thread(lambda: admin.evidence().prediction(prediction_id, windows_s))
     except ValueError:
         found = None
     if found is None or not may(admin, request, "records:read", found["endpoint"] or ""):

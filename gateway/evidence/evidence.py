@@ -1,7 +1,7 @@
 """What the stored records say, for the admin API: the ledger, quality and single predictions, remembered until the tables change."""
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
@@ -56,9 +56,11 @@ class Evidence:
         """Quality by variant and mirror."""
         return self._remember(question, lambda: qualities.quality(self._queries, question, self._answers))
 
-    def prediction(self, prediction_id: str) -> dict[str, Any] | None:
-        """One prediction, its shadows and labels; None where the lake has nothing of it. Raises ValueError for what is no UUID."""
-        return prediction(self._queries, prediction_id)
+    def prediction(self, prediction_id: str, windows_s: Mapping[str, float] | None = None) -> dict[str, Any] | None:
+        """One prediction, its shadows and labels (which count within `windows_s` of their endpoint; None: for ever); None where the lake has
+        nothing of it. Raises ValueError for what is no UUID.
+        """
+        return prediction(self._queries, prediction_id, windows_s or {})
 
     def recorded(self, endpoint: str, signature: Signature) -> dict[str, Array]:
         """The newest recorded rows as `signature` takes them; empty where the lake has none whole."""

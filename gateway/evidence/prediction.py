@@ -2,6 +2,7 @@
 
 import datetime as dt
 import uuid
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
@@ -14,11 +15,12 @@ _KINDS: Final = ("input", "output", "key", "lookup")
 _DAY: Final = dt.timedelta(days=1)
 
 
-def prediction(queries: Queries, prediction_id: str) -> dict[str, Any] | None:
+def prediction(queries: Queries, prediction_id: str, windows_s: Mapping[str, float]) -> dict[str, Any] | None:
     """What the lake holds of one prediction; None when it holds nothing of it. Raises ValueError for what is no UUID.
 
     `record` is None where the request was not sampled or has not arrived yet; its `rows` carry inputs, outputs and the answer.
-    Of the `labels`, `holds` marks the one that counts for its row.
+    Of the `labels`, `holds` marks the one that counts for its row: `windows_s` says by endpoint how long after a prediction labels do,
+    and where it does not, they do for ever.
     """
     key = str(uuid.UUID(prediction_id))
     with queries.snapshot("predictions", "shadows", "labels", prediction_id=key) as snapshot:
@@ -27,7 +29,9 @@ def prediction(queries: Queries, prediction_id: str) -> dict[str, Any] | None:
         rows = snapshot.rows("SELECT * FROM predictions ORDER BY row")
         shadows = snapshot.rows(f"SELECT * FROM shadows WHERE {where} ORDER BY row", values)  # noqa: S608  # our own text
         endpoint = (rows or shadows or [{"endpoint": ""}])[0]["endpoint"]
-        labels = _labels(snapshot, key, endpoint) if _narrow_labels(snapshot, key, rows) else []
+        labels = (
+            _labels(snapshot, key, endpoint, windows_s.get(endpoint)) if _narrow_labels(snapshot, key, rows) else []
+        )
     if not (rows or shadows or labels):
         return None
     return {
@@ -58,13 +62,14 @@ def _narrow_labels(snapshot: Snapshot, key: str, rows: list[Row]) -> bool:
     return bool(snapshot.rows("SELECT 1 FROM labels LIMIT 1"))
 
 
-def _labels(snapshot: Snapshot, key: str, endpoint: str) -> list[Row]:
+def _labels(snapshot: Snapshot, key: str, endpoint: str, window_s: float | None) -> list[Row]:
     resolve(snapshot, endpoint, prediction_id=key)
+    every = snapshot.rows("SELECT * EXCLUDE (id), id::VARCHAR AS prediction_id FROM resolved ORDER BY sequence")
+    snapshot.run("DROP TABLE resolved")
+    resolve(snapshot, endpoint, prediction_id=key, window_s=window_s)
     hold_latest(snapshot)
-    return snapshot.rows(
-        "SELECT r.* EXCLUDE (id), r.id::VARCHAR AS prediction_id,"
-        " r.sequence IN (SELECT sequence FROM latest_labels) AND NOT r.retracted AS holds FROM resolved r ORDER BY sequence"
-    )
+    held = {row["sequence"] for row in snapshot.rows("SELECT sequence FROM latest_labels WHERE NOT retracted")}
+    return [{**row, "holds": row["sequence"] in held} for row in every]
 
 
 def _record(rows: list[Row]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def place(tmp_path):
 
 @pytest.fixture
 def told(place):
-    return lambda key: prediction(Queries(place.uri), key)
+    return lambda key: prediction(Queries(place.uri), key, {"phishing": 3600.0})
 
 
 def test_rows_stand_in_their_order_and_what_they_share_is_said_once(place, told):
@@ -86,6 +86,12 @@ def test_of_the_labels_of_a_row_one_holds_and_none_after_a_retraction(place, tol
     assert [one["holds"] for one in told(pid_text(1))["labels"]] == [False, False]
 
 
+def test_a_label_that_came_too_late_to_count_is_there_and_holds_nothing(place, told):
+    place.store(predictions([request(0)], [0.5]))
+    place.store(labels(label(0, 1), label(0, 0, received=4000)), writer="worker-2")
+    assert [(one["label_text"], one["holds"]) for one in told(pid_text(0))["labels"]] == [("1", True), ("0", False)]
+
+
 def test_what_nobody_has_heard_of_is_none(place, told):
     assert told(str(uuid.UUID(bytes=pid(7)))) is None
 
@@ -106,11 +112,11 @@ def test_one_of_many_files_is_read_and_nothing_about_the_prediction_is_missed(tm
     view = TableView(f"{place.uri}/predictions")
     view.newest()
     assert len(view.files_of(pid_text(days[1]), pid_text(days[1]))) == 1
-    asked = lambda: prediction(Queries(place.uri), pid_text(days[1]))
+    asked = lambda: prediction(Queries(place.uri), pid_text(days[1]), {})
     told = asked()
     assert told["record"]["request_id"] == "r1"
     assert [row["mirror"] for row in told["shadows"]] == ["candidate"]
     assert sorted(row["label_text"] for row in told["labels"]) == ["0", "1", "1"]
     place.lake().compact(0)
     assert asked() == told
-    assert prediction(Queries(place.uri), pid_text(days[1] + 1)) is None
+    assert prediction(Queries(place.uri), pid_text(days[1] + 1), {}) is None

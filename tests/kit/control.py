@@ -181,7 +181,8 @@ class ControlPlane:
         self.admin_webhooks = Webhooks(secret, self.follower.nudge) if secret else None
         self.planner = Planner(self.store, self.changes, self.preparation)
         self.keys = KeyWatch(self.settings)
-        evidence = _evidence(self.settings.lake_uri, StagedAnswers(self.settings.artifacts_path))
+        answers, spill = StagedAnswers(self.settings.artifacts_path), self.settings.state_path / "spill"
+        evidence = _evidence(self.settings.lake_uri, answers, spill)
         self.tuning = Tuning(self.store, self.settings.artifacts_path, evidence, workers=self.settings.workers)
         self.admin = Admin(
             settings=self.settings,

@@ -75,6 +75,10 @@ def texts_of(name: str, values: Sequence[bytes]) -> Array:
 def _texts(name: str, count: int, data: bytes | bytearray | memoryview) -> Array:
     values: list[bytes] = []
     at, end = 0, len(data)
+    if count * 4 > end:
+        raise InputInvalid(
+            f"input '{name}': wanted {count} BYTES elements, got {end} bytes, and each has a length of 4"
+        )
     while at < end and len(values) < count:
         start = at + 4
         at = start + (_LENGTH.unpack_from(data, at)[0] if start <= end else end)

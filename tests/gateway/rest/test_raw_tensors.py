@@ -49,9 +49,9 @@ def test_any_byte_but_zero_is_true():
         ("BF16", [1], b"\0\0", "not taken"),
         ("BYTES", [1], b"", "wanted 1 BYTES elements, got 0"),
         ("BYTES", [1], b"\x05\0\0\0ab", "longer than the data"),
-        ("BYTES", [1], b"\x05\0", "longer than the data"),
+        ("BYTES", [1], b"\x05\0", "got 2 bytes"),
         ("BYTES", [1], b"\x01\0\0\0ab", "got 1 and more"),
-        ("BYTES", [1 << 60], b"\0\0\0\0", "got 1"),
+        ("BYTES", [1 << 60], b"\0\0\0\0", "got 4 bytes"),
         ("BYTES", [1], b"\x01\0\0\0\xff", "UTF-8"),
     ],
 )
@@ -62,3 +62,10 @@ def test_bytes_that_do_not_fit_are_refused_before_anything_is_allocated(datatype
 
 def test_texts_of_nothing_is_an_empty_array():
     assert texts_of("x", []).shape == (0,)
+
+
+def test_more_strings_than_there_are_lengths_are_refused_at_a_look() -> None:
+    with pytest.raises(InputInvalid, match="wanted 3 BYTES elements, got 8 bytes"):
+        read_raw("x", "BYTES", [3], bytes(8))
+    with pytest.raises(InputInvalid, match="wanted 4611686018427387904 BYTES elements"):
+        read_raw("x", "BYTES", [1 << 62], bytes(8))

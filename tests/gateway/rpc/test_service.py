@@ -5,7 +5,8 @@ import pytest
 
 from gateway.errors import Overloaded
 from gateway.rpc import open_inference_pb2 as pb
-from gateway.rpc.service import STREAM_INFLIGHT_MAX, _address
+from gateway.rpc.service import STREAM_INFLIGHT_MAX, _address, _is_light
+from models.signature import Signature, TensorSpec
 
 
 def asked(model="phishing", values=(1, 1, 1, 1), **fields):
@@ -194,3 +195,29 @@ async def test_the_elements_of_a_shape_are_counted_only_where_its_rank_is_allowe
     assert (error.code(), "at most 32" in error.details()) == (grpc.StatusCode.INVALID_ARGUMENT, True)
     await call("ModelInfer")(asked())
     assert ranks == [2]
+
+
+def message(datatype="FP32", raw=(), inputs=1, **more):
+    made = pb.ModelInferRequest(model_name="phishing", raw_input_contents=raw, **more)
+    for place in range(inputs):
+        made.inputs.add(name=f"x{place}", datatype=datatype, shape=[1, 2])
+    return made
+
+
+@pytest.mark.parametrize(
+    ("asked", "datatype", "is_light"),
+    [
+        (message(raw=[bytes(1 << 20)]), "FP32", True),
+        (message("BYTES", raw=[bytes(1 << 10)]), "BYTES", True),
+        (message("BYTES", raw=[bytes(1 << 20)]), "BYTES", False),
+        (message("FP32", raw=[bytes(1 << 20)]), "BYTES", False),
+        (message("BYTES", raw=[b""] * 100_000), "BYTES", True),
+        (message(inputs=5000), "FP32", False),
+        (message(outputs=[{"name": "label"}] * 5000), "FP32", False),
+        (message(parameters={str(place): {"bool_param": True} for place in range(5000)}), "FP32", False),
+    ],
+    ids=["numbers", "few strings", "many strings", "that are wanted", "of no input", "inputs", "outputs", "parameters"],
+)
+def test_what_takes_long_to_read_is_not_read_on_the_loop(asked, datatype, is_light):
+    signature = Signature(inputs=(TensorSpec(name="x0", datatype=datatype, shape=(-1, 2)),), outputs=())
+    assert _is_light(asked, signature) is is_light

@@ -36,6 +36,13 @@ def test_moves_account_for_every_change_of_share(before, after):
     assert all(move.share > 0 for move in found)
 
 
+def test_units_from_another_source_are_dealt_anew_though_weights_and_salt_stay():
+    result = plan(route(two(1, 1, unit={"header": "x-user"})), two(1, 1, unit={"input": "age"}))
+
+    assert [problem.code for problem in result.warnings] == ["unit_changed"]
+    assert result.moved == pytest.approx(0.5, abs=0.01)
+
+
 def test_moves_go_by_name_not_by_position():
     old = compile_split("s", [("a", 1), ("b", 3)])
     new = compile_split("s", [("b", 3), ("a", 1)])

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.commands.lake import label_window_s, local_lake, moment, route_of
+from gateway.commands.lake import label_window_s, local_lake, route_of, window
 from gateway.commands.talk import CommandFailed, show_json, show_lines, waiting
 from gateway.evidence.dataset import Dataset, Question, dataset
 from gateway.evidence.query import Queries
@@ -29,10 +29,11 @@ def make_dataset(
     with_sensitive: bool = False,
 ) -> None:
     """Raises CommandFailed; an endpoint without a labelled row is one."""
+    since_unix_s, until_unix_s = window(since, until)
     question = Question(
         endpoint=endpoint,
-        since_unix_s=moment("--from", since),
-        until_unix_s=moment("--to", until),
+        since_unix_s=since_unix_s,
+        until_unix_s=until_unix_s,
         label_window_s=label_window_s(route_of(settings, endpoint)),
         with_sensitive=with_sensitive,
     )

@@ -41,6 +41,14 @@ def label_window_s(route: Route | None) -> float:
     return _NO_LABEL_WINDOW_S if route is None else float(route.label.window_s)
 
 
+def window(since: str | None, until: str | None) -> tuple[float | None, float | None]:
+    """What --from and --to say, as Unix seconds. Raises CommandFailed, also where nothing lies between them."""
+    first, end = moment("--from", since), moment("--to", until)
+    if first is not None and end is not None and first >= end:
+        raise CommandFailed(f"wanted --from before --to, got {since} and {until}")
+    return first, end
+
+
 def moment(option: str, text: str | None) -> float | None:
     """A date or RFC 3339 instant (UTC where it says no zone) as Unix seconds; None stays None. Raises CommandFailed."""
     if text is None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from gateway.commands.evidence import show_ledger
-from gateway.commands.lake import label_window_s, local_lake, moment, route_of
+from gateway.commands.lake import label_window_s, local_lake, route_of, window
 from gateway.commands.talk import CommandFailed, show_json, show_lines, waiting
 from gateway.control.registry import Registries
 from gateway.control.replay import NotRecorded, Question, Replayed, replay
@@ -41,6 +41,7 @@ def run_replay(
     as_json: bool,
 ) -> None:
     """Raises CommandFailed."""
+    since_unix_s, until_unix_s = window(since, until)
     step_back(_NICE)  # whoever serves on this machine comes first
     lake = local_lake(settings)
     route = route_of(settings, endpoint)
@@ -49,8 +50,8 @@ def run_replay(
     question = Question(
         endpoint=endpoint,
         variant=variant or (None if route is None else route.champion),
-        since_unix_s=moment("--from", since),
-        until_unix_s=moment("--to", until),
+        since_unix_s=since_unix_s,
+        until_unix_s=until_unix_s,
         rows_max=rows_max,
         with_sensitive=with_sensitive,
     )

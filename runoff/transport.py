@@ -99,8 +99,10 @@ def _remedy(error: str) -> str:
 
 def _tls(url: str) -> ssl.SSLContext | bool:
     """How an https gateway is trusted, and shown the certificate that it may want: RUNOFF_CLIENT_CERT, a PEM of both key and chain."""
+    if not url.startswith("https:"):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # for nothing: httpx's own would read all authorities, for 20 ms
     own = os.environ.get("RUNOFF_CLIENT_CERT")
-    if not own or not url.startswith("https:"):
+    if not own:
         return True
     context = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or None)
     try:
@@ -130,6 +132,8 @@ def _refusal(reply: httpx.Response) -> RequestRefused:
         document = reply.json()
     except ValueError:
         document = None
+    if isinstance(document, dict) and "error_code" in document:  # MLflow's form, on its paths
+        return RequestRefused(reply.status_code, str(document["error_code"]), str(document.get("message", "")))
     if not isinstance(document, dict) or "error" not in document:
         text = f"{reply.request.url} answered {reply.status_code} without saying why; is this a Runoff admin listener?"
         return RequestRefused(reply.status_code, "not_runoff", text)

@@ -301,3 +301,14 @@ def test_weights_that_change_nothing_leave_the_way_back_where_it_was(client, mad
     assert client.route("phishing")["status"]["weights"] == {"champion": 90, "challenger": 10}
     with pytest.raises(RequestRefused, match="got no weight"):
         client.split("phishing", reason="none")
+
+
+def test_a_refused_prediction_says_why():
+    from runoff.transport import Transport
+
+    body = {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "unknown endpoint 'nope'"}
+    client = Runoff("http://admin", data_url="http://data")
+    client._data = Transport("http://data", transport=httpx.MockTransport(lambda _: httpx.Response(404, json=body)))
+    with client, pytest.raises(RequestRefused, match="unknown endpoint 'nope'") as refused:
+        client.predict("nope", {"inputs": [[1.0]]})
+    assert (refused.value.status, refused.value.code) == (404, "RESOURCE_DOES_NOT_EXIST")

@@ -69,3 +69,10 @@ def test_more_strings_than_there_are_lengths_are_refused_at_a_look() -> None:
         read_raw("x", "BYTES", [3], bytes(8))
     with pytest.raises(InputInvalid, match="wanted 4611686018427387904 BYTES elements"):
         read_raw("x", "BYTES", [1 << 62], bytes(8))
+
+
+@pytest.mark.parametrize("texts", [["yes", "no", "", "é"] * 500, [str(place) for place in range(2000)]])
+def test_many_strings_are_written_as_a_few_are(texts: list[str]) -> None:
+    array = np.array(texts, dtype=object).reshape(-1, 2)
+    assert write_raw(array) == serialize_byte_tensor(array).item()
+    assert read_raw("x", "BYTES", [len(texts)], write_raw(array)).tolist() == texts

@@ -84,6 +84,7 @@ class Lake:
             self._numbers_from = self._numbered_to() + _STEP_OVER
         self._readers: dict[str, SegmentReader] = {}
         self._committed: dict[tuple[str, str], int] = {}
+        self._looked: upkeep.Looked = {}
         self._held: dict[str, list[Held]] = {name: [] for name in TABLES}
         self.held_bytes = 0
         self.is_behind = False
@@ -149,7 +150,7 @@ class Lake:
 
     def expire(self, retention: Mapping[str, Retention]) -> Deleted:
         """Deletes what is older than `retention` says by endpoint; raises CommitFailed."""
-        return upkeep.expire(self._tables, self._letters, retention, self._clock_us())
+        return upkeep.expire(self._tables, self._letters, retention, self._clock_us(), self._looked)
 
     def requests_of(self, units: Sequence[str], before_unix_us: int) -> list[Request]:
         """The predictions of these units that were received before that moment; raises CommitFailed."""

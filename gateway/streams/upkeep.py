@@ -29,17 +29,27 @@ _ENDPOINTLESS: Final = pc.field("endpoint").is_null()
 """Labels by prediction id do not say whose they are."""
 
 Tables = Mapping[str, LakeTable]
+Looked = dict[tuple[str, str], dt.datetime]
+"""By table and endpoint, up to which cutoff labels of predictions that stay longer were looked for."""
 Deleted = dict[str, int]
 """Rows that were deleted, by table."""
 Request = tuple[str, str | None, str | None]
 """A prediction's id; its endpoint and its caller's request id, None where they are not known or there is none."""
 
 
-def expire(tables: Tables, letters: DeadLetters, retention: Mapping[str, Retention], now_us: int) -> Deleted:
+def expire(
+    tables: Tables,
+    letters: DeadLetters,
+    retention: Mapping[str, Retention],
+    now_us: int,
+    looked: Looked | None = None,
+) -> Deleted:
     """Deletes rows of the endpoints in `retention` that are older than it says of their table; raises CommitFailed.
 
     Age counts from the prediction, for a label by request id from its receipt. A label whose prediction is not (or no longer) there
     goes when the longest retention of labels has passed. Endpoints that are not named are left alone, but for their parts of minutes.
+
+    `looked` is kept from call to call: where predictions stay longer than their labels all of them are asked, which is done once a cutoff.
     """
     deleted = dict.fromkeys(tables, 0)
     if not retention:
@@ -48,7 +58,11 @@ def expire(tables: Tables, letters: DeadLetters, retention: Mapping[str, Retenti
     for endpoint, kept in retention.items():
         if endpoint in stored["predictions"]:
             for name in _LABELS:
-                deleted[name] += _expire_labels_of(tables, name, endpoint, cutoff(now_us, kept.kept_s(name)))
+                before, is_shorter = cutoff(now_us, kept.kept_s(name)), kept.kept_s(name) < kept.predictions_s
+                if looked is None or not is_shorter or looked.get((name, endpoint)) != before:
+                    deleted[name] += _expire_labels_of(tables, name, endpoint, before)
+                if looked is not None:
+                    looked[name, endpoint] = before
         for name in (*_LABELS, "sensitive", "predictions", "shadows"):
             if endpoint in stored[name]:
                 deleted[name] += _expire_rows_of(tables[name], endpoint, cutoff(now_us, kept.kept_s(name)))

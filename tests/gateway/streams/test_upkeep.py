@@ -138,6 +138,21 @@ def test_labels_that_go_before_their_predictions_take_no_labels_of_others(place,
     assert len(ids(place, "predictions")) == 3
 
 
+def test_labels_that_go_before_their_predictions_are_looked_for_once_a_cutoff(place, held):
+    old = at(1, 0)
+    late = labels(label(None, 1, prediction_id=old.prediction_id))
+    place.store(predictions([old], [0.5]), late)
+    others, looked = {"other": Retention(90 * DAY)}, {}
+    kept = {"phishing": Retention(90 * DAY, (("labels", 5 * DAY),)), **others}
+    assert expire(*held(), kept, now(9 * DAY), looked)["labels"] == 1
+    place.store(late, writer="worker-2")
+    assert expire(*held(), kept, now(9 * DAY) + 60, looked)["labels"] == 0
+    assert expire(*held(), kept, now(10 * DAY), looked)["labels"] == 1
+    place.store(late, writer="worker-3")
+    with_their_predictions = {"phishing": Retention(5 * DAY), **others}
+    assert expire(*held(), with_their_predictions, now(10 * DAY), looked)["labels"] == 1
+
+
 def test_a_unit_is_found_wherever_its_rows_are_still_kept(place, held):
     """Its predictions are gone by then, what mirrors answered and their labels are not."""
     gone = msgspec.structs.replace(at(1, 0), unit="ann")

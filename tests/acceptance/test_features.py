@@ -231,7 +231,7 @@ def test_a_store_that_hangs_or_dies_costs_defaults_and_comes_back_by_itself(gate
     os.kill(gateway.pid("features"), signal.SIGSTOP)
     started = time.monotonic()
     late = ask(gateway, **rated)
-    assert 0.9 < time.monotonic() - started < 5
+    assert 0.9 < time.monotonic() - started < 20
     os.kill(gateway.pid("features"), signal.SIGCONT)
     assert score(late) == [-0.5]
     for spare in spares(gateway):

@@ -23,7 +23,7 @@ from gateway.settings import Settings
 from gateway.state.store import StateStore
 
 if TYPE_CHECKING:
-    from gateway.admin.webhooks import Webhooks
+    from gateway.admin.deliveries import Webhooks
     from gateway.evidence.evidence import Evidence
 
 WAIT_S_MAX: Final = 300.0

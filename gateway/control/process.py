@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from gateway.admin.app import build, webhooks_alone
 from gateway.admin.context import Admin
-from gateway.admin.webhooks import Webhooks
+from gateway.admin.deliveries import Webhooks
 from gateway.control.aliases import AliasMover
 from gateway.control.answering import Answering
 from gateway.control.changes import Changes

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from gateway.admin.app import build
 from gateway.admin.context import Admin
-from gateway.admin.webhooks import Webhooks
+from gateway.admin.deliveries import Webhooks
 from gateway.control.aliases import AliasMover
 from gateway.control.changes import Author, Changes
 from gateway.control.fleet import Fleet

@@ -120,7 +120,8 @@ class Queries:
     def __init__(self, uri: str, *, instead: Mapping[str, Any] | None = None, spill: Path | None = None) -> None:
         self._uri = uri
         self._instead = dict(instead or {})
-        config: dict[str, Any] = {"threads": 2}
+        # Its cache takes no local file, but keeps a note of each that was ever read: one a second, for ever.
+        config: dict[str, Any] = {"threads": 2, "enable_external_file_cache": False}
         if spill is not None:
             shutil.rmtree(spill, ignore_errors=True)  # of a predecessor that was killed
             spill.mkdir(mode=0o700, parents=True)

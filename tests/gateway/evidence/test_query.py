@@ -117,3 +117,15 @@ def test_what_does_not_fit_into_memory_goes_to_a_folder_for_its_owner_alone(tmp_
     queries.give_back()
     with queries.snapshot() as snapshot:
         assert snapshot.rows("SELECT 1 AS one") == [{"one": 1}]
+
+
+def test_of_files_that_were_read_nothing_stays_in_memory(tmp_path):
+    place = Place(tmp_path)
+    queries = Queries(place.uri)
+    for at in range(3):
+        place.store(predictions([request(at)], [0.9]), writer=f"w{at}")
+        with queries.snapshot("predictions") as snapshot:
+            snapshot.run("CREATE TEMP TABLE held AS FROM predictions")
+            assert snapshot.rows("SELECT count(*) AS n FROM held") == [{"n": at + 1}]
+    with queries.snapshot() as snapshot:
+        assert snapshot.rows("SELECT sum(memory_usage_bytes)::INT AS held FROM duckdb_memory()") == [{"held": 0}]

@@ -37,16 +37,18 @@ class HealthService:
         return health_pb2.HealthCheckResponse(status=status)
 
     async def watch(self, request: Any, context: Context) -> AsyncIterator[Any]:
-        """A message now and at each change, until the caller goes."""
+        """A message now and at each change, until the caller goes, or this process does: who watches must not hold its end up."""
         await self._admit(request.service, context)
         told: int | None = None
         while not context.cancelled():
-            status = self._status(request.service)
+            is_ready, status = self._corridor.is_ready, self._status(request.service)
             if status is None:
                 status = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
             if status != told:
                 told = status
                 yield health_pb2.HealthCheckResponse(status=status)
+            if not is_ready:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "this process is draining")
             await asyncio.sleep(WATCH_S)
 
     async def _admit(self, service: str, context: Context) -> None:

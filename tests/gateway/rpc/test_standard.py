@@ -38,11 +38,25 @@ async def test_an_unknown_service_is_not_found_and_when_watched_unknown(health):
 
 
 async def test_a_watcher_sees_each_change(health, corridor):
-    watch = health.Watch(health_pb2.HealthCheckRequest())
+    watch = health.Watch(health_pb2.HealthCheckRequest(service="phishing"))
     assert (await watch.read()).status == Status.SERVING
-    corridor.is_ready = False
+    corridor.cold.add("phishing")
     assert (await watch.read()).status == Status.NOT_SERVING
+    corridor.cold.remove("phishing")
+    assert (await watch.read()).status == Status.SERVING
     watch.cancel()
+
+
+@pytest.mark.parametrize("service", ["", "phishing", "nope"])
+async def test_a_watcher_is_let_go_when_the_process_drains(health, corridor, service):
+    watch = health.Watch(health_pb2.HealthCheckRequest(service=service))
+    before = (await watch.read()).status
+    corridor.is_ready = False
+    if before == Status.SERVING:
+        assert (await watch.read()).status == Status.NOT_SERVING
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await watch.read()
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])

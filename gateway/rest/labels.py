@@ -31,7 +31,7 @@ Whole = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Value = bool | Whole | float | Text
 
 
-class _Label(Struct, gc=False):
+class _Label(Struct, gc=False, forbid_unknown_fields=True):
     label: Value | Annotated[list[Value], Meta(max_length=1000)] | UnsetType | None = UNSET
     prediction_id: str | None = None
     endpoint: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] | None = None

@@ -52,6 +52,7 @@ def test_a_label_may_name_endpoint_and_request_instead():
         ({"label": [1] * 1001, "prediction_id": ID}, "label_invalid"),
         ({"label": 1, "prediction_id": ID, "at": "2026-01-01T00:00:00"}, "label_invalid"),
         ({"label": 1, "prediction_id": ID, "row": -1}, "label_invalid"),
+        ({"label": 1, "prediction_id": ID, "rows": 0}, "label_invalid"),
         (5, "label_invalid"),
     ],
 )

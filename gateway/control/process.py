@@ -324,12 +324,13 @@ def main() -> None:
     """The whole life of the process; the environment holds what the supervisor gave it."""
     birth = Birth.of(os.environ)
     asyncio.run(_run(birth))
-    # Threads that are still staging or asking a silent registry must not hold up the end; what they do is repeated at the next start.
-    os._exit(0)
 
 
 async def _run(birth: Birth) -> None:
     await Control(birth).run()
+    # Threads that still stage, look at evidence or ask a silent registry must not hold up the end, and asyncio.run would wait for them. What
+    # they do is repeated at the next start.
+    os._exit(0)
 
 
 def _evidence(uri: str, answers: StagedAnswers, spill: Path) -> Callable[[], "Evidence"]:

@@ -33,7 +33,8 @@ class Supervisor:
         )
 
     @contextlib.contextmanager
-    def control(self):
+    def control(self, *program):
+        """The process; `program` in place of its own module."""
         near, far = socket.socketpair()
         birth = Birth(
             process="control",
@@ -43,7 +44,9 @@ class Supervisor:
             admin_fd=self._listener.fileno(),
         )
         process = subprocess.Popen(
-            [sys.executable, "-m", "gateway.control"], env=os.environ | birth.environment(), pass_fds=birth.fds
+            [sys.executable, *(program or ("-m", "gateway.control"))],
+            env=os.environ | birth.environment(),
+            pass_fds=birth.fds,
         )
         far.close()
         self._pipe = near.makefile("rw")
@@ -111,6 +114,21 @@ def test_a_document_that_this_release_refuses_keeps_its_own_retention_and_stops_
         store._connection.execute("UPDATE routes SET live = ? WHERE endpoint = ?", (number, endpoint))
     store.close()
     assert _retention(tmp_path / "state.db") == {"good": Retention(86_400), "old": Retention(2 * 86_400)}
+
+
+LOOKS_LONG = """
+import time
+from gateway.control.feedback import Feedback
+from gateway.control.process import main
+Feedback.look = lambda _: print("looks", flush=True) or time.sleep(600)
+main()
+"""
+
+
+def test_a_long_look_at_the_evidence_does_not_hold_up_the_end(supervisor):
+    with supervisor.control("-c", LOOKS_LONG) as process:
+        supervisor.send({"command": "drain"})
+        assert process.wait(60) == 0
 
 
 def test_control_ends_when_its_supervisor_does(supervisor):

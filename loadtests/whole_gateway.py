@@ -78,4 +78,4 @@ def gateway(
         )
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(60)

@@ -123,7 +123,7 @@ def test_a_quota_is_429_with_the_time_to_wait_on_the_hot_path(keyed):
     eventually(lambda: keyed.infer(key).status_code != 401)
     replies = [keyed.infer(key) for _ in range(12)]
     refused = [reply for reply in replies if reply.status_code == 429]
-    assert len(refused) >= 12 - 2, "one a worker at most"
+    assert sum(reply.status_code == 200 for reply in replies) <= 2, "one a worker at most"
     assert int(refused[0].headers["retry-after"]) > 1
     assert refused[0].headers["x-runoff-reason"] == "key_quota"
 

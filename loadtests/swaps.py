@@ -88,7 +88,7 @@ def change(gateway: Gateway, admin: httpx.Client, models: list[str], number: int
     asked = {"params": {"reason": f"change {number}", "wait": "60"}, "headers": {"If-Match": tag}}
     at = time.monotonic()
     if kind == "weights":
-        reply = admin.patch(f"{path}/weights", json={"challenger": 10 + number % 13}, **asked)
+        reply = admin.patch(f"{path}/weights", json={"challenger": 20 + number % 13}, **asked)
     else:
         versions = sum(KINDS[n % len(KINDS)] == "version" for n in range(number + 1))
         reply = admin.put(path, json=document(models[versions % 3], models[3], number), **asked)

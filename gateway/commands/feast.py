@@ -10,7 +10,8 @@ from gateway.commands.lake import local_lake
 from gateway.commands.talk import CommandFailed, show_json, show_lines
 from gateway.settings import Settings
 from gateway.streams.feast_repo import OFFLINE_STORE, addition, repo
-from gateway.streams.table import CommitFailed, TableView
+from gateway.streams.table import CommitFailed
+from gateway.streams.table_view import TableView
 
 
 def init(settings: Settings, folder: Path, endpoint: str, *, force: bool, as_json: bool) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from gateway.streams.arrow import id_floor
 from gateway.streams.schema import ARROW_OF, SCHEMAS
-from gateway.streams.table import TableView
+from gateway.streams.table_view import TableView
 
 _MACROS: Final = """
 CREATE MACRO plain(label) AS CASE lower(label) WHEN 'true' THEN '1.0' WHEN 'false' THEN '0.0'

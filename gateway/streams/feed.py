@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gateway.streams.fold import NUMBERED
-from gateway.streams.table import CommitFailed, TableView
+from gateway.streams.table import CommitFailed
+from gateway.streams.table_view import TableView
 
 _WINDOW: Final = 20_000
 """Sequence numbers looked through at once, which bounds the rows of a portion; all tables share the numbers."""

@@ -5,7 +5,7 @@ import pytest
 
 from gateway.evidence.prediction import prediction
 from gateway.evidence.query import Queries
-from gateway.streams.table import TableView
+from gateway.streams.table_view import TableView
 from routing.records import Column
 from tests.kit.spooled import Place, label, labels, pid, pid_text, predictions, request, shadows
 

@@ -20,7 +20,7 @@ from gateway.streams.feast_repo import repo  # noqa: E402
 from gateway.streams.feast_store import NotOurs, _read  # noqa: E402
 from gateway.streams.feed import Feed  # noqa: E402
 from gateway.streams.relay import SinkFailed  # noqa: E402
-from gateway.streams.table import TableView  # noqa: E402
+from gateway.streams.table_view import TableView  # noqa: E402
 from routing.records import MetricBlock, MinuteRow, QualityBlock, QualityRow  # noqa: E402
 from tests.kit.spooled import (  # noqa: E402
     START_UNIX_US,

@@ -73,7 +73,7 @@ def alias_moves(store: StateStore, endpoint: str | None = None) -> list[AliasMov
 
 def following(store: StateStore, live: Revision, route: Route) -> dict[str, Any]:
     """What the arms' aliases name beside what they serve, and what is done about it. `summary` is the same for people, or null."""
-    followed = store.followed(live.endpoint)
+    followed = store.standings.followed(live.endpoint)
     now = followed.following
     served = {arm: model.key.version for arm, model in live.resolutions.items()}
     return {
@@ -97,7 +97,7 @@ def following(store: StateStore, live: Revision, route: Route) -> dict[str, Any]
 
 def steps(store: StateStore, live: Revision, route: Route) -> dict[str, Any] | None:
     """How far the steps of the live route have come; None where it has none, or they begin in a moment. Steps count from 1."""
-    ramp = store.ramp(live.endpoint)
+    ramp = store.standings.ramp(live.endpoint)
     if ramp is None or not route.steps:
         return None
     until = time_text(ramp.due_unix_us) if ramp.state == "running" else None

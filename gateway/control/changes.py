@@ -79,7 +79,7 @@ class Changes:
         if route.endpoint != endpoint:
             text = f"the document is for endpoint '{route.endpoint}', the path for '{endpoint}'"
             raise RouteInvalid([Problem("endpoint", "endpoint_differs", text, "make them the same")], route)
-        current, ramp = self._store.current(endpoint), self._store.ramp(endpoint)
+        current, ramp = self._store.current(endpoint), self._store.standings.ramp(endpoint)
         if current is None or ramp is None or ramp.base != dict(route.weights):
             return route
         before = readable(current)
@@ -213,13 +213,13 @@ class Changes:
     def resume(self, endpoint: str, *, author: Author) -> None:
         """Lets the endpoint follow its aliases again, after a rollback paused that."""
         self._live(endpoint)
-        self._store.resume(endpoint, author=author.principal, reason=author.reason)
+        self._store.standings.resume(endpoint, author=author.principal, reason=author.reason)
 
     def offered(self, endpoint: str) -> dict[str, str]:
         """The versions that `follow` takes, by arm: as aliases of this endpoint named them at the newest look."""
         live = self._live(endpoint)
         served = {arm: live.resolutions[arm].key.version for arm in aliased(validate(live.document))}
-        return offered(self._store.followed(endpoint).following, served)
+        return offered(self._store.standings.followed(endpoint).following, served)
 
     def with_versions(self, revision: Revision, versions: Mapping[str, str]) -> dict[str, CompiledModel]:
         """The resolutions of a revision with other versions for the arms that name an alias; those staged before are known."""

@@ -17,8 +17,8 @@ from gateway.control.changes import Author, Changes
 from gateway.control.preparation import aliased
 from gateway.control.reconcile import Reconciler
 from gateway.state.revision import Revision
-from gateway.state.standing import Followed
-from gateway.state.store import FOLLOW, StateStore
+from gateway.state.standing import FOLLOW, Followed
+from gateway.state.store import StateStore
 from gateway.telemetry.log import EventLog
 from models.errors import ModelsError
 from routing.following import arm_of, look, refuse
@@ -124,7 +124,7 @@ class Follower:
         served = {arm: live.resolutions[arm].key.version for arm in refs}
         names = {arm: (ref.name, ref.detail) for arm, ref in refs.items()}
         named = {arm: aliases[name] for arm, name in names.items() if name in aliases}
-        before = self._store.followed(live.endpoint)
+        before = self._store.standings.followed(live.endpoint)
         tried = self._outcome(before, route)
         if is_back:
             tried = msgspec.structs.replace(tried, retry_unix_us=0)
@@ -138,7 +138,7 @@ class Follower:
             log.info("alias_moved", endpoint=live.endpoint, state=following.state, wanted=following.wanted)
         if after != before:
             news = _moves(refs, served, following.wanted) if has_news and following.state == "proposed" else ""
-            self._store.keep_followed(live.endpoint, after, reason=news)
+            self._store.standings.keep_followed(live.endpoint, after, reason=news)
         if following.state == "trying" and self._is_due(after):
             self._try(live, after, _moves(refs, served, following.wanted))
         elif following.state == "proposed" and not after.is_checked:
@@ -169,7 +169,7 @@ class Follower:
         )
         reason = "; ".join(str(problem) for problem in revision.problems)
         log.warning("alias_refused", endpoint=route.endpoint, revision=revision.number, problem=reason)
-        self._store.keep_followed(route.endpoint, refused, reason=reason[:1000])
+        self._store.standings.keep_followed(route.endpoint, refused, reason=reason[:1000])
         return refused
 
     def _is_due(self, followed: Followed) -> bool:
@@ -179,8 +179,8 @@ class Follower:
     def _try(self, live: Revision, followed: Followed, reason: str) -> None:
         author = Author(FOLLOW, reason)
         revision = self._changes.follow(live.endpoint, followed.following.wanted, expected=live.number, author=author)
-        now = self._store.followed(live.endpoint)  # it may be live already, which notes what it brought
-        self._store.keep_followed(live.endpoint, msgspec.structs.replace(now, revision=revision.number))
+        now = self._store.standings.followed(live.endpoint)  # it may be live already, which notes what it brought
+        self._store.standings.keep_followed(live.endpoint, msgspec.structs.replace(now, revision=revision.number))
 
     def _rehearse(self, live: Revision, followed: Followed) -> None:
         """Makes a proposal ready beside everything else, so that who decides sees what stands against it, and waits for nothing."""
@@ -195,10 +195,10 @@ class Follower:
         except Exception as error:  # noqa: BLE001  # whatever a model brings, it is news about the proposal and not our end
             log.error("rehearsal_broke", error=error, endpoint=live.endpoint)
             return
-        now = self._store.followed(live.endpoint)
+        now = self._store.standings.followed(live.endpoint)
         if now.following.state == "proposed" and now.following.wanted == wanted:
             is_away = any(problem.code == AWAY for problem in problems)
-            self._store.keep_followed(
+            self._store.standings.keep_followed(
                 live.endpoint, msgspec.structs.replace(now, problems=tuple(problems), is_checked=not is_away)
             )
 

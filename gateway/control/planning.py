@@ -116,14 +116,14 @@ class Planner:
 
     def _fails(self, endpoint: str, arms: list[ArmPlan]) -> tuple[Problem, ...]:
         """What is known to stand against versions of this plan that were proposed or refused."""
-        followed = self._store.followed(endpoint)
+        followed = self._store.standings.followed(endpoint)
         known = (followed.following.wanted | followed.following.refused).items()
         named = {(arm.arm, arm.model.rpartition("/")[2]) for arm in arms if arm.model}
         return followed.problems if known & named else ()
 
     def _left(self, endpoint: str, arms: list[ArmPlan]) -> list[Problem]:
         """Versions that somebody rolled back from, and that this would take again, as their aliases name them still."""
-        left = self._store.followed(endpoint).following.left
+        left = self._store.standings.followed(endpoint).following.left
         return [
             Problem(
                 arm.arm,

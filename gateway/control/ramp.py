@@ -18,8 +18,8 @@ import msgspec
 from gateway.control.changes import Author, Changes
 from gateway.control.reconcile import Reconciler
 from gateway.state.revision import Revision
-from gateway.state.standing import Ramp
-from gateway.state.store import STEPS, StateStore, readable
+from gateway.state.standing import STEPS, Ramp
+from gateway.state.store import StateStore, readable
 from gateway.telemetry.log import EventLog
 from routing.errors import RouteInvalid
 from routing.ramp import disturbance, weights_at
@@ -73,7 +73,7 @@ class Ramps:
 
     def step(self) -> bool:
         """One look at every endpoint that has steps, or had; answers whether a ramp runs."""
-        ramps = self._store.ramps()
+        ramps = self._store.standings.ramps()
         running = [
             self._look(live, route, ramps.get(live.endpoint))
             for live, route in self._store.live_routes()
@@ -83,19 +83,19 @@ class Ramps:
 
     def pause(self, endpoint: str, *, author: Author) -> Ramp:
         """Stays at the present weights. Raises NothingToPause."""
-        ramp = self._store.ramp(endpoint)
+        ramp = self._store.standings.ramp(endpoint)
         if ramp is None or ramp.state != "running":
             raise NothingToPause(f"endpoint '{endpoint}' has no steps that run")
         return self._paused(endpoint, ramp, f"by {author.principal}: {author.reason}", author)
 
     def resume(self, endpoint: str, *, author: Author) -> bool:
         """Goes on with what was left of the step, at its weights; False: nothing was paused."""
-        ramp, live = self._store.ramp(endpoint), self._store.live(endpoint)
+        ramp, live = self._store.standings.ramp(endpoint), self._store.live(endpoint)
         if ramp is None or ramp.state != "paused" or live is None:
             return False
         due = self._due(endpoint, ramp.left_us)
         running = msgspec.structs.replace(ramp, state="running", revision=live.number, due_unix_us=due, reason="")
-        self._store.keep_ramp(endpoint, running, author=author.principal, reason=author.reason)
+        self._store.standings.keep_ramp(endpoint, running, author=author.principal, reason=author.reason)
         self._hold(live, validate(live.document), running, f"step {ramp.step + 1} goes on: {author.reason}")
         self._reconciler.wake()
         return True
@@ -107,7 +107,7 @@ class Ramps:
         if self._store.current(endpoint) != live:
             return ramp is not None and ramp.state == "running"  # what is on its way is waited for
         if not route.steps:
-            self._store.keep_ramp(endpoint, None)
+            self._store.standings.keep_ramp(endpoint, None)
             return False
         known = None if ramp is None else self._store.revision(ramp.revision)
         before = route if known == live else readable(known)
@@ -144,7 +144,7 @@ class Ramps:
         if ramp.step + 1 < len(route.steps):
             self._taken(live, route, self._timed(route, msgspec.structs.replace(ramp, step=ramp.step + 1)))
             return
-        self._store.keep_ramp(
+        self._store.standings.keep_ramp(
             live.endpoint, msgspec.structs.replace(ramp, state="finished"), author=STEPS, reason="the last step is over"
         )
         log.info("steps_finished", endpoint=live.endpoint, revision=ramp.revision)
@@ -164,7 +164,7 @@ class Ramps:
                 return self._paused(live.endpoint, ramp, str(error), None)
             ramp = msgspec.structs.replace(ramp, revision=revision.number)
             log.info("step_taken", endpoint=live.endpoint, revision=revision.number, step=ramp.step + 1)
-        self._store.keep_ramp(live.endpoint, ramp)
+        self._store.standings.keep_ramp(live.endpoint, ramp)
         return ramp
 
     def _overtaken(self, live: Revision, route: Route, ramp: Ramp, known: Revision, before: Route) -> Ramp:
@@ -180,13 +180,15 @@ class Ramps:
         ramp = msgspec.structs.replace(ramp, revision=live.number)
         if reason is not None and ramp.state == "running":
             return self._paused(live.endpoint, ramp, f"{reason} by {live.author} (revision {live.number})", None)
-        self._store.keep_ramp(live.endpoint, ramp)
+        self._store.standings.keep_ramp(live.endpoint, ramp)
         return ramp
 
     def _paused(self, endpoint: str, ramp: Ramp, reason: str, author: Author | None) -> Ramp:
         left_us = max(0, self._left_us(endpoint, ramp))
         paused = msgspec.structs.replace(ramp, state="paused", left_us=left_us, reason=reason)
-        self._store.keep_ramp(endpoint, paused, author=author.principal if author else STEPS, reason=reason[:1000])
+        self._store.standings.keep_ramp(
+            endpoint, paused, author=author.principal if author else STEPS, reason=reason[:1000]
+        )
         log.warning("steps_paused", endpoint=endpoint, revision=ramp.revision, problem=reason)
         return paused
 

@@ -1,12 +1,17 @@
 """Where the two things stand that control does to an endpoint by itself: following its aliases, and the steps of its ramp."""
 
-import sqlite3
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
+from gateway.state.database import Database
+from gateway.state.revision import Revision
 from routing.errors import Problem
-from routing.following import Following
+from routing.following import Following, activated, resumed
+
+FOLLOW: Final = "system:follow"
+STEPS: Final = "system:steps"
+"""Authors of what control does by itself."""
 
 
 class Followed(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,29 +53,88 @@ _RAMP: Final = msgspec.json.Decoder(Ramp)
 
 
 class Standings:
-    """Reads and writes them through the store's connection, inside whatever transaction it has open."""
+    """Part of the store: what control keeps of both, and what of it the audit tells."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection = database.connection
 
     def followed(self, endpoint: str) -> Followed:
+        """Where following of this endpoint stands; that of one never looked at is as new."""
         found = self._read("following", endpoint)
         return Followed() if found is None else _FOLLOWED.decode(found)
 
-    def keep_followed(self, endpoint: str, followed: Followed) -> None:
-        self._write("following", endpoint, msgspec.json.encode(followed))
+    def keep_followed(self, endpoint: str, followed: Followed, *, reason: str = "") -> None:
+        """Stores it; with a `reason` the audit tells of it."""
+        with self._database.transaction():
+            self._keep_followed(endpoint, followed)
+            if reason:
+                following = followed.following
+                detail = {"problems": followed.problems, "wanted": following.wanted, "refused": following.refused}
+                self._database.audit.append(
+                    FOLLOW,
+                    following.state,
+                    endpoint=endpoint,
+                    revision=followed.revision,
+                    reason=reason,
+                    detail=msgspec.to_builtins(detail),
+                )
 
-    def ramp(self, endpoint: str) -> Ramp | None:
-        """None: the live route has no steps, or they have not begun."""
-        found = self._read("ramps", endpoint)
-        return None if found is None else _RAMP.decode(found)
+    def resume(self, endpoint: str, *, author: str, reason: str) -> None:
+        """Lets the endpoint follow again, after a rollback or a refusal: the next look takes what differs for what has moved."""
+        with self._database.transaction():
+            self._keep_followed(endpoint, Followed(following=resumed(), since_unix_us=self._database.now_unix_us()))
+            self._database.audit.append(author, "resume", endpoint=endpoint, reason=reason)
 
     def ramps(self) -> dict[str, Ramp]:
-        """All that there are, by endpoint."""
+        """Those that there are, by endpoint."""
         rows = self._connection.execute("SELECT endpoint, document FROM ramps")
         return {endpoint: _RAMP.decode(document) for endpoint, document in rows}
 
-    def keep_ramp(self, endpoint: str, ramp: Ramp | None) -> None:
+    def ramp(self, endpoint: str) -> Ramp | None:
+        """How far the steps of the live route have come; None: it has none, or they have not begun."""
+        found = self._read("ramps", endpoint)
+        return None if found is None else _RAMP.decode(found)
+
+    def keep_ramp(self, endpoint: str, ramp: Ramp | None, *, author: str = "", reason: str = "") -> None:
+        """Stores it; with a `reason` the audit tells who did it and why."""
+        with self._database.transaction():
+            self._keep_ramp(endpoint, ramp)
+            if reason and ramp is not None:
+                self._database.audit.append(
+                    author,
+                    f"steps_{ramp.state}",
+                    endpoint=endpoint,
+                    revision=ramp.revision,
+                    reason=reason,
+                    detail={"step": ramp.step},
+                )
+
+    def activated(self, revision: Revision, before: Revision | None) -> None:
+        """Inside the transaction that makes a revision live in place of `before`: what that means for following.
+
+        Of a deleted endpoint nothing is left to follow.
+        """
+        endpoint = revision.endpoint
+        if revision.document is None:
+            self._keep_followed(endpoint, Followed())
+            self._keep_ramp(endpoint, None)
+            return
+        standing = self.followed(endpoint)
+        following = activated(
+            standing.following,
+            served={arm: model.key.version for arm, model in revision.resolutions.items()},
+            earlier=_named_alike(before, revision) if before else {},
+            is_rollback=revision.action == "rollback",
+        )
+        if following.state != standing.following.state:
+            standing = Followed(since_unix_us=self._database.now_unix_us())
+        self._keep_followed(endpoint, msgspec.structs.replace(standing, following=following))
+
+    def _keep_followed(self, endpoint: str, followed: Followed) -> None:
+        self._write("following", endpoint, msgspec.json.encode(followed))
+
+    def _keep_ramp(self, endpoint: str, ramp: Ramp | None) -> None:
         if ramp is None:
             self._connection.execute("DELETE FROM ramps WHERE endpoint = ?", (endpoint,))
         else:
@@ -82,3 +146,17 @@ class Standings:
 
     def _write(self, table: Literal["following", "ramps"], endpoint: str, document: bytes) -> None:
         self._connection.execute(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", (endpoint, document.decode()))  # noqa: S608  # one of two
+
+
+def _named_alike(before: Revision, after: Revision) -> dict[str, str]:
+    """The versions that were served, by the arms that name their model by the same reference still."""
+    references = _references(after)
+    kept = {arm for arm, reference in _references(before).items() if references.get(arm) == reference}
+    return {arm: model.key.version for arm, model in before.resolutions.items() if arm in kept}
+
+
+def _references(revision: Revision) -> dict[str, Any]:
+    """By arm; as it stands there, since an older release may have written it."""
+    document = revision.document or {}
+    arms = [*document.get("variants", ()), *document.get("mirrors", ())]
+    return {arm["name"]: arm.get("model") for arm in arms}

@@ -15,15 +15,12 @@ from gateway.state.difference import differences
 from gateway.state.keys import KeyTable
 from gateway.state.revision import UNFINISHED, Draft, Revision, State
 from gateway.state.staged import StagedNames
-from gateway.state.standing import Followed, Ramp, Standings
+from gateway.state.standing import Standings
 from gateway.telemetry.log import EventLog
 from routing.errors import Problem, RouteInvalid
-from routing.following import activated, resumed
 from routing.traffic import Route
 from routing.validate import validate
 
-FOLLOW: Final = "system:follow"
-STEPS: Final = "system:steps"
 _COLUMNS: Final = (
     "number, endpoint, state, action, author, reason, created_unix_us, changed_unix_us, document, resolutions, restores, "
     "replaced, problems"
@@ -53,11 +50,11 @@ class StateStore:
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._database = database = Database(path, clock=clock)
         self._connection = database.connection
-        self._standings = Standings(self._connection)
         self._live: dict[int, tuple[Revision, Route | None]] = {}
         """What `live_routes` has read: a revision does not change while it is live."""
         self.staged = StagedNames(database)
         self.alias_moves = AliasMoves(database)
+        self.standings = Standings(database)
         self.keys = KeyTable(database)
         self.audit_broken_at = database.audit.broken_at()
         """The row at which the audit's chain did not hold when this was opened; None: it did."""
@@ -237,7 +234,7 @@ class StateStore:
                 # Going back to what is live takes away what was on its way, and leaves the way back where it was.
                 (revision.endpoint, number if compiled else None, None if revision.restores == replaced else replaced),
             )
-            self._follow_activated(revision, before)
+            self.standings.activated(revision, before)
             self._connection.execute(
                 "UPDATE revisions SET compiled = NULL WHERE endpoint = ?1 AND compiled IS NOT NULL AND number NOT IN "
                 "(SELECT number FROM revisions WHERE endpoint = ?1 AND compiled IS NOT NULL ORDER BY number DESC LIMIT ?2) "
@@ -275,80 +272,12 @@ class StateStore:
             )
         return True
 
-    # ---------------------------------------------------------------- following and ramps
-
-    def followed(self, endpoint: str) -> Followed:
-        """Where following of this endpoint stands; that of one never looked at is as new."""
-        return self._standings.followed(endpoint)
-
-    def following_paused(self, endpoint: str) -> bool:
-        return self.followed(endpoint).following.state == "paused"
-
-    def keep_followed(self, endpoint: str, followed: Followed, *, reason: str = "") -> None:
-        """Stores it; with a `reason` the audit tells of it."""
-        with self._database.transaction():
-            self._standings.keep_followed(endpoint, followed)
-            if reason:
-                self._database.audit.append(
-                    FOLLOW,
-                    followed.following.state,
-                    endpoint=endpoint,
-                    revision=followed.revision,
-                    reason=reason,
-                    detail=msgspec.to_builtins({"problems": followed.problems, **_versions(followed)}),
-                )
-
-    def resume(self, endpoint: str, *, author: str, reason: str) -> None:
-        """Lets the endpoint follow again, after a rollback or a refusal: the next look takes what differs for what has moved."""
-        with self._database.transaction():
-            self._standings.keep_followed(endpoint, Followed(following=resumed(), since_unix_us=self.now_unix_us()))
-            self._database.audit.append(author, "resume", endpoint=endpoint, reason=reason)
-
-    def ramps(self) -> dict[str, Ramp]:
-        """Those that there are, by endpoint."""
-        return self._standings.ramps()
-
-    def ramp(self, endpoint: str) -> Ramp | None:
-        """How far the steps of the live route have come; None: it has none, or they have not begun."""
-        return self._standings.ramp(endpoint)
-
-    def keep_ramp(self, endpoint: str, ramp: Ramp | None, *, author: str = "", reason: str = "") -> None:
-        """Stores it; with a `reason` the audit tells who did it and why."""
-        with self._database.transaction():
-            self._standings.keep_ramp(endpoint, ramp)
-            if reason and ramp is not None:
-                self._database.audit.append(
-                    author,
-                    f"steps_{ramp.state}",
-                    endpoint=endpoint,
-                    revision=ramp.revision,
-                    reason=reason,
-                    detail={"step": ramp.step},
-                )
-
     def note(self, action: str, *, author: str, reason: str, detail: dict[str, Any]) -> None:
         """A line in the audit about something that is kept elsewhere."""
         with self._database.transaction():
             self._database.audit.append(author, action, reason=reason, detail=detail)
 
     # ----------------------------------------------------------------
-
-    def _follow_activated(self, revision: Revision, before: Revision | None) -> None:
-        """What a live revision means for following; of a deleted endpoint nothing is left to follow."""
-        if revision.document is None:
-            self._standings.keep_followed(revision.endpoint, Followed())
-            self._standings.keep_ramp(revision.endpoint, None)
-            return
-        standing = self.followed(revision.endpoint)
-        following = activated(
-            standing.following,
-            served={arm: model.key.version for arm, model in revision.resolutions.items()},
-            earlier=_named_alike(before, revision) if before else {},
-            is_rollback=revision.action == "rollback",
-        )
-        if following.state != standing.following.state:
-            standing = Followed(following=following, since_unix_us=self.now_unix_us())
-        self._standings.keep_followed(revision.endpoint, msgspec.structs.replace(standing, following=following))
 
     def now_unix_us(self) -> int:
         """The store's own wall clock, by which all of its times are."""
@@ -378,24 +307,6 @@ def readable(revision: Revision | None) -> Route | None:
         return validate(revision.document) if revision is not None and revision.document is not None else None
     except RouteInvalid:
         return None
-
-
-def _named_alike(before: Revision, after: Revision) -> dict[str, str]:
-    """The versions that were served, by the arms that name their model by the same reference still."""
-    references = _references(after)
-    kept = {arm for arm, reference in _references(before).items() if references.get(arm) == reference}
-    return {arm: model.key.version for arm, model in before.resolutions.items() if arm in kept}
-
-
-def _references(revision: Revision) -> dict[str, Any]:
-    """By arm; as it stands there, since an older release may have written it."""
-    document = revision.document or {}
-    arms = [*document.get("variants", ()), *document.get("mirrors", ())]
-    return {arm["name"]: arm.get("model") for arm in arms}
-
-
-def _versions(followed: Followed) -> dict[str, Any]:
-    return {"wanted": followed.following.wanted, "refused": followed.following.refused}
 
 
 def _revision(row: tuple[Any, ...]) -> Revision:

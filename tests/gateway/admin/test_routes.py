@@ -74,9 +74,9 @@ async def test_a_resumed_endpoint_takes_its_alias_anew(http, plane):
     first = plane.store.live("phishing")
     changed = await plane.put(route(champion=("models:/phishing@champion", 1)), expected=first.number)
     assert (changed.number, (await http.post(f"{PATH}:rollback?reason=why")).status_code) == (2, 202)
-    assert plane.store.following_paused("phishing")
+    assert plane.store.standings.followed("phishing").following.state == "paused"
     assert (await http.post(f"{PATH}:resume?reason=why")).json() == {"endpoint": "phishing", "state": "resumed"}
-    assert not plane.store.following_paused("phishing")
+    assert plane.store.standings.followed("phishing").following.state != "paused"
 
 
 async def test_history_is_read_page_by_page_and_ends_with_an_empty_one(http, plane):

@@ -75,7 +75,7 @@ async def test_a_rollback_is_live_at_once_without_registry_and_without_workers_w
     assert (revision.state, revision.restores) == ("live", first.number)
     assert plane.live() == {"champion": "1"}
     assert plane.store.previous("phishing").number == second.number
-    assert plane.store.following_paused("phishing")
+    assert plane.store.standings.followed("phishing").following.state == "paused"
 
 
 async def test_a_rollback_further_back_takes_the_versions_of_then(plane):

@@ -34,7 +34,7 @@ async def step(plane):
 
 
 def state(plane):
-    return plane.store.followed("phishing").following.state
+    return plane.store.standings.followed("phishing").following.state
 
 
 def move(plane, version, alias="champion"):
@@ -77,7 +77,7 @@ async def test_a_proposal_waits_for_a_person_and_is_made_ready_meanwhile(plane):
     move(plane, "3")
     await step(plane)
     await asyncio.gather(*plane.follower._rehearsals.values())
-    followed = plane.store.followed("phishing")
+    followed = plane.store.standings.followed("phishing")
     assert (followed.following.state, followed.following.wanted) == ("proposed", {"champion": "3"})
     assert followed.is_checked
     assert followed.problems == ()
@@ -98,7 +98,7 @@ async def test_a_proposal_says_what_stands_against_it(plane):
     plane.shelf.publish("phishing", "4", inputs=("x", "extra"), alias="champion")
     await step(plane)
     await asyncio.gather(*plane.follower._rehearsals.values())
-    assert "extra" in plane.store.followed("phishing").problems[0].message
+    assert "extra" in plane.store.standings.followed("phishing").problems[0].message
     plan = await plane.planner.plan("phishing", None)
     assert "extra" in plan["warnings"][0].message
 
@@ -127,7 +127,7 @@ async def test_a_rollback_is_not_undone_by_another_alias_that_moves(plane):
     assert plane.live() == {"champion": "1", "challenger": "3"}
     assert plane.store.live("phishing").reason == "models:/phishing@challenger moved from version 2 to 3"
     await step(plane)
-    followed = plane.store.followed("phishing")
+    followed = plane.store.standings.followed("phishing")
     served = {"champion": "1", "challenger": "3"}
     assert follow.summary(followed, served) == "paused: champion 1 → 3"
     move(plane, "2")
@@ -189,7 +189,7 @@ async def test_a_version_that_does_not_fit_is_refused_once_and_the_old_one_serve
         await step(plane)
     assert plane.store.live("phishing").number == first.number
     assert [one.state for one in plane.store.revisions(limit=9)] == ["failed", "live"]
-    followed = plane.store.followed("phishing")
+    followed = plane.store.standings.followed("phishing")
     assert (followed.following.state, followed.following.refused) == ("refused", {"champion": "4"})
     assert "extra" in followed.problems[0].message
     assert any(row.action == "refused" for row in plane.store.audit(limit=9))
@@ -206,7 +206,7 @@ async def test_a_version_that_answers_in_another_range_is_refused_and_passes_by_
     await step(plane)
     await step(plane)
     assert plane.live()["champion"] == "1"
-    (problem,) = plane.store.followed("phishing").problems
+    (problem,) = plane.store.standings.followed("phishing").problems
     assert (problem.path, problem.code) == ("variants[0].model", "answers_differ")
     assert "50 recorded rows" in problem.message
     revision = plane.changes.follow(

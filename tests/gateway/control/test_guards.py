@@ -67,7 +67,7 @@ def guards_of(plane, folder, **settings):
 def look(plane, seconds=5):
     plane.now += seconds
     plane.ramps.step()
-    return plane.store.ramp("phishing")
+    return plane.store.standings.ramp("phishing")
 
 
 def test_what_the_champion_answered_for_a_variant_that_failed_is_that_variants(worker, tmp_path):
@@ -149,7 +149,10 @@ async def test_units_that_do_not_fall_as_the_split_says_pause(dealt):
         await asyncio.sleep(0.01)
         if look(dealt, 0).state == "paused":
             break
-    assert "units do not fall as the split says: champion 950 (wanted 81.9%)" in dealt.store.ramp("phishing").reason
+    assert (
+        "units do not fall as the split says: champion 950 (wanted 81.9%)"
+        in dealt.store.standings.ramp("phishing").reason
+    )
 
 
 async def test_what_was_counted_before_the_step_and_while_it_settled_does_not_count(tmp_path, worker):

@@ -119,10 +119,10 @@ async def test_a_version_that_was_proposed_and_found_wanting_warns(plane):
     await plane.put(route())
     plane.shelf.publish("phishing", "3", inputs=("x", "extra"), alias="champion")
     await plane.follower.step()
-    while not plane.store.followed("phishing").is_checked:
+    while not plane.store.standings.followed("phishing").is_checked:
         await plane.follower.step()
     plan = await plane.planner.plan("phishing", route(champion=("models:/phishing/3", 1)))
-    assert plane.store.followed("phishing").problems[0] in plan["warnings"]
+    assert plane.store.standings.followed("phishing").problems[0] in plan["warnings"]
 
 
 async def test_names_that_are_no_inputs_are_problems_before_anything_is_written(plane):

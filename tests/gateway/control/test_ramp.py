@@ -38,7 +38,7 @@ def weight(plane):
 
 
 def state(plane):
-    ramp = plane.store.ramp("phishing")
+    ramp = plane.store.standings.ramp("phishing")
     return (ramp.state, ramp.step + 1)
 
 
@@ -89,7 +89,7 @@ async def test_an_alarm_pauses(begun):
     plane.now += 3600
     ramps.step()
     assert (weight(plane), state(plane)) == (1, ("paused", 1))
-    assert plane.store.ramp("phishing").reason == "alarm: phishing errs"
+    assert plane.store.standings.ramp("phishing").reason == "alarm: phishing errs"
     shown = views.steps(plane.store, *plane.store.live_routes()[0])
     assert (shown["alarm"], shown["summary"]) == ("phishing errs", "step 1 of 2, paused: alarm: phishing errs")
 
@@ -111,7 +111,7 @@ async def test_whoever_sets_weights_takes_over_until_the_steps_are_resumed(begun
     change(plane, challenger=0)
     pass_by(plane, 60)
     assert (weight(plane), state(plane)) == (0, ("paused", 1))
-    assert "the weights were changed by local:ann" in plane.store.ramp("phishing").reason
+    assert "the weights were changed by local:ann" in plane.store.standings.ramp("phishing").reason
     plane.ramps.resume("phishing", author=ANN)
     assert (weight(plane), state(plane)) == (1, ("running", 1))
 
@@ -126,7 +126,7 @@ async def test_another_version_pauses_too(begun):
     await plane.ended(revision)
     plane.ramps.step()
     assert state(plane) == ("paused", 1)
-    assert "the version of challenger was changed" in plane.store.ramp("phishing").reason
+    assert "the version of challenger was changed" in plane.store.standings.ramp("phishing").reason
 
 
 async def test_a_rollback_pauses_and_begins_nothing(begun):
@@ -163,7 +163,7 @@ async def test_new_steps_begin_anew_and_none_end_it(begun):
     assert (weight(plane), state(plane)) == (5, ("running", 1))
     await plane.put(route(**BOTH), expected=plane.store.current("phishing").number)
     plane.ramps.step()
-    assert plane.store.ramp("phishing") is None
+    assert plane.store.standings.ramp("phishing") is None
 
 
 async def test_a_promotion_ends_the_steps(begun):
@@ -171,7 +171,7 @@ async def test_a_promotion_ends_the_steps(begun):
     expected = plane.store.current("phishing").number
     plane.changes.promote("phishing", "challenger", is_mirror=False, expected=expected, author=ANN)
     plane.ramps.step()
-    assert plane.store.ramp("phishing") is None
+    assert plane.store.standings.ramp("phishing") is None
 
 
 async def test_after_a_restart_the_steps_go_on_where_they_were(begun):
@@ -188,10 +188,10 @@ async def test_after_a_restart_the_steps_go_on_where_they_were(begun):
 async def test_a_step_written_just_before_the_end_of_control_is_not_taken_twice(begun):
     plane = begun
     plane.now += 600
-    kept = plane.store.keep_ramp
-    plane.store.keep_ramp = lambda *_, **__: None  # control dies here
+    kept = plane.store.standings.keep_ramp
+    plane.store.standings.keep_ramp = lambda *_, **__: None  # control dies here
     plane.ramps.step()
-    plane.store.keep_ramp = kept
+    plane.store.standings.keep_ramp = kept
     assert weight(plane) == 10
     plane.ramps.step()
     assert (weight(plane), state(plane)) == (10, ("running", 2))
@@ -205,7 +205,7 @@ async def test_a_wall_clock_that_is_set_takes_no_step_early_and_holds_none_up(be
     plane.ramps.step()
     assert (weight(plane), state(plane)) == (1, ("running", 1))
     plane.ramps.pause("phishing", author=ANN)
-    assert plane.store.ramp("phishing").left_us == 600_000_000
+    assert plane.store.standings.ramp("phishing").left_us == 600_000_000
     plane.ramps.resume("phishing", author=ANN)
     plane.wall = lambda: jumped - 9 * 3600
     pass_by(plane, 10.1)
@@ -218,7 +218,7 @@ async def test_a_route_that_this_release_refuses_neither_ends_the_ramps_of_other
     await plane.put(other)
     plane.spoil()
     pass_by(plane, 11)
-    assert plane.store.ramp("other").state == "running"
+    assert plane.store.standings.ramp("other").state == "running"
     assert (weight(plane), state(plane)) == (1, ("running", 1))
     mended = await plane.put(DOCUMENT, expected=plane.store.current("phishing").number)
     assert mended.state == "live", mended.problems

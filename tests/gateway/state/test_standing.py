@@ -1,19 +1,16 @@
-import sqlite3
-
 import pytest
 
+from gateway.state.database import Database
 from gateway.state.standing import Followed, Ramp, Standings
-from gateway.state.store import StateStore
 from routing.errors import Problem
 from routing.following import Following
 
 
 @pytest.fixture
 def standings(tmp_path):
-    StateStore(tmp_path / "state.db").close()
-    connection = sqlite3.connect(tmp_path / "state.db")
-    yield Standings(connection)
-    connection.close()
+    database = Database(tmp_path / "state.db")
+    yield Standings(database)
+    database.close()
 
 
 def test_following_is_as_new_until_it_was_looked_at_and_then_as_it_was_kept(standings):

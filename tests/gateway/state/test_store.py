@@ -141,9 +141,9 @@ def test_a_forged_audit_row_is_found_at_the_next_start(store, path):
 def test_a_rollback_pauses_following_until_it_is_resumed(store):
     first = live(store)
     live(store, expected=first, weight=2, action="rollback")
-    assert store.following_paused("phishing")
-    store.resume("phishing", author="ann", reason="fixed")
-    assert not store.following_paused("phishing")
+    assert store.standings.followed("phishing").following.state == "paused"
+    store.standings.resume("phishing", author="ann", reason="fixed")
+    assert store.standings.followed("phishing").following.state != "paused"
 
 
 def test_old_compiled_forms_are_dropped_and_the_versions_they_served_are_kept(store):

@@ -3,12 +3,12 @@ sequence, each once.
 """
 
 import datetime as dt
-import uuid
 from typing import Final
 
 import msgspec
 
 from gateway.evidence.query import Queries, Snapshot
+from gateway.streams.arrow import id_unix_s
 
 REQUEST_DAYS: Final = 31
 """A label by request id is looked for among predictions of so many days before it."""
@@ -101,5 +101,4 @@ def _day_of(prediction_id: str) -> dt.date:
 
     Anybody may send any UUID: one of the year 10889 is of no day that there will be.
     """
-    unix_s = min((uuid.UUID(prediction_id).int >> 80) / 1000, _LAST_UNIX_S)
-    return dt.datetime.fromtimestamp(unix_s, dt.UTC).date() - _DAY
+    return dt.datetime.fromtimestamp(min(id_unix_s(prediction_id), _LAST_UNIX_S), dt.UTC).date() - _DAY

@@ -120,6 +120,11 @@ def id_floor(unix_s: float) -> str:
     return f"{digits[:8]}-{digits[8:]}-7000-8000-000000000000"
 
 
+def id_unix_s(prediction_id: str) -> float:
+    """When an id was minted, to the millisecond: the other way round. Of a UUID that says no time, any moment up to the year 10889."""
+    return int(prediction_id[:8] + prediction_id[9:13], 16) / 1000
+
+
 def times(unix_us: Sequence[int]) -> tuple[pa.Array, pa.Array]:
     """Wall-clock microseconds as timestamps and as UTC dates."""
     instants = np.array(unix_us, np.int64)

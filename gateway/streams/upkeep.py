@@ -14,7 +14,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gateway.streams.arrow import id_floor
+from gateway.streams.arrow import id_floor, id_unix_s
 from gateway.streams.letters import DeadLetters
 from gateway.streams.table import LakeTable
 from routing.traffic import Retention
@@ -170,7 +170,8 @@ def _expire_labels_of(tables: Tables, name: str, endpoint: str, before: dt.datet
     labelled = tables[name].rows(("prediction_id",), old_labels)["prediction_id"].unique()
     if not len(labelled):
         return 0
-    first = _day_of(pc.min(labelled).as_py()) - dt.timedelta(days=1)  # an id may be older than its arrival
+    oldest = dt.datetime.fromtimestamp(id_unix_s(pc.min(labelled).as_py()), dt.UTC)
+    first = oldest.date() - dt.timedelta(days=1)  # an id may be older than its arrival
     gone: list[pa.Array] = []
     for day in _days(tables["predictions"], endpoint):
         if first <= day <= before.date():
@@ -183,11 +184,6 @@ def _expire_labels_of(tables: Tables, name: str, endpoint: str, before: dt.datet
             labelled = labelled.filter(pc.invert(is_gone))
     ids = pa.concat_arrays(gone) if gone else pa.array([], pa.string())
     return tables[name].drop(_ENDPOINTLESS & pc.field("prediction_id").isin(ids)) if len(ids) else 0
-
-
-def _day_of(prediction_id: str) -> dt.date:
-    """The day on which an id was minted (`gateway.streams.arrow.id_floor`)."""
-    return dt.datetime.fromtimestamp(int(prediction_id[:8] + prediction_id[9:13], 16) / 1000, dt.UTC).date()
 
 
 def _days(table: LakeTable, endpoint: str) -> list[dt.date]:

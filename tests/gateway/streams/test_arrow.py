@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.streams.arrow import BlockInvalid, choices, expanded, tensors, times, uuids
+from gateway.streams.arrow import BlockInvalid, choices, expanded, id_floor, id_unix_s, tensors, times, uuids
 from models.tensors import NUMPY_OF
 from routing.records import Column
 
@@ -72,3 +72,9 @@ def test_dates_are_utc_days():
     instants, dates = times([0, 86_400_000_000 - 1, 86_400_000_000, -1])
     assert [str(day) for day in dates.to_pylist()] == ["1970-01-01", "1970-01-01", "1970-01-02", "1969-12-31"]
     assert instants.type == pa.timestamp("us", "UTC")
+
+
+@pytest.mark.parametrize("unix_s", [0.0, 1.001, 1_800_000_000.123, 32_503_680_000.0])
+def test_the_moment_of_the_least_id_of_a_moment_is_that_moment(unix_s):
+    assert id_unix_s(id_floor(unix_s)) == pytest.approx(unix_s, abs=1e-3)
+    assert id_unix_s(str(uuid.UUID(id_floor(unix_s)))) == int(unix_s * 1000) / 1000

@@ -180,14 +180,13 @@ def _pair(mirror: Answer, row: Answer) -> Cells:
 
 
 def _span(mirror: Answer, span: Answer) -> Cells:
-    difference = {"mean absolute difference": span.get("mean_absolute_difference")}
-    agreement = _percent(span["agreement"])
     return {
         "mirror": mirror["mirror"],
         "from": _moment(span["unix_s"]),
         "rows": span["rows"],
-        "agreement": agreement,
-    } | difference
+        "agreement": _percent(span["agreement"]),
+        "mean absolute difference": span.get("mean_absolute_difference"),
+    }
 
 
 def _earlier(mirror: Answer, pair: Answer) -> Cells:

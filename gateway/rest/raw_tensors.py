@@ -17,8 +17,6 @@ from models.tensors import NUMPY_OF, Array
 _LENGTH: Final = struct.Struct("<I")
 _EMPTY_MAX: Final = 65_536
 """To what the lengths beside a 0 may multiply: no bytes bound them, and a model would make as many rows of nothing as they say."""
-
-
 _LOOK: Final = 256
 _FEW: Final = 64
 """So many different strings among the first are few."""

@@ -1,7 +1,7 @@
 """What leaves the lake: rows past their route's retention, and all that is about one unit.
 
 Runs on the lake's own thread, so that no append is overtaken. Deleted rows are out of the tables at once, and out of the files with
-the first compaction that comes a day later. Labels go before the predictions that they are found by, so that a crash in between
+the first compaction after `KEPT_H`. Labels go before the predictions that they are found by, so that a crash in between
 leaves nothing that the next run would not find.
 """
 
